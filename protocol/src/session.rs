@@ -1,0 +1,298 @@
+//! One connection as a state machine: what a server does with the bytes, and nothing of how.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use crate::frame::{HEADER_LEN, Header, Limits, MAGIC, Reason, Work, error_frame, sequence};
+
+/// The smallest buffer of a connection, in bytes. It grows by doubling as bytes arrive, never
+/// because a header promises them.
+const SMALLEST_BUFFER: usize = 4096;
+/// After an error frame the client may still be sending. This many reads, and this many bytes,
+/// are thrown away before the connection is closed, so that the error frame is not lost to a reset.
+const LINGER_READS: u32 = 4096;
+const LINGER_BYTES: usize = 32 << 20;
+const LINGER_BUFFER: usize = 64 << 10;
+
+/// What a server does with the bytes of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Frames: do the work the header asks for, then send the same bytes back.
+    #[default]
+    Echo,
+    /// Every byte comes back as it is, after RFC 862.
+    Raw,
+    /// The server speaks first: the time as one line of text, then it closes, after RFC 867.
+    Time,
+}
+
+impl Service {
+    /// Every service, with the line that explains it.
+    pub const ALL: [(Service, &str); 3] = [
+        (Service::Echo, "frames: work, then the same bytes back"),
+        (Service::Raw, "every byte back as it is (RFC 862)"),
+        (
+            Service::Time,
+            "the time as a line of text, then close (RFC 867)",
+        ),
+    ];
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Service::Echo => "echo",
+            Service::Raw => "raw",
+            Service::Time => "time",
+        })
+    }
+}
+
+/// A name that is no service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown service '{0}' (echo, raw, time)")]
+pub struct UnknownService(String);
+
+impl FromStr for Service {
+    type Err = UnknownService;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Service::ALL
+            .into_iter()
+            .map(|(service, _)| service)
+            .find(|service| service.to_string() == name)
+            .ok_or_else(|| UnknownService(name.to_owned()))
+    }
+}
+
+/// What the owner of a connection has to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read into [`Session::space`], then call [`Session::received`].
+    Receive,
+    /// Do this work, then call [`Session::worked`].
+    Work(Work),
+    /// Send from [`Session::output`], then call [`Session::sent`].
+    Send,
+    /// Shut down the sending side, then call [`Session::finished`].
+    Finish,
+    /// Close the connection.
+    Close,
+}
+
+/// The server's side of one connection.
+///
+/// It keeps the bytes of the connection in one buffer, which a frame enters, and leaves as its own
+/// reply: nothing is copied and, once the buffer has the size of the largest frame seen, nothing is
+/// allocated.
+#[derive(Debug)]
+pub struct Session {
+    service: Service,
+    limits: Limits,
+    step: Step,
+    buffer: Vec<u8>,
+    /// Bytes received and not yet sent back are `buffer[start..end]`.
+    start: usize,
+    end: usize,
+    /// Bytes to send are `buffer[start..send_end]`, the replies to `answering` requests.
+    send_end: usize,
+    answering: u32,
+    eof: bool,
+    fault: bool,
+    lingered: Option<(u32, usize)>,
+}
+
+impl Session {
+    /// A connection that has just been accepted. `now` is what the time service will say.
+    #[must_use]
+    pub fn new(service: Service, limits: Limits, now: SystemTime) -> Self {
+        let mut session = Session {
+            service,
+            limits,
+            step: Step::Receive,
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            send_end: 0,
+            answering: 0,
+            eof: false,
+            fault: false,
+            lingered: None,
+        };
+        if service == Service::Time {
+            let line = format!("{}\r\n", httpdate::fmt_http_date(now));
+            session.say(line.into_bytes());
+            session.answering = 1;
+        }
+        session
+    }
+
+    /// What to do next.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        self.step
+    }
+
+    /// Where to read to; never empty while the step is [`Step::Receive`].
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+        }
+        if self.end == self.buffer.len() {
+            if self.start > 0 {
+                self.buffer.copy_within(self.start..self.end, 0);
+                self.end -= self.start;
+                self.start = 0;
+            } else {
+                let size = (self.buffer.len() * 2).max(SMALLEST_BUFFER);
+                self.buffer.resize(size, 0);
+            }
+        }
+        &mut self.buffer[self.end..]
+    }
+
+    /// `count` bytes were read into [`Session::space`]; 0 means that the client will send no more.
+    pub fn received(&mut self, count: usize) {
+        debug_assert_eq!(self.step, Step::Receive);
+        self.end += count;
+        self.eof |= count == 0;
+        if let Some((reads, bytes)) = &mut self.lingered {
+            self.end = self.start;
+            *reads += 1;
+            *bytes += count;
+            if self.eof || *reads >= LINGER_READS || *bytes >= LINGER_BYTES {
+                self.step = Step::Close;
+            }
+            return;
+        }
+        self.advance();
+    }
+
+    /// The work of [`Step::Work`] is done.
+    pub fn worked(&mut self) {
+        debug_assert!(matches!(self.step, Step::Work(_)));
+        self.step = Step::Send;
+    }
+
+    /// The bytes to send; not empty while the step is [`Step::Send`].
+    #[must_use]
+    pub fn output(&self) -> &[u8] {
+        &self.buffer[self.start..self.send_end]
+    }
+
+    /// The first `count` bytes of [`Session::output`] were sent. Returns the number of requests
+    /// whose replies are thereby complete.
+    pub fn sent(&mut self, count: usize) -> u32 {
+        debug_assert_eq!(self.step, Step::Send);
+        self.start += count;
+        assert!(
+            self.start <= self.send_end,
+            "sent more than there was to send"
+        );
+        if self.start < self.send_end {
+            return 0;
+        }
+        let answered = std::mem::take(&mut self.answering);
+        if self.fault {
+            self.step = Step::Finish;
+        } else if self.service == Service::Time {
+            self.step = Step::Close;
+        } else {
+            self.advance();
+        }
+        answered
+    }
+
+    /// The sending side of [`Step::Finish`] is shut down.
+    pub fn finished(&mut self) {
+        debug_assert_eq!(self.step, Step::Finish);
+        self.start = 0;
+        self.end = 0;
+        // It has the size of the error frame, too small to throw a large frame away in time.
+        self.buffer.resize(LINGER_BUFFER, 0);
+        self.lingered = Some((0, 0));
+        self.step = if self.eof { Step::Close } else { Step::Receive };
+    }
+
+    /// Whether the client broke the protocol: a frame that had to be refused, or one cut short.
+    #[must_use]
+    pub fn fault(&self) -> bool {
+        self.fault
+    }
+
+    /// Finds the next thing to do with `buffer[start..end]`.
+    fn advance(&mut self) {
+        match self.service {
+            Service::Echo => self.advance_echo(),
+            Service::Raw if self.start < self.end => self.reply(self.end, 1),
+            Service::Raw | Service::Time => self.wait(),
+        }
+    }
+
+    fn advance_echo(&mut self) {
+        // Frames without work that have arrived together are answered together.
+        let mut end = self.start;
+        let mut requests = 0;
+        loop {
+            match next_frame(&self.buffer[end..self.end], &self.limits) {
+                Ok(Some(header)) if header.work == Work::None => {
+                    end += header.frame_len();
+                    requests += 1;
+                }
+                _ if requests > 0 => return self.reply(end, requests),
+                Ok(Some(header)) => {
+                    self.reply(end + header.frame_len(), 1);
+                    self.step = Step::Work(header.work);
+                    return;
+                }
+                Ok(None) => return self.wait(),
+                Err((reason, sequence)) => {
+                    self.fault = true;
+                    return self.say(error_frame(reason, sequence));
+                }
+            }
+        }
+    }
+
+    /// Sends `buffer[start..end]`, the replies to so many requests.
+    fn reply(&mut self, end: usize, requests: u32) {
+        self.send_end = end;
+        self.answering = requests;
+        self.step = Step::Send;
+    }
+
+    /// Sends these bytes in place of whatever the buffer holds.
+    fn say(&mut self, bytes: Vec<u8>) {
+        self.buffer = bytes;
+        self.start = 0;
+        self.end = self.buffer.len();
+        self.send_end = self.end;
+        self.step = Step::Send;
+    }
+
+    fn wait(&mut self) {
+        self.step = if self.eof { Step::Close } else { Step::Receive };
+        self.fault |= self.eof && self.start < self.end;
+    }
+}
+
+/// The header of the frame at the beginning of `bytes` if the whole frame is there, `None` if more
+/// bytes are needed, or why it is refused and which sequence number it carried.
+fn next_frame(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, (Reason, u64)> {
+    let Some(first) = bytes.first_chunk::<HEADER_LEN>() else {
+        // What cannot become a frame is refused at once, not after 24 bytes that may never come.
+        let known = bytes.len().min(MAGIC.len());
+        return if bytes[..known] == MAGIC[..known] {
+            Ok(None)
+        } else {
+            Err((Reason::BadMagic, 0))
+        };
+    };
+    let header = Header::decode(first, limits).map_err(|reason| match reason {
+        Reason::BadMagic | Reason::UnknownVersion => (reason, 0),
+        _ => (reason, sequence(first)),
+    })?;
+    Ok((bytes.len() >= header.frame_len()).then_some(header))
+}

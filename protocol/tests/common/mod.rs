@@ -1,0 +1,78 @@
+//! The other end of a session, in memory.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "compiled into each test executable, which uses what it needs"
+)]
+
+use std::time::SystemTime;
+
+use echobench_protocol::{Header, Limits, Service, Session, Step, Work};
+
+/// What came of a conversation.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub output: Vec<u8>,
+    pub work: Vec<Work>,
+    pub answered: u32,
+    /// The sending side was shut down before the end.
+    pub finished: bool,
+    pub fault: bool,
+}
+
+pub fn session(service: Service) -> Session {
+    Session::new(service, Limits::default(), SystemTime::UNIX_EPOCH)
+}
+
+/// Sends `input` and then nothing more. Reads and writes carry at most as many bytes as the next of
+/// `portions` says, or what there is when they have run out.
+pub fn converse(
+    mut session: Session,
+    mut input: &[u8],
+    portions: impl IntoIterator<Item = usize>,
+) -> Outcome {
+    let mut portions = portions.into_iter();
+    let mut portion = move || portions.next().unwrap_or(usize::MAX).max(1);
+    let mut outcome = Outcome::default();
+    loop {
+        match session.step() {
+            Step::Receive => {
+                let space = session.space();
+                assert!(!space.is_empty());
+                let count = portion().min(space.len()).min(input.len());
+                space[..count].copy_from_slice(&input[..count]);
+                input = &input[count..];
+                session.received(count);
+            }
+            Step::Work(work) => {
+                outcome.work.push(work);
+                session.worked();
+            }
+            Step::Send => {
+                let output = session.output();
+                assert!(!output.is_empty());
+                let count = portion().min(output.len());
+                outcome.output.extend_from_slice(&output[..count]);
+                outcome.answered += session.sent(count);
+            }
+            Step::Finish => {
+                outcome.finished = true;
+                session.finished();
+            }
+            Step::Close => break,
+        }
+    }
+    outcome.fault = session.fault();
+    outcome
+}
+
+/// A request.
+pub fn frame(sequence: u64, payload: &[u8], work: Work) -> Vec<u8> {
+    let header = Header {
+        work,
+        payload_len: u32::try_from(payload.len()).unwrap(),
+        sequence,
+    };
+    [header.encode().as_slice(), payload].concat()
+}
