@@ -1,0 +1,56 @@
+//! A task per connection on tokio.
+//!
+//! One thread accepts, and a task per connection waits for it without a thread of its own. By
+//! default the worker threads of the runtime share the tasks; on the current-thread runtime one
+//! thread does everything. Blocking work waits on the runtime's timer, whose steps are one
+//! millisecond long; spinning work holds its worker thread, as any computation would.
+
+use std::io;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Builder;
+use tokio::time::{Duration, timeout};
+
+use crate::acceptor::{Accept, Acceptor};
+use crate::settings::{Runtime, Settings};
+use crate::task;
+
+pub(crate) fn serve(acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+    let mut builder = match settings.runtime {
+        Runtime::MultiThread => Builder::new_multi_thread(),
+        Runtime::CurrentThread => Builder::new_current_thread(),
+    };
+    if let Some(workers) = settings.workers {
+        builder.worker_threads(workers.get());
+    }
+    let runtime = builder.enable_io().enable_time().build()?;
+    let result = runtime.block_on(accept(acceptor));
+    // What was not done within the drain limit is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn accept(mut acceptor: Acceptor) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "tokio cannot see who owns the descriptor")]
+    // SAFETY: an `OwnedFd` stays open and the same until it is dropped.
+    let events =
+        unsafe { AsyncFd::register_with_interest(acceptor.events()?, Interest::READABLE) }?;
+    let mut patience = Duration::ZERO;
+    loop {
+        let ready = timeout(patience, events.readable()).await;
+        patience = loop {
+            match acceptor.poll_accept()? {
+                Accept::Connection(connection) => {
+                    tokio::spawn(task::serve(connection));
+                    tokio::task::consume_budget().await;
+                }
+                Accept::Wait(patience) => break patience,
+                Accept::Stop => return Ok(()),
+            }
+        };
+        if let Ok(guard) = ready {
+            guard?.clear_ready();
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! A process per connection.
+//!
+//! The child is forked when the connection is accepted, serves it with blocking reads and writes,
+//! and leaves. It has a copy of the parent's memory and descriptors: it closes those that are not
+//! its own, as the parent closes the connection. The acceptor collects the children as they end.
+
+use std::io;
+
+use nix::unistd::{ForkResult, fork, getpid};
+
+use crate::acceptor::Acceptor;
+use crate::child;
+use crate::settings::Settings;
+
+pub(crate) fn serve(mut acceptor: Acceptor, _: &Settings) -> io::Result<()> {
+    let parent = getpid();
+    while let Some(connection) = acceptor.accept()? {
+        child::assert_single_threaded();
+        #[expect(unsafe_code, reason = "fork copies a process in the middle of things")]
+        // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
+        match unsafe { fork() } {
+            Ok(ForkResult::Child) => {
+                child::enter(parent, &connection);
+                drop(acceptor);
+                connection.serve();
+                child::exit();
+            }
+            Ok(ForkResult::Parent { child }) => acceptor.adopt(child, connection),
+            // The connection is dropped, and thereby refused.
+            Err(error) => {
+                acceptor.complain("cannot fork for a connection", &error.into());
+            }
+        }
+    }
+    Ok(())
+}

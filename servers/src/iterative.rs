@@ -1,0 +1,22 @@
+//! One connection at a time: the baseline that the others are compared with.
+//!
+//! One thread accepts a connection, serves it to its end, and accepts the next; all others wait in
+//! the kernel's backlog. The first thread of the process only sees to signals, and sleeps otherwise.
+
+use std::io;
+use std::thread;
+
+use crate::acceptor::Acceptor;
+use crate::settings::Settings;
+
+pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+    let mut incoming = acceptor.share()?;
+    thread::Builder::new()
+        .stack_size(settings.stack_size)
+        .spawn(move || {
+            while let Some(connection) = incoming.accept() {
+                connection.serve();
+            }
+        })?;
+    acceptor.accept().map(|_end| ())
+}

@@ -1,0 +1,235 @@
+//! The listening socket, made in one place so that it is the same for every model.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::errno::Errno;
+use nix::libc::{SOCK_CLOEXEC, SOCK_NONBLOCK};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::connection::Connection;
+use crate::server::{Server, say};
+
+/// How long the listener rests when a connection cannot be accepted for want of descriptors or
+/// memory. The connection stays in the kernel's queue; to ask again at once would only burn the CPU.
+pub(crate) const REST: Duration = Duration::from_millis(50);
+
+/// Why a server cannot listen where it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody else listens there.
+    #[error(
+        "cannot listen on {0}: the port is in use; stop the other server, or take port 0 for any free \
+         one"
+    )]
+    InUse(SocketAddr),
+    /// No interface of this machine has the address.
+    #[error(
+        "cannot listen on {0}: not an address of this machine; take 127.0.0.1 for this machine \
+         only, or 0.0.0.0 for all its addresses"
+    )]
+    NotLocal(SocketAddr),
+    /// The port is reserved.
+    #[error(
+        "cannot listen on {0}: not permitted; ports below 1024 are reserved, take a higher one"
+    )]
+    NotPermitted(SocketAddr),
+    /// Anything else that keeps the server from listening.
+    #[error("cannot listen on {0}: {1}")]
+    Other(SocketAddr, #[source] io::Error),
+    /// What a server needs beside its socket.
+    #[error("cannot set up the server: {0}")]
+    Setup(#[from] io::Error),
+}
+
+impl BindError {
+    fn new(address: SocketAddr, error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => BindError::InUse(address),
+            io::ErrorKind::AddrNotAvailable => BindError::NotLocal(address),
+            io::ErrorKind::PermissionDenied => BindError::NotPermitted(address),
+            _ => BindError::Other(address, error),
+        }
+    }
+}
+
+/// What came of an attempt to accept.
+pub(crate) enum Accepted {
+    Connection(Connection),
+    /// Nobody is waiting.
+    Empty,
+    /// Somebody is waiting, and cannot be accepted now.
+    Exhausted,
+}
+
+/// A listening socket that never blocks.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: Socket,
+    server: Arc<Server>,
+}
+
+impl Listener {
+    pub(crate) fn bind(address: SocketAddr, server: &Arc<Server>) -> Result<Self, BindError> {
+        let socket = listen(address, server.settings.backlog)
+            .map_err(|error| BindError::new(address, error))?;
+        Ok(Listener {
+            socket,
+            server: Arc::clone(server),
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        let address = self.socket.local_addr()?;
+        address
+            .as_socket()
+            .ok_or_else(|| Errno::EAFNOSUPPORT.into())
+    }
+
+    /// Accepts one connection, as a socket that blocks or one that does not.
+    pub(crate) fn accept(&self, blocking: bool) -> Accepted {
+        let flags = if blocking { 0 } else { SOCK_NONBLOCK };
+        loop {
+            let error = match self.socket.accept4(SOCK_CLOEXEC | flags) {
+                Ok((socket, address)) => {
+                    if self.server.settings.verbose {
+                        let now = humantime::format_rfc3339_millis(SystemTime::now());
+                        let peer = address.as_socket().map(|peer| peer.to_string());
+                        say(&format!(
+                            "{now} connection from {}",
+                            peer.unwrap_or_default()
+                        ));
+                    }
+                    let connection = Connection::new(&self.server, TcpStream::from(socket));
+                    return Accepted::Connection(connection);
+                }
+                Err(error) => error,
+            };
+            match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+                Errno::EAGAIN => return Accepted::Empty,
+                // A signal, or a client that has already gone away.
+                Errno::EINTR | Errno::ECONNABORTED => {}
+                // Descriptors or memory have run out; whatever else it is, it is no reason to end
+                // the server, and none to ask again at once.
+                _ => {
+                    self.server.counters.exhaust();
+                    self.server
+                        .complain("cannot accept a connection for now", &error);
+                    return Accepted::Exhausted;
+                }
+            }
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it, which saves each of them the call.
+    socket.set_tcp_nodelay(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    Ok(socket)
+}
+
+/// The listener in the hands of a thread that accepts for itself, while the acceptor only sees to
+/// signals.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    listener: Arc<Listener>,
+    /// At the end of the server, what already waits in the backlog is still accepted.
+    leftovers: u32,
+}
+
+impl Incoming {
+    pub(crate) fn new(listener: Arc<Listener>) -> Self {
+        let leftovers = listener.server.settings.backlog;
+        Incoming {
+            listener,
+            leftovers,
+        }
+    }
+
+    /// Waits for a connection; `None` at the end of the server.
+    pub(crate) fn accept(&mut self) -> Option<Connection> {
+        loop {
+            let draining = self.listener.server.is_draining();
+            if draining {
+                self.leftovers = self.leftovers.checked_sub(1)?;
+            }
+            match self.listener.accept(true) {
+                Accepted::Connection(connection) => return Some(connection),
+                _ if draining => return None,
+                Accepted::Empty => self.wait(None),
+                Accepted::Exhausted => self.wait(Some(REST)),
+            }
+        }
+    }
+
+    /// Waits for a connection or the end of the server; during a rest only for the end.
+    fn wait(&self, rest: Option<Duration>) {
+        let mut events = [
+            PollFd::new(self.listener.server.stop(), PollFlags::POLLIN),
+            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
+        ];
+        let watched = if rest.is_some() { 1 } else { 2 };
+        let timeout = rest.and_then(|rest| PollTimeout::try_from(rest).ok());
+        // Interrupted or not: the caller looks again.
+        let _ = poll(&mut events[..watched], timeout);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    fn server() -> Arc<Server> {
+        Arc::new(Server::new(Settings::default()).unwrap())
+    }
+
+    #[test]
+    fn accepted_sockets_send_without_delay() {
+        for blocking in [true, false] {
+            let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let Accepted::Connection(connection) = listener.accept(blocking) else {
+                panic!("a client is waiting");
+            };
+            let (stream, _serving) = connection.begin(Ok).unwrap();
+            assert!(stream.nodelay().unwrap());
+        }
+    }
+
+    #[test]
+    fn nobody_waiting_is_no_error() {
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
+        assert!(matches!(listener.accept(true), Accepted::Empty));
+    }
+
+    #[test]
+    fn what_keeps_a_server_from_listening_is_said_with_a_way_out() {
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
+        let taken = first.local_addr().unwrap();
+        let error = Listener::bind(taken, &server()).unwrap_err();
+        assert!(matches!(error, BindError::InUse(address) if address == taken));
+        // Reserved for documentation: no machine has it.
+        let elsewhere = "192.0.2.1:0".parse().unwrap();
+        let error = Listener::bind(elsewhere, &server()).unwrap_err();
+        assert!(matches!(error, BindError::NotLocal(_)));
+    }
+}

@@ -1,0 +1,105 @@
+//! What all connections of one server share: its settings, its counters, and who is still open.
+
+use std::collections::HashSet;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::{Shutdown, shutdown};
+
+use crate::counters::Counters;
+use crate::settings::Settings;
+
+/// One server.
+#[derive(Debug)]
+pub(crate) struct Server {
+    pub(crate) settings: Settings,
+    pub(crate) counters: Counters,
+    /// The sockets being served. A socket is taken out before it is closed, so its number cannot
+    /// yet mean another file.
+    sockets: Mutex<HashSet<RawFd>>,
+    draining: AtomicBool,
+    /// Readable from the beginning of the drain on.
+    stop: EventFd,
+    complained: AtomicBool,
+}
+
+impl Server {
+    pub(crate) fn new(settings: Settings) -> io::Result<Self> {
+        Ok(Server {
+            settings,
+            counters: Counters::new()?,
+            sockets: Mutex::default(),
+            draining: AtomicBool::new(false),
+            stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
+            complained: AtomicBool::new(false),
+        })
+    }
+
+    /// `socket` is being served from now on.
+    pub(crate) fn enter(&self, socket: RawFd) {
+        let mut sockets = self.sockets();
+        sockets.insert(socket);
+        if self.is_draining() {
+            end_reading(socket);
+        }
+    }
+
+    /// `socket` is about to be closed.
+    pub(crate) fn leave(&self, socket: RawFd) {
+        self.sockets().remove(&socket);
+    }
+
+    /// Lets every connection come to its end: what it has already received is still answered, then
+    /// it reads the end of the stream, as if its client had said goodbye.
+    pub(crate) fn drain(&self) {
+        let sockets = self.sockets();
+        self.draining.store(true, Relaxed);
+        sockets.iter().copied().for_each(end_reading);
+        // Fails only if it was written to before.
+        let _ = self.stop.write(1);
+    }
+
+    /// Whether the server has begun to come to its end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// Readable from the beginning of the drain on.
+    pub(crate) fn stop(&self) -> BorrowedFd<'_> {
+        self.stop.as_fd()
+    }
+
+    /// Prints the counters. A reader that has gone away does not end the server.
+    pub(crate) fn print_counters(&self) {
+        let mut out = io::stdout().lock();
+        let _ = writeln!(out, "{}", self.counters).and_then(|()| out.flush());
+    }
+
+    /// Says on standard error that something the server needs has run out: once, as what follows is
+    /// in the counters.
+    pub(crate) fn complain(&self, what: &str, error: &io::Error) {
+        if !self.complained.swap(true, Relaxed) {
+            say(&format!("{what}: {error} (said once; see the counters)"));
+        }
+    }
+
+    fn sockets(&self) -> MutexGuard<'_, HashSet<RawFd>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One line on standard error, which may be closed.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "echobench serve: {line}");
+}
+
+/// On Linux a read that waits, and every later one, then returns what has already arrived, and
+/// after that the end of the stream.
+fn end_reading(socket: RawFd) {
+    // Fails if the client has gone away already, which is as good.
+    let _ = shutdown(socket, Shutdown::Read);
+}

@@ -1,0 +1,92 @@
+//! What can be set on a server, the same for every model where it applies.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use echobench_protocol::{Limits, Service};
+
+/// How a server is set up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// What it does with the bytes.
+    pub service: Service,
+    /// What it accepts.
+    pub limits: Limits,
+    /// Number of worker threads: of `pool` (64 unless given) and of the multi-threaded runtime of
+    /// `async` (one per CPU unless given). The other models have no such number.
+    pub workers: Option<NonZeroUsize>,
+    /// The runtime of `async`.
+    pub runtime: Runtime,
+    /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
+    pub stack_size: usize,
+    /// How many connections may wait in the kernel to be accepted.
+    pub backlog: u32,
+    /// How long the connections that are open at SIGTERM or SIGINT have to come to their end.
+    pub drain: Duration,
+    /// How often to print the counters.
+    pub stats_every: Option<Duration>,
+    /// Whether to write a line about each connection to standard error.
+    pub verbose: bool,
+}
+
+impl Settings {
+    /// Enough for the connection loop many times over; what is not touched costs no memory.
+    pub const STACK_SIZE: usize = 256 << 10;
+    /// The same for every model, and recorded: libraries differ (128 in std, 1024 in tokio).
+    pub const BACKLOG: u32 = 1024;
+    /// See [`Settings::drain`].
+    pub const DRAIN: Duration = Duration::from_secs(5);
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            service: Service::default(),
+            limits: Limits::default(),
+            workers: None,
+            runtime: Runtime::default(),
+            stack_size: Settings::STACK_SIZE,
+            backlog: Settings::BACKLOG,
+            drain: Settings::DRAIN,
+            stats_every: None,
+            verbose: false,
+        }
+    }
+}
+
+/// Which of its runtimes tokio is to use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Runtime {
+    /// Worker threads that steal tasks from one another.
+    #[default]
+    MultiThread,
+    /// Everything on the one thread that also accepts.
+    CurrentThread,
+}
+
+impl fmt::Display for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Runtime::MultiThread => "multi-thread",
+            Runtime::CurrentThread => "current-thread",
+        })
+    }
+}
+
+/// A name that is no runtime.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown runtime '{0}' (multi-thread, current-thread)")]
+pub struct UnknownRuntime(String);
+
+impl FromStr for Runtime {
+    type Err = UnknownRuntime;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        [Runtime::MultiThread, Runtime::CurrentThread]
+            .into_iter()
+            .find(|runtime| runtime.to_string() == name)
+            .ok_or_else(|| UnknownRuntime(name.to_owned()))
+    }
+}

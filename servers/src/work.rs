@@ -1,0 +1,59 @@
+//! The work a request asks for, done in place by the thread that serves it.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::Duration;
+
+use echobench_protocol::Work;
+use nix::time::{ClockId, clock_gettime};
+
+/// Arithmetic between two looks at the clock, about a microsecond: reading the CPU clock is a system
+/// call, and spinning is to use the CPU as a computation would, not as the kernel does.
+const STEPS: u64 = 1000;
+
+/// Does the work on the calling thread.
+pub(crate) fn perform(work: Work) {
+    match work {
+        Work::None => {}
+        Work::Block(time) => thread::sleep(time),
+        Work::Spin(time) => spin(time),
+    }
+}
+
+/// Burns this much CPU time of the calling thread.
+///
+/// CPU time, not time that passes: a thread that has to share its CPU does the same work, later.
+pub(crate) fn spin(time: Duration) {
+    let end = cpu_time() + time;
+    let mut state = 1_u64;
+    while cpu_time() < end {
+        for _ in 0..STEPS {
+            state = black_box(state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
+        }
+    }
+}
+
+fn cpu_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)
+        .expect("every Linux thread has a CPU clock")
+        .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spinning_uses_cpu_time() {
+        let before = cpu_time();
+        spin(Duration::from_millis(5));
+        assert!(cpu_time() >= before + Duration::from_millis(5));
+    }
+
+    #[test]
+    fn blocking_does_not() {
+        let before = cpu_time();
+        perform(Work::Block(Duration::from_millis(20)));
+        assert!(cpu_time() < before + Duration::from_millis(15));
+    }
+}
