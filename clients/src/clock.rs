@@ -1,0 +1,57 @@
+//! The one clock of the load generator: nanoseconds of `CLOCK_MONOTONIC`, shared by all processes
+//! of a host, so that they can follow one schedule without a message.
+
+use nix::errno::Errno;
+use nix::sys::prctl::set_timerslack;
+use nix::sys::time::TimeSpec;
+use nix::time::{ClockId, ClockNanosleepFlags, clock_gettime, clock_nanosleep};
+
+const SECOND: u64 = 1_000_000_000;
+/// Before a request is due, the last stretch is spent looking at the clock: to be woken takes some
+/// tens of microseconds, and longer on a virtual machine.
+pub(crate) const SPIN_NS: u64 = 80_000;
+/// Two looks at the clock in a row that are this far apart: something else had the CPU.
+const HICCUP_NS: u64 = 20_000;
+
+/// Nanoseconds since some fixed point in the past of this host.
+#[must_use]
+pub fn now() -> u64 {
+    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
+    time.tv_sec().cast_unsigned() * SECOND + time.tv_nsec().cast_unsigned()
+}
+
+/// Lets sleeps of this thread, and of the threads it starts, end when they should: the kernel otherwise
+/// delays them by up to 50 µs to wake several at once.
+pub(crate) fn sharpen_timers() {
+    // Where it is refused, requests are sent a little later, which the lag shows.
+    let _ = set_timerslack(1);
+}
+
+/// Looks at the clock until it reaches `instant`; whether something else had the CPU meanwhile.
+pub(crate) fn spin_until(instant: u64) -> bool {
+    let mut hiccup = false;
+    let mut last = now();
+    while last < instant {
+        std::hint::spin_loop();
+        let next = now();
+        hiccup |= next - last >= HICCUP_NS;
+        last = next;
+    }
+    hiccup
+}
+
+/// Sleeps until [`now`] has reached `instant`; signals do not shorten it.
+pub fn sleep_until(instant: u64) {
+    if now() >= instant {
+        return;
+    }
+    let time = TimeSpec::new(
+        (instant / SECOND).cast_signed(),
+        (instant % SECOND).cast_signed(),
+    );
+    while let Err(Errno::EINTR) = clock_nanosleep(
+        ClockId::CLOCK_MONOTONIC,
+        ClockNanosleepFlags::TIMER_ABSTIME,
+        &time,
+    ) {}
+}
