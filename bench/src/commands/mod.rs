@@ -1,0 +1,45 @@
+//! The commands of the executable, one file each.
+
+use std::process::ExitCode;
+
+mod list;
+mod load;
+mod run;
+mod serve;
+mod table;
+
+/// What `echobench` can do.
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// Run one server process of a model
+    Serve(serve::ServeArgs),
+    /// Put a load on any echo server and check every reply
+    Load(load::LoadArgs),
+    /// Compare server models under a scenario: an experiment, its table and its results folder
+    Run(run::RunArgs),
+    /// Print the tables of a results folder again
+    Table(table::TableArgs),
+    /// Show the models, services and scenarios there are
+    List,
+    /// Watch over one server process (used by `run`)
+    #[command(hide = true)]
+    Supervise(crate::supervise::SuperviseArgs),
+    /// Carry out a load plan from standard input (used by `run`)
+    #[command(hide = true)]
+    Drive(crate::drive::DriveArgs),
+}
+
+impl Command {
+    /// Runs the command; the exit code says how it ended.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Command::Serve(args) => serve::run(&args),
+            Command::Load(args) => load::run(&args),
+            Command::Run(args) => run::run(&args),
+            Command::Table(args) => table::run(&args),
+            Command::List => list::run(),
+            Command::Supervise(args) => crate::supervise::run(&args),
+            Command::Drive(args) => crate::drive::run(&args),
+        }
+    }
+}

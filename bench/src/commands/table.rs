@@ -1,0 +1,63 @@
+//! `echobench table DIR`: the tables of a results folder, from its CSV files alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::results::{read_blocks, read_summary};
+use crate::tables::{Style, tables};
+
+/// The options of `table`.
+#[derive(Args)]
+pub struct TableArgs {
+    /// A results folder
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// Draw the tables in Markdown
+    #[arg(long)]
+    markdown: bool,
+
+    /// Replace the text between the markers `<!-- table -->` and `<!-- /table -->` of this document
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
+    let summary = read_summary(&args.folder)?;
+    let blocks = read_blocks(&args.folder)?;
+    if let Some(document) = &args.into {
+        let text = tables(&summary, &blocks, Style::Markdown);
+        splice(document, &args.folder, &text)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let style = if args.markdown {
+        Style::Markdown
+    } else {
+        Style::Plain
+    };
+    print!("{}", tables(&summary, &blocks, style));
+    Ok(ExitCode::SUCCESS)
+}
+
+const BEGIN: &str = "<!-- table -->";
+const END: &str = "<!-- /table -->";
+
+/// Puts the tables, and the command that makes them, between the markers of a document.
+fn splice(document: &Path, folder: &Path, tables: &str) -> anyhow::Result<()> {
+    let name = document.display();
+    let text = fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
+    let Some((before, rest)) = text.split_once(BEGIN) else {
+        bail!("{name} has no line {BEGIN}")
+    };
+    let Some((_, after)) = rest.split_once(END) else {
+        bail!("{name} has no line {END}")
+    };
+    let folder = folder.display().to_string();
+    let command = format!("echobench table {}", folder.trim_end_matches('/'));
+    let text = format!("{before}{BEGIN}\n`{command}`\n\n{tables}\n{END}{after}");
+    fs::write(document, text).with_context(|| format!("cannot write {name}"))
+}

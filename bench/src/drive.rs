@@ -1,0 +1,56 @@
+//! The load process of one arm: takes a plan from standard input, says when it is ready, starts when
+//! told, and reports.
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use echobench_clients::Plan;
+use serde::Serialize;
+
+use crate::agent::{FromDriver, Start, die_with_parent};
+use crate::measure;
+
+/// The arguments of a load process.
+#[derive(Args)]
+pub struct DriveArgs {
+    /// CPUs for the clients, such as 0,1; all if not given
+    #[arg(long, value_delimiter = ',')]
+    cpus: Vec<usize>,
+}
+
+/// Carries out one plan. Starts no thread of its own: clients may be forked from this process.
+pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
+    die_with_parent()?;
+    if !args.cpus.is_empty() {
+        measure::pin_current_process(&args.cpus).context("cannot pin the clients to their CPUs")?;
+    }
+    let plan: Plan = hear()?;
+    let started = echobench_clients::run(&plan, || {
+        // Without a start there is nobody to report to either.
+        let start: anyhow::Result<Start> = say(&FromDriver::Ready).and_then(|()| hear());
+        start.map_or_else(|_| std::process::exit(1), |start| start.start_ns)
+    });
+    match started {
+        Ok(report) => say(&FromDriver::Done { report })?,
+        Err(error) => say(&FromDriver::Failed {
+            message: error.to_string(),
+        })?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hear<M: serde::de::DeserializeOwned>() -> anyhow::Result<M> {
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    serde_json::from_str(&line).context("not a message for a load process")
+}
+
+fn say(message: &impl Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(message)?;
+    line.push('\n');
+    let mut output = std::io::stdout().lock();
+    output.write_all(line.as_bytes())?;
+    output.flush().context("nobody listens")
+}

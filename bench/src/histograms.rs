@@ -1,0 +1,132 @@
+//! The two text forms of latency histograms that other tools read, both by Gil Tene's HdrHistogram:
+//! the interval log and the percentile table.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use echobench_clients::encode_histogram;
+use hdrhistogram::Histogram;
+
+/// Both forms show milliseconds where they show numbers; the histograms themselves hold nanoseconds.
+const NS_PER_MS: f64 = 1e6;
+
+/// The first lines of an interval log whose times are relative to now.
+#[must_use]
+pub fn interval_log_header() -> String {
+    let unix = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    format!(
+        "#[Histogram log format version 1.3]\n\
+         #[BaseTime: {:.3} (seconds since epoch)]\n\
+         #[Values in nanoseconds; Interval_Max in milliseconds]\n\
+         \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n",
+        unix.as_secs_f64()
+    )
+}
+
+/// One line of an interval log: what was recorded from `start` after the beginning of the log, for
+/// the time `length`, under the name `tag`.
+#[must_use]
+pub fn interval_line(
+    tag: &str,
+    start: Duration,
+    length: Duration,
+    histogram: &Histogram<u64>,
+) -> String {
+    // The format ends a tag at a comma or white space.
+    let tag = tag.replace([',', ' ', '\t', '\n'], "_");
+    format!(
+        "Tag={tag},{:.3},{:.3},{:.3},{}\n",
+        start.as_secs_f64(),
+        length.as_secs_f64(),
+        histogram.max() as f64 / NS_PER_MS,
+        encode_histogram(histogram)
+    )
+}
+
+/// The percentile table (`.hgrm`), with five steps to each halving of the distance to 100 %.
+#[must_use]
+pub fn percentile_table(histogram: &Histogram<u64>) -> String {
+    let mut text = format!(
+        "{:>12} {:>14} {:>10} {:>14}\n\n",
+        "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
+    );
+    let mut count = 0;
+    for step in histogram.iter_quantiles(5) {
+        let value = step.value_iterated_to().min(histogram.max()) as f64 / NS_PER_MS;
+        let quantile = step.quantile_iterated_to();
+        count += step.count_since_last_iteration();
+        let row = format!("{value:>12.6} {quantile:>2.12} {count:>10}");
+        let odds = if quantile < 1.0 {
+            format!(" {:>14.2}", 1.0 / (1.0 - quantile))
+        } else {
+            String::new()
+        };
+        writeln!(text, "{row}{odds}").expect("writing to a string succeeds");
+    }
+    writeln!(
+        text,
+        "#[Mean    = {:>12.6}, StdDeviation   = {:>12.6}]\n\
+         #[Max     = {:>12.6}, Total count    = {:>12}]\n\
+         #[Values in milliseconds; SignificantDigits = {}, Buckets = {}]",
+        histogram.mean() / NS_PER_MS,
+        histogram.stdev() / NS_PER_MS,
+        histogram.max() as f64 / NS_PER_MS,
+        histogram.len(),
+        histogram.sigfig(),
+        histogram.buckets()
+    )
+    .expect("writing to a string succeeds");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+
+    fn sample() -> Histogram<u64> {
+        let mut histogram = Histogram::new(3).unwrap();
+        for value in 1..=1000 {
+            histogram.record(value * 1_000_000).unwrap();
+        }
+        histogram
+    }
+
+    #[test]
+    fn an_interval_log_reads_back() {
+        let line = interval_line(
+            "pool --workers 8",
+            Duration::from_millis(1500),
+            Duration::from_secs(2),
+            &sample(),
+        );
+        let log = interval_log_header() + &line;
+        let entries: Vec<_> = IntervalLogIterator::new(log.as_bytes())
+            .map(Result::unwrap)
+            .collect();
+        let [LogEntry::BaseTime(_), LogEntry::Interval(interval)] = &entries[..] else {
+            panic!("{entries:?}")
+        };
+        assert_eq!(
+            interval.tag().map(|tag| tag.as_str()),
+            Some("pool_--workers_8")
+        );
+        assert_eq!(interval.start_timestamp(), Duration::from_millis(1500));
+        let text = interval.encoded_histogram();
+        assert_eq!(echobench_clients::decode_histogram(text).unwrap(), sample());
+    }
+
+    #[test]
+    fn a_percentile_table_ends_at_the_maximum() {
+        let text = percentile_table(&sample());
+        let last = text.lines().rfind(|line| !line.starts_with('#')).unwrap();
+        let fields: Vec<_> = last.split_whitespace().collect();
+        assert!(fields[0].starts_with("1000."), "{last}");
+        assert_eq!(
+            (fields[1], fields[2], fields.len()),
+            ("1.000000000000", "1000", 3)
+        );
+    }
+}

@@ -1,0 +1,20 @@
+//! The experiment of echobench: servers and clients as processes, slices and blocks, statistics,
+//! results and tables.
+//!
+//! `ARCHITECTURE.md` shows how the parts fit together.
+
+pub mod agent;
+pub mod commands;
+pub mod drive;
+pub mod environment;
+pub mod experiment;
+pub mod histograms;
+pub mod measure;
+pub mod order;
+pub mod results;
+pub mod scenario;
+pub mod stats;
+pub mod summary;
+pub mod supervise;
+pub mod tables;
+pub mod text;

@@ -1,0 +1,363 @@
+//! The results folder: the only place that knows its files and columns.
+//!
+//! `run.json` appears whole; `slices.csv`, `blocks.csv` and `latency.hlog` grow by whole blocks, each
+//! in one write; `summary.csv` appears whole. Nothing is ever overwritten by another run.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use echobench_clients::{Driver, ErrorKind};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::environment::Environment;
+use crate::histograms::interval_log_header;
+use crate::scenario::{Placement, Scenario};
+use crate::stats::Verdict;
+
+/// Rises when a column changes its name or meaning.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// One arm in one slice: the raw observation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SliceRow {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Number of clients.
+    pub clients: u32,
+    /// How they are run.
+    pub driver: Driver,
+    /// Where servers and clients run.
+    pub placement: Placement,
+    /// The arm.
+    pub model: String,
+    /// The block, from 1.
+    pub block: u32,
+    /// The round within the block, from 1; each arm has one slice in each.
+    pub round: u32,
+    /// The position within the round, from 1.
+    pub position: u32,
+    /// Begin of the measured part after the start of the block.
+    pub start_ns: u64,
+    /// Length of the measured part.
+    pub measured_ns: u64,
+    /// Requests begun in the slice, its ramp included.
+    pub planned: u64,
+    /// Those answered rightly.
+    pub answered: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// The failures by kind, as in `timed_out=3;reset=1`.
+    pub errors: String,
+    /// Replies within the measured part.
+    pub replies: u64,
+    /// Those, per second.
+    pub throughput_per_second: f64,
+    /// Median latency.
+    pub latency_p50_ns: Option<u64>,
+    /// 99th percentile of latency.
+    pub latency_p99_ns: Option<u64>,
+    /// Median time to connect.
+    pub connect_p50_ns: Option<u64>,
+    /// CPU time of the server's whole tree since the end of the arm's slice before.
+    pub cpu_ns: Option<u64>,
+    /// How much later than the next arm's slice began the last reply came; 0 for none.
+    pub overrun_ns: u64,
+}
+
+/// One arm in one block: the independent unit of the statistics.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct BlockRow {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Number of clients.
+    pub clients: u32,
+    /// How they are run.
+    pub driver: Driver,
+    /// Where servers and clients run.
+    pub placement: Placement,
+    /// The arm.
+    pub model: String,
+    /// The block, from 1.
+    pub block: u32,
+    /// `ok`, or what went wrong with the arm; then nothing of it enters the statistics.
+    pub status: String,
+    /// Requests begun.
+    pub planned: u64,
+    /// Those answered rightly.
+    pub answered: u64,
+    /// Those that failed.
+    pub failed: u64,
+    /// The failures by kind, as in `timed_out=3;reset=1`.
+    pub errors: String,
+    /// Clients that asked and were never answered.
+    pub clients_never_served: u64,
+    /// Requests by the server's own count.
+    pub server_requests: Option<u64>,
+    /// Median over slices.
+    pub throughput_per_second: Option<f64>,
+    /// Percentiles of latency over all slices.
+    pub latency_p50_ns: Option<u64>,
+    /// 90th.
+    pub latency_p90_ns: Option<u64>,
+    /// 99th.
+    pub latency_p99_ns: Option<u64>,
+    /// 99.9th.
+    pub latency_p999_ns: Option<u64>,
+    /// Largest.
+    pub latency_max_ns: Option<u64>,
+    /// Median time to connect.
+    pub connect_p50_ns: Option<u64>,
+    /// CPU time of the server's tree over all slices for each answered request.
+    pub cpu_ns_per_request: Option<f64>,
+    /// Growth of the anonymous memory (PSS) of the server's tree by the connections, for each of
+    /// them; none under churn.
+    pub memory_bytes_per_connection: Option<f64>,
+    /// Processes of the server's tree while the connections are open.
+    pub server_processes: Option<u64>,
+    /// Threads of the same.
+    pub server_threads: Option<u64>,
+    /// CPU time of the server's tree over its whole life, as reaped.
+    pub server_cpu_ns: Option<u64>,
+}
+
+impl BlockRow {
+    /// The status of an arm with which nothing went wrong.
+    pub const OK: &str = "ok";
+
+    /// Whether its values enter the statistics.
+    #[must_use]
+    pub fn is_ok(&self) -> bool {
+        self.status == Self::OK
+    }
+}
+
+/// One arm and metric over all blocks.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SummaryRow {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Number of clients.
+    pub clients: u32,
+    /// How they are run.
+    pub driver: Driver,
+    /// Where servers and clients run.
+    pub placement: Placement,
+    /// The arm.
+    pub model: String,
+    /// Name of the metric, its unit last.
+    pub metric: String,
+    /// Median over the blocks, or their sum, as `method` says.
+    pub estimate: Option<f64>,
+    /// Lower end of the estimate's interval.
+    pub low: Option<f64>,
+    /// Upper end of the estimate's interval.
+    pub high: Option<f64>,
+    /// Coverage of that interval.
+    pub level: Option<f64>,
+    /// How estimate and interval were found.
+    pub method: String,
+    /// Blocks with a value.
+    pub blocks: usize,
+    /// The arm the ratio refers to; empty for that arm itself.
+    pub reference: Option<String>,
+    /// Median over the blocks of the ratio to the reference.
+    pub ratio: Option<f64>,
+    /// Lower end of the ratio's interval.
+    pub ratio_low: Option<f64>,
+    /// Upper end of the ratio's interval.
+    pub ratio_high: Option<f64>,
+    /// Confidence that the interval needs in its family of comparisons.
+    pub ratio_level: Option<f64>,
+    /// What the comparison came to.
+    pub verdict: Option<Verdict>,
+}
+
+/// The record of a run: `run.json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// `quick` or `full`.
+    pub effort: String,
+    /// Decides the orders of the arms and the clients' traffic.
+    pub seed: u64,
+    /// `running`, `complete`, or why it ended early.
+    pub status: String,
+    /// The machine and the build.
+    pub environment: Environment,
+    /// The scenarios as they were run, by name.
+    pub scenarios: BTreeMap<String, Scenario>,
+}
+
+/// Errors as a column holds them.
+#[must_use]
+pub fn errors_column(errors: &BTreeMap<ErrorKind, u64>) -> String {
+    let name = |kind: &ErrorKind| match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => kind.to_string(),
+    };
+    let parts: Vec<_> = errors
+        .iter()
+        .map(|(kind, count)| format!("{}={count}", name(kind)))
+        .collect();
+    parts.join(";")
+}
+
+/// A results folder that is being written.
+pub struct Writer {
+    folder: PathBuf,
+    slices: File,
+    blocks: File,
+    latency: File,
+    /// The first rows bring the line of names with them.
+    named: bool,
+}
+
+impl Writer {
+    /// Makes the folder, which must not exist yet or be empty.
+    pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
+        let place = || format!("cannot write results to {}", folder.display());
+        fs::create_dir_all(folder).with_context(place)?;
+        if fs::read_dir(folder).with_context(place)?.next().is_some() {
+            bail!(
+                "{} is not empty; results are never overwritten: give another --out",
+                folder.display()
+            );
+        }
+        let append = |name: &str| {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(folder.join(name))
+                .with_context(place)
+        };
+        let mut latency = append("latency.hlog")?;
+        latency
+            .write_all(interval_log_header().as_bytes())
+            .with_context(place)?;
+        let writer = Writer {
+            slices: append("slices.csv")?,
+            blocks: append("blocks.csv")?,
+            latency,
+            named: false,
+            folder: folder.to_owned(),
+        };
+        writer.record(record)?;
+        Ok(writer)
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds the rows of one block, all or none.
+    pub fn block(
+        &mut self,
+        slices: &[SliceRow],
+        blocks: &[BlockRow],
+        latency: &str,
+    ) -> anyhow::Result<()> {
+        let place = || format!("cannot write results to {}", self.folder.display());
+        let names = !std::mem::replace(&mut self.named, true);
+        self.slices
+            .write_all(csv_text(slices, names)?.as_bytes())
+            .with_context(place)?;
+        self.latency
+            .write_all(latency.as_bytes())
+            .with_context(place)?;
+        // Last, since a block counts as finished when it has its row here.
+        self.blocks
+            .write_all(csv_text(blocks, names)?.as_bytes())
+            .with_context(place)
+    }
+
+    /// Writes or replaces `run.json`.
+    pub fn record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        whole(
+            &self.folder.join("run.json"),
+            &(serde_json::to_string_pretty(record)? + "\n"),
+        )
+    }
+
+    /// Writes or replaces `summary.csv`.
+    pub fn summary(&self, summary: &[SummaryRow]) -> anyhow::Result<()> {
+        whole(&self.folder.join("summary.csv"), &csv_text(summary, true)?)
+    }
+}
+
+/// Writes a file so that it appears whole or not at all.
+fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
+    let part = path.with_extension("part");
+    let written = File::create(&part).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written
+        .and_then(|()| fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(names)
+        .from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
+
+/// The slices of a results folder.
+pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
+    read(folder, "slices.csv")
+}
+
+/// The blocks of a results folder.
+pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
+    read(folder, "blocks.csv")
+}
+
+/// The summary of a results folder.
+pub fn read_summary(folder: &Path) -> anyhow::Result<Vec<SummaryRow>> {
+    read(folder, "summary.csv")
+}
+
+fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
+    let path = folder.join(name);
+    if !folder.is_dir() {
+        bail!(
+            "{} is not a folder; give a results folder, such as one under results/",
+            folder.display()
+        );
+    }
+    let mut reader = csv::Reader::from_path(&path)
+        .with_context(|| format!("{} is not a results folder: no {name}", folder.display()))?;
+    let names = reader.headers()?.clone();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.with_context(|| format!("cannot read {}", path.display()))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let place = || format!("{}, line {line}", path.display());
+        let version = record.get(0).unwrap_or_default();
+        if version != SCHEMA_VERSION.to_string() {
+            bail!(
+                "{}: schema version '{version}', this echobench reads {SCHEMA_VERSION}",
+                place()
+            );
+        }
+        rows.push(record.deserialize(Some(&names)).with_context(place)?);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,323 @@
+//! Scenarios: named, committed workloads, read from TOML.
+
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use echobench_clients::{Arrivals, Driver, WorkMix, Workload, parse_duration};
+use echobench_protocol::MAX_PAYLOAD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::measure::allowed_cpus;
+
+/// The committed scenarios, in the order in which they are shown and run.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("steady", include_str!("../scenarios/steady.toml")),
+    ("churn", include_str!("../scenarios/churn.toml")),
+    ("blocking", include_str!("../scenarios/blocking.toml")),
+];
+
+/// One workload and how it is measured.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    /// From the name of its file.
+    #[serde(default, skip_deserializing)]
+    pub name: String,
+    /// The question it answers, in one line.
+    pub question: String,
+    /// The arms: a model each, with options of `serve` if it needs any, as in `pool --workers 8`.
+    pub models: Vec<String>,
+    /// Numbers of clients; a table has a section for each.
+    pub clients: Vec<u32>,
+    /// How the clients are run.
+    pub drivers: Vec<Driver>,
+    /// On which CPUs servers and clients run.
+    #[serde(default)]
+    pub placement: Placement,
+    /// What the clients ask.
+    pub traffic: Traffic,
+    /// How long the short form takes.
+    pub quick: Effort,
+    /// How long the form takes whose results are committed.
+    pub full: Effort,
+}
+
+/// What the clients of a scenario ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Traffic {
+    /// Payload of each request.
+    pub payload_bytes: u32,
+    /// What the server does before it replies.
+    #[serde(default)]
+    pub work: WorkMix,
+    /// Pause of a client between a reply and its next request.
+    #[serde(default)]
+    pub think: Span,
+    /// The schedule of an open loop; a closed loop if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrivals: Option<Arrivals>,
+    /// Requests on a connection before the next is opened (1: churn); for ever if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests_per_connection: Option<u64>,
+    /// How long a client waits for a connection or a reply.
+    pub timeout: Span,
+}
+
+/// How much is measured: each block has `rounds` rounds, in each of which every arm has one slice.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Effort {
+    /// Blocks, each with fresh processes.
+    pub blocks: u32,
+    /// Rounds at least; rounded up to a multiple of the arms, so that orders are balanced.
+    pub rounds: usize,
+    /// The measured part of a slice.
+    pub slice: Span,
+    /// Before it, the time in which clients begin, each at its own moment.
+    pub ramp: Span,
+    /// After it, the time for requests under way to end before the next arm's slice.
+    pub gap: Span,
+}
+
+/// On which CPUs servers and clients run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Wherever the scheduler puts them.
+    #[default]
+    None,
+    /// Servers on the first half of the CPUs, clients on the second.
+    Split,
+    /// All on one CPU.
+    Same,
+}
+
+impl Placement {
+    /// Every placement.
+    pub const ALL: [Placement; 3] = [Placement::None, Placement::Split, Placement::Same];
+
+    /// The name in options, files and columns.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Placement::None => "none",
+            Placement::Split => "split",
+            Placement::Same => "same",
+        }
+    }
+
+    /// The CPUs of servers and of clients; empty for no restriction.
+    pub fn cpus(self) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
+        let all = allowed_cpus()?;
+        Ok(match self {
+            Placement::None => (Vec::new(), Vec::new()),
+            Placement::Same => (vec![all[0]], vec![all[0]]),
+            Placement::Split if all.len() < 2 => {
+                bail!("placement split needs at least two CPUs, and there is one")
+            }
+            Placement::Split => {
+                let (servers, clients) = all.split_at(all.len() / 2);
+                (servers.to_vec(), clients.to_vec())
+            }
+        })
+    }
+}
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Placement::ALL
+            .into_iter()
+            .find(|placement| placement.name() == name)
+            .ok_or_else(|| format!("unknown placement '{name}' (none, split, same)"))
+    }
+}
+
+/// A stretch of time as people write it, `30ms`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// In nanoseconds.
+    #[must_use]
+    pub fn ns(self) -> u64 {
+        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_duration(&text).map(Span).map_err(de::Error::custom)
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The integer nanoseconds and the unit, which reads back exactly.
+        serializer.collect_str(&format_args!("{}ns", self.0.as_nanos()))
+    }
+}
+
+impl Scenario {
+    /// The committed scenarios.
+    pub fn built_in() -> anyhow::Result<Vec<Self>> {
+        BUILT_IN
+            .iter()
+            .map(|(name, text)| Self::parse(name, &format!("{name}.toml"), text))
+            .collect()
+    }
+
+    /// A committed scenario by its name, or the one in a file whose name ends in `.toml`.
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let path = Path::new(name);
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            let text = fs::read_to_string(path)
+                .with_context(|| format!("cannot read the scenario {name}"))?;
+            let stem = path
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or(name);
+            return Self::parse(stem, name, &text);
+        }
+        let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            bail!(
+                "unknown scenario '{name}' ({}, or a file: NAME.toml)",
+                names.join(", ")
+            );
+        };
+        Self::parse(name, &format!("{name}.toml"), text)
+    }
+
+    fn parse(name: &str, file: &str, text: &str) -> anyhow::Result<Self> {
+        let mut scenario: Scenario = toml::from_str(text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start).min(text.len());
+            let line = text[..at].matches('\n').count() + 1;
+            let key = text.lines().nth(line - 1).unwrap_or_default().trim();
+            let message = error.message().replace('\n', "; ");
+            anyhow::anyhow!("{file}, line {line} ('{key}'): {message}")
+        })?;
+        name.clone_into(&mut scenario.name);
+        scenario
+            .check()
+            .map_err(|problem| anyhow::anyhow!("{file}: {problem}"))?;
+        Ok(scenario)
+    }
+
+    /// What TOML's types cannot say.
+    fn check(&self) -> anyhow::Result<()> {
+        if self.models.is_empty() || self.clients.is_empty() || self.drivers.is_empty() {
+            bail!("models, clients and drivers must each name at least one");
+        }
+        if self.clients.contains(&0) {
+            bail!("clients: 0 clients make no load; give 1 or more");
+        }
+        for model in &self.models {
+            check_arm(model)?;
+        }
+        if self.traffic.payload_bytes > MAX_PAYLOAD {
+            bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
+        }
+        if let Some(arrivals) = self.traffic.arrivals
+            && !(0.001..=1e9).contains(&arrivals.per_second)
+        {
+            bail!(
+                "traffic.arrivals.per_second must be a number of requests a second, such as 1000"
+            );
+        }
+        if self.traffic.timeout.ns() == 0 || self.traffic.requests_per_connection == Some(0) {
+            bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
+        }
+        for (name, effort) in [("quick", &self.quick), ("full", &self.full)] {
+            if effort.blocks == 0 || effort.rounds == 0 || effort.slice.ns() == 0 {
+                bail!("{name}: blocks, rounds and slice must be more than 0");
+            }
+        }
+        Ok(())
+    }
+
+    /// The workload of its clients.
+    #[must_use]
+    pub fn workload(&self, seed: u64) -> Workload {
+        Workload {
+            payload_bytes: self.traffic.payload_bytes,
+            work: self.traffic.work.clone(),
+            think_ns: self.traffic.think.ns(),
+            arrivals: self.traffic.arrivals,
+            requests_per_connection: self.traffic.requests_per_connection,
+            timeout_ns: self.traffic.timeout.ns(),
+            seed,
+        }
+    }
+}
+
+/// An arm begins with the name of a model; options of `serve` may follow.
+pub fn check_arm(arm: &str) -> anyhow::Result<()> {
+    let name = arm.split_whitespace().next().unwrap_or_default();
+    echobench_servers::find(name)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn committed_scenarios_are_valid() {
+        let scenarios = Scenario::built_in().unwrap();
+        assert_eq!(scenarios.len(), BUILT_IN.len());
+        for scenario in scenarios {
+            assert!(!scenario.question.is_empty());
+            assert!(!scenario.question.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_scenario_survives_being_recorded() {
+        let scenario = Scenario::find("blocking").unwrap();
+        let json = serde_json::to_string(&scenario).unwrap();
+        let back: Scenario = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            serde_json::to_value(&back.full).unwrap(),
+            serde_json::to_value(scenario.full).unwrap()
+        );
+    }
+
+    #[test]
+    fn bad_files_say_where() {
+        let good = BUILT_IN[0].1;
+        for (bad, words) in [
+            (
+                good.replace("payload_bytes", "payload"),
+                vec!["line", "payload", "x.toml"],
+            ),
+            (good.replace("gap =", "gap = 3 #"), vec!["line", "gap"]),
+            (
+                good.replace("clients = [", "clients = [0, "),
+                vec!["0 clients"],
+            ),
+            (
+                good.replace("\"fork\"", "\"fibre\""),
+                vec!["fibre", "thread", "fork"],
+            ),
+            ("question = ".to_owned(), vec!["line 1"]),
+        ] {
+            let error = Scenario::parse("x", "x.toml", &bad)
+                .unwrap_err()
+                .to_string();
+            for word in words {
+                assert!(error.contains(word), "{error}: no {word}");
+            }
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! A server process and its clients, for the tests that drive the real executable.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "compiled into each test executable, which uses what it needs"
+)]
+
+use std::collections::HashMap;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use echobench_clients::decode_histogram;
+use echobench_protocol::{HEADER_LEN, Header, Reason, Work, error_reason};
+use hdrhistogram::Histogram;
+use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
+
+/// A test that waits longer than this hangs. It says nothing about how fast anything has to be.
+pub const HANG: Duration = Duration::from_secs(30);
+
+/// The executable under test.
+pub fn executable() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_echobench"))
+}
+
+/// A server process that does not outlive its test.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+    stdout: Receiver<String>,
+    stderr: Option<JoinHandle<String>>,
+}
+
+/// How a server came to its end.
+pub struct Ended {
+    pub status: ExitStatus,
+    pub counters: Counters,
+    pub stderr: String,
+}
+
+impl Server {
+    /// Starts `echobench serve` with these arguments and waits until it is ready.
+    pub fn start(arguments: &[&str]) -> Server {
+        Server::start_by(executable(), arguments)
+    }
+
+    /// The same with `command` in front of `serve`.
+    pub fn start_by(mut command: Command, arguments: &[&str]) -> Server {
+        command
+            .arg("serve")
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        #[expect(
+            unsafe_code,
+            reason = "only the child itself can ask to die with its parent"
+        )]
+        // SAFETY: one system call, which allocates nothing and takes no lock.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
+        let mut child = command.spawn().expect("the executable starts");
+        let stdout = lines(child.stdout.take().expect("piped"));
+        let mut errors = child.stderr.take().expect("piped");
+        let stderr = thread::spawn(move || {
+            let mut text = String::new();
+            let _ = errors.read_to_string(&mut text);
+            text
+        });
+        let mut server = Server {
+            child,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            stdout,
+            stderr: Some(stderr),
+        };
+        let line = server.line().expect("a server says when it is ready");
+        let address = line.strip_prefix("ready ").expect("the first line");
+        server.address = address.parse().expect("an address");
+        server
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are small"))
+    }
+
+    pub fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).expect("the server can be connected to");
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(HANG)).unwrap();
+        stream.set_write_timeout(Some(HANG)).unwrap();
+        Client(stream)
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the server is there");
+    }
+
+    /// Waits until a signal that was sent is no longer pending: before that, another one of its kind
+    /// would be lost in it.
+    pub fn has_seen(&self, signal: Signal) {
+        let pending = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+            let mut lines = status.lines();
+            let mask = lines.find_map(|line| line.strip_prefix("ShdPnd:")).unwrap();
+            u64::from_str_radix(mask.trim(), 16).unwrap()
+        };
+        let bit = 1 << (signal as i32 - 1);
+        eventually(|| (pending() & bit == 0).then_some(()), pending);
+    }
+
+    /// The next line on standard output; `None` at its end.
+    pub fn line(&self) -> Option<String> {
+        match self.stdout.recv_timeout(HANG) {
+            Ok(line) => Some(line),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the server says nothing more"),
+        }
+    }
+
+    /// The counters now.
+    pub fn counters(&self) -> Counters {
+        self.signal(Signal::SIGUSR1);
+        Counters::parse(&self.line().expect("a line of counters"))
+    }
+
+    /// The counters once they are as wanted. The server counts a reply after it has sent it, so the
+    /// client may be ahead.
+    pub fn counters_until(&self, wanted: impl Fn(&Counters) -> bool) -> Counters {
+        eventually(|| Some(self.counters()).filter(&wanted), || self.counters())
+    }
+
+    /// Whether the process is still there.
+    pub fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// SIGTERM, and the end.
+    pub fn stop(self) -> Ended {
+        self.signal(Signal::SIGTERM);
+        self.end()
+    }
+
+    /// Waits for the server to end; nothing of it may be left over.
+    pub fn end(mut self) -> Ended {
+        let mut last = None;
+        while let Some(line) = self.line() {
+            last = Some(line);
+        }
+        let status = self.child.wait().unwrap();
+        assert!(killpg(self.pid(), None).is_err(), "a process is left over");
+        let stderr = self.stderr.take().expect("taken once").join().unwrap();
+        Ended {
+            status,
+            counters: Counters::parse(&last.expect("counters at the end")),
+            stderr,
+        }
+    }
+
+    /// The children of the server, zombies included.
+    pub fn children(&self) -> Vec<Pid> {
+        let pid = self.pid();
+        let list = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        list.split_whitespace()
+            .map(|child| Pid::from_raw(child.parse().unwrap()))
+            .collect()
+    }
+
+    /// The number of open descriptors of the server.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .unwrap()
+            .count()
+    }
+
+    /// User and system CPU time of the server, in the kernel's ticks of 10 ms.
+    pub fn cpu_ticks(&self) -> u64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+        // The name in the second field may hold anything but ends with the last parenthesis.
+        let (_, fields) = stat.rsplit_once(") ").unwrap();
+        let ticks = fields.split(' ').skip(11).take(2);
+        ticks.map(|field| field.parse::<u64>().unwrap()).sum()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Its group is its own, and its number stays taken until it is waited for.
+        if let Ok(None) = self.child.try_wait() {
+            let _ = killpg(self.pid(), Signal::SIGKILL);
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    receiver
+}
+
+/// A line of counters.
+#[derive(Debug)]
+pub struct Counters(HashMap<String, u64>);
+
+impl Counters {
+    fn parse(line: &str) -> Counters {
+        let fields = line.strip_prefix("counters ").expect("a line of counters");
+        let field = |field: &str| {
+            let (name, value) = field.split_once('=').expect("name=value");
+            (name.to_owned(), value.parse().expect("a number"))
+        };
+        Counters(fields.split(' ').map(field).collect())
+    }
+
+    pub fn get(&self, name: &str) -> u64 {
+        self.0[name]
+    }
+}
+
+/// Tries again until there is something, or until it takes so long that the test hangs.
+pub fn eventually<T, S: std::fmt::Debug>(
+    mut attempt: impl FnMut() -> Option<T>,
+    state: impl FnOnce() -> S,
+) -> T {
+    let start = Instant::now();
+    while start.elapsed() < HANG {
+        if let Some(result) = attempt() {
+            return result;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it does not come to it; it is {:?}", state());
+}
+
+/// A client with one connection.
+#[derive(Debug)]
+pub struct Client(pub TcpStream);
+
+impl Client {
+    pub fn send(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the server takes it");
+    }
+
+    /// Reads so many bytes.
+    pub fn receive(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.0.read_exact(&mut bytes).expect("a reply");
+        bytes
+    }
+
+    /// Reads what comes before the server closes.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.0.read_to_end(&mut bytes).expect("the server closes");
+        bytes
+    }
+
+    /// The server closes without another word, in whatever way.
+    pub fn closed(&mut self) {
+        let count = self.0.read(&mut [0; 64]);
+        match count {
+            Ok(0) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
+            other => panic!("expected the end, got {other:?}"),
+        }
+    }
+
+    /// No more requests.
+    pub fn finish(&self) {
+        self.0.shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Sends a frame and gets it back as it is.
+    pub fn exchange(&mut self, frame: &[u8]) {
+        self.send(frame);
+        assert!(self.receive(frame.len()) == frame, "wrong bytes");
+    }
+
+    /// Gets an error frame for this request, and then the end.
+    pub fn refused(&mut self, reason: Reason, sequence: u64) {
+        let reply = self.rest();
+        assert_eq!(error_reason(&reply), Some(reason), "{reply:?}");
+        assert_eq!(reply[16..HEADER_LEN], sequence.to_be_bytes());
+        assert_eq!(reply[HEADER_LEN..], *reason.to_string().as_bytes());
+    }
+
+    /// Closes with a reset.
+    pub fn reset(self) {
+        let linger = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&self.0.as_fd(), sockopt::Linger, &linger).unwrap();
+    }
+}
+
+/// A request with a payload that is like no other.
+pub fn frame(sequence: u64, payload: usize, work: Work) -> Vec<u8> {
+    let header = Header {
+        work,
+        payload_len: u32::try_from(payload).unwrap(),
+        sequence,
+    };
+    let bytes = sequence.to_le_bytes().into_iter().cycle();
+    let payload = bytes.zip(0_u8..=250).cycle().take(payload);
+    header
+        .encode()
+        .into_iter()
+        .chain(payload.map(|(a, b)| a.wrapping_mul(31) ^ b))
+        .collect()
+}
+
+/// A request without work.
+pub fn echo(sequence: u64) -> Vec<u8> {
+    frame(sequence, 64, Work::None)
+}
+
+/// How a command came to its end.
+#[derive(Debug)]
+pub struct Finished {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Finished {
+    /// It could not be done, and one line says why, with all these words in it.
+    pub fn refused(&self, words: &[&str]) {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert_eq!(self.stdout, "", "{self:?}");
+        let mut lines = self.stderr.lines();
+        let line = lines.next().expect("a line that says why");
+        for word in words {
+            assert!(line.contains(word), "no '{word}': {self:?}");
+        }
+        // Only a command line that cannot be read is followed by a reminder of its form.
+        let reminder = |line: &str| line.is_empty() || line.starts_with(char::is_whitespace);
+        let hint = |line: &str| line.starts_with("Usage: ") || line.starts_with("For more");
+        assert!(lines.all(|line| reminder(line) || hint(line)), "{self:?}");
+    }
+}
+
+/// A command under way, and everything it has started: none of it outlives the test.
+pub struct Running {
+    child: Child,
+    mark: String,
+    stdout: Receiver<String>,
+    stderr: Receiver<String>,
+}
+
+impl Running {
+    pub fn start(mut command: Command) -> Running {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let mark = format!("{}-{number}", std::process::id());
+        command
+            .env("ECHOBENCH_TEST_MARK", &mark)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        #[expect(
+            unsafe_code,
+            reason = "only the child itself can ask to die with its parent"
+        )]
+        // SAFETY: one system call, which allocates nothing and takes no lock.
+        unsafe {
+            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
+        }
+        let mut child = command.spawn().expect("the executable starts");
+        Running {
+            stdout: text(child.stdout.take().expect("piped")),
+            stderr: text(child.stderr.take().expect("piped")),
+            child,
+            mark,
+        }
+    }
+
+    /// Sends a signal to the command alone.
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).expect("process ids are small");
+        kill(Pid::from_raw(pid), signal).expect("it is there");
+    }
+
+    /// Every live process of the command, with its command line. They are known by a variable of
+    /// their environment, which each inherits from the one that starts it.
+    pub fn processes(&self) -> Vec<(Pid, String)> {
+        let variable = format!("ECHOBENCH_TEST_MARK={}\0", self.mark);
+        let entries = std::fs::read_dir("/proc").unwrap().map_while(Result::ok);
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        pids.filter_map(|pid: i32| {
+            // One that ends meanwhile has no files any more.
+            let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).ok();
+            let environment = read("environ")?;
+            let marked = |at: &[u8]| at == variable.as_bytes();
+            if !environment.windows(variable.len()).any(marked) {
+                return None;
+            }
+            let stat = String::from_utf8(read("stat")?).ok()?;
+            let (_, fields) = stat.rsplit_once(") ")?;
+            let dead = fields.starts_with(['Z', 'X']);
+            let words = String::from_utf8(read("cmdline")?).ok()?.replace('\0', " ");
+            (!dead).then(|| (Pid::from_raw(pid), words))
+        })
+        .collect()
+    }
+
+    /// The processes of which `wanted` many have a command line with these words.
+    pub fn processes_until(&self, wanted: usize, words: &str) -> Vec<Pid> {
+        let with_words = || {
+            let all = self.processes().into_iter();
+            all.filter(|(_, line)| line.contains(words))
+                .map(|(pid, _)| pid)
+                .collect::<Vec<_>>()
+        };
+        eventually(
+            || Some(with_words()).filter(|pids| pids.len() == wanted),
+            || self.processes(),
+        )
+    }
+
+    /// Waits for its end; nothing of it may be left over.
+    pub fn end(mut self) -> Finished {
+        let status = eventually(|| self.child.try_wait().unwrap(), || "still running");
+        eventually(
+            || self.processes().is_empty().then_some(()),
+            || self.processes(),
+        );
+        Finished {
+            code: status.code(),
+            stdout: self.stdout.recv_timeout(HANG).expect("it has ended"),
+            stderr: self.stderr.recv_timeout(HANG).expect("it has ended"),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for (pid, _) in self.processes() {
+            let _ = kill(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub fn finish(command: Command) -> Finished {
+    Running::start(command).end()
+}
+
+fn text(mut from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    thread::spawn(move || {
+        let mut text = String::new();
+        let _ = from.read_to_string(&mut text);
+        let _ = sender.send(text);
+    });
+    receiver
+}
+
+/// Reads an interval log: the tag and the histogram of each line.
+pub fn read_hlog(path: &Path) -> Vec<(String, Histogram<u64>)> {
+    let log = std::fs::read(path).unwrap();
+    IntervalLogIterator::new(&log)
+        .filter_map(|entry| match entry.expect("a line of the format") {
+            LogEntry::Interval(interval) => {
+                let tag = interval.tag().expect("a tag").as_str().to_owned();
+                let histogram = interval.encoded_histogram();
+                Some((tag, decode_histogram(histogram).expect("a histogram")))
+            }
+            _ => None,
+        })
+        .collect()
+}
