@@ -3,6 +3,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -55,6 +56,9 @@ pub enum FromSupervisor {
         cpu: Vec<Option<CpuTime>>,
         /// The memory.
         memory: Option<Memory>,
+        /// How often the server's threads left a CPU between the request and the last reading of
+        /// CPU times; of threads and processes that were there all the time.
+        context_switches: Option<u64>,
         /// Whether it had been read before it was too late.
         in_time: bool,
     },
@@ -153,6 +157,11 @@ impl Agent {
     /// thread, since the child lives as long as the thread that starts it.
     pub fn spawn(name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let executable = std::env::current_exe().context("cannot find this executable")?;
+        Self::spawn_from(&executable, name, arguments)
+    }
+
+    /// The same with another executable.
+    pub fn spawn_from(executable: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(executable);
         command
             .args(arguments)

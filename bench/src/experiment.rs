@@ -4,18 +4,14 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
-use echobench_clients::{
-    Driver, ErrorKind, Percentiles, Plan, Report, Window, WindowReport, clock, quantile,
-};
-use hdrhistogram::Histogram;
-
 use crate::agent::{Agent, FromDriver, FromSupervisor, Start, ToSupervisor, interrupted};
-use crate::measure::{CpuTime, Memory};
+use crate::measure::Memory;
 use crate::order;
-use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, errors_column};
+use crate::results::Section;
+use crate::rows::{Block, BlockOutcome, MachineWatch, Observed};
 use crate::scenario::{Effort, Placement, Scenario};
-use crate::stats::median;
+use anyhow::{Context, bail};
+use echobench_clients::{Arrivals, Driver, Plan, Window, Workload, clock};
 
 /// How long processes may take to come up, or to answer beyond what was planned.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -33,23 +29,14 @@ pub struct Cell {
     pub driver: Driver,
     /// Where servers and clients run.
     pub placement: Placement,
-}
-
-/// What one block measured.
-#[derive(Default)]
-pub struct BlockOutcome {
-    /// A row for each slice.
-    pub slices: Vec<SliceRow>,
-    /// A row for each arm.
-    pub blocks: Vec<BlockRow>,
-    /// The latencies of each arm.
-    pub latencies: Vec<Histogram<u64>>,
-    /// Wrong replies, or counts that differ between client and server.
-    pub violations: Vec<String>,
+    /// Of a rate sweep, the rate as a percentage of each arm's own peak.
+    pub load_percent: Option<u32>,
+    /// The peaks of the arms, in requests per second, where they are known.
+    pub peaks: Vec<f64>,
 }
 
 /// When everything happens, in nanoseconds after the start of the block.
-struct Timetable {
+pub(crate) struct Timetable {
     /// For each slice in order of time: round, position, and arm.
     slots: Vec<(usize, usize, usize)>,
     effort: Effort,
@@ -76,11 +63,11 @@ impl Timetable {
     }
 
     /// From the begin of a slice to that of the next.
-    fn slot_ns(&self) -> u64 {
+    pub(crate) fn slot_ns(&self) -> u64 {
         self.effort.ramp.ns() + self.effort.slice.ns() + self.effort.gap.ns()
     }
 
-    fn window(&self, slot: usize) -> Window {
+    pub(crate) fn window(&self, slot: usize) -> Window {
         let start_ns = slot as u64 * self.slot_ns();
         let measure_ns = start_ns + self.effort.ramp.ns();
         let end_ns = measure_ns + self.effort.slice.ns();
@@ -92,8 +79,14 @@ impl Timetable {
         }
     }
 
-    fn slots_of(&self, arm: usize) -> impl Iterator<Item = usize> {
+    pub(crate) fn slots_of(&self, arm: usize) -> impl Iterator<Item = usize> {
         (0..self.slots.len()).filter(move |&slot| self.slots[slot].2 == arm)
+    }
+
+    /// The round of a slot, and the position in it, both from 0.
+    pub(crate) fn place(&self, slot: usize) -> (usize, usize) {
+        let (round, position, _) = self.slots[slot];
+        (round, position)
     }
 
     fn windows_end_ns(&self) -> u64 {
@@ -112,28 +105,32 @@ struct Arm {
     load: Agent,
 }
 
-/// What an arm's processes reported.
-struct Observed {
-    report: Report,
-    /// When the windows started, on the monotonic clock.
-    start_ns: u64,
-    cpu: Vec<Option<CpuTime>>,
-    memory_before: Option<Memory>,
-    memory: Option<Memory>,
-    server_cpu_ns: u64,
-    server_requests: Option<u64>,
-    /// How the server ended, if not as it should.
-    server_failed: Option<String>,
-}
-
-/// Which arm of which block a row is about.
-struct Place<'a> {
-    block: u32,
-    arm: usize,
-    model: &'a str,
-}
-
 impl Cell {
+    /// The section of the table that it fills.
+    #[must_use]
+    pub fn section(&self) -> Section {
+        Section {
+            scenario: self.scenario.name.clone(),
+            placement: self.placement,
+            driver: self.driver,
+            clients: self.clients,
+            load_percent: self.load_percent,
+        }
+    }
+
+    /// The schedule of an arm's requests, if they have one.
+    pub(crate) fn arrivals(&self, arm: usize) -> Option<Arrivals> {
+        let Some(percent) = self.load_percent else {
+            return self.scenario.traffic.arrivals;
+        };
+        let spacing = self.scenario.sweep.as_ref()?.spacing;
+        let per_second = self.peaks.get(arm)? * f64::from(percent) / 100.0;
+        Some(Arrivals {
+            per_second,
+            spacing,
+        })
+    }
+
     /// How long a block of this cell takes, without starting and ending its processes.
     #[must_use]
     pub fn block_time(&self) -> Duration {
@@ -147,31 +144,31 @@ impl Cell {
         let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(block) << 32));
         let timetable = Timetable::new(self, &mut random);
         let mut arms = self.start_arms(&timetable, seed)?;
-        self.start_load(&timetable, &mut arms);
-        let mut outcome = BlockOutcome::default();
-        let deadline = Instant::now() + Duration::from_nanos(timetable.end_ns()) + PATIENCE;
-        for (index, arm) in arms.into_iter().enumerate() {
-            let observed = arm.and_then(|(arm, start_ns)| arm.finish(start_ns, deadline));
-            if interrupted() {
-                bail!("interrupted");
-            }
-            let place = Place {
-                block,
-                arm: index,
-                model: &self.scenario.models[index],
-            };
-            self.add_rows(&mut outcome, &timetable, &place, observed);
+        let start_ns = self.start_load(&timetable, &mut arms);
+        let machine = MachineWatch::over(start_ns, start_ns + timetable.windows_end_ns());
+        let deadline = Instant::now() + PATIENCE;
+        let observed: Vec<anyhow::Result<Observed>> = arms
+            .into_iter()
+            .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
+            .collect();
+        if interrupted() {
+            bail!("interrupted");
         }
-        outcome.slices.sort_by_key(|row| row.start_ns);
-        Ok(outcome)
+        let block = Block {
+            cell: self,
+            timetable: &timetable,
+            number: block,
+            machine,
+        };
+        Ok(block.outcome(&observed))
     }
 
-    /// Starts the servers, then the clients, until all are connected. The instant is not set yet.
+    /// Starts the servers, then the clients, until all are connected.
     fn start_arms(
         &self,
         timetable: &Timetable,
         seed: u64,
-    ) -> anyhow::Result<Vec<anyhow::Result<(Arm, u64)>>> {
+    ) -> anyhow::Result<Vec<anyhow::Result<Arm>>> {
         let (server_cpus, client_cpus) = self.placement.cpus()?;
         let models = &self.scenario.models;
         let spawned: Vec<_> = models
@@ -197,7 +194,7 @@ impl Cell {
         let connected = planned.into_iter().map(|arm: anyhow::Result<Arm>| {
             let arm = arm?;
             match arm.load.receive(deadline)? {
-                FromDriver::Ready => Ok((arm, 0)),
+                FromDriver::Ready => Ok(arm),
                 FromDriver::Failed { message } => bail!("{message}"),
                 FromDriver::Done { .. } => bail!("load process out of step"),
             }
@@ -211,7 +208,10 @@ impl Cell {
             driver: self.driver,
             clients: self.clients,
             task_threads: 1,
-            workload: self.scenario.workload(seed),
+            workload: Workload {
+                arrivals: self.arrivals(arm),
+                ..self.scenario.workload(seed)
+            },
             windows: timetable
                 .slots_of(arm)
                 .map(|slot| timetable.window(slot))
@@ -221,12 +221,11 @@ impl Cell {
     }
 
     /// Tells everybody when it starts: late enough that all have heard it by then.
-    fn start_load(&self, timetable: &Timetable, arms: &mut [anyhow::Result<(Arm, u64)>]) {
+    fn start_load(&self, timetable: &Timetable, arms: &mut [anyhow::Result<Arm>]) -> u64 {
         let clients = u64::from(self.clients) * arms.len() as u64;
         let start_ns = clock::now() + 20_000_000 + clients * 50_000;
         for (index, arm) in arms.iter_mut().enumerate() {
-            let Ok((started, start)) = arm else { continue };
-            *start = start_ns;
+            let Ok(started) = arm else { continue };
             let half_gap = self.effort.gap.ns() / 2;
             let first = timetable
                 .slots_of(index)
@@ -252,167 +251,7 @@ impl Cell {
                 *arm = Err(error);
             }
         }
-    }
-
-    fn add_rows(
-        &self,
-        outcome: &mut BlockOutcome,
-        timetable: &Timetable,
-        place: &Place<'_>,
-        observed: anyhow::Result<Observed>,
-    ) {
-        let mut block = self.empty_block(place);
-        match observed {
-            Ok(observed) => {
-                let total = observed.report.total();
-                outcome
-                    .violations
-                    .extend(self.violations(place, &total, &observed));
-                for (nth, slot) in timetable.slots_of(place.arm).enumerate() {
-                    outcome
-                        .slices
-                        .push(self.slice_row(timetable, place, &observed, nth, slot));
-                }
-                let own = outcome.slices.iter().filter(|row| row.model == place.model);
-                let throughput: Vec<f64> = own.map(|row| row.throughput_per_second).collect();
-                block.throughput_per_second = median(&throughput);
-                self.fill_block(&mut block, &total, &observed);
-                outcome.latencies.push(total.latency);
-            }
-            Err(error) => {
-                block.status = format!("{error:#}");
-                outcome.latencies.push(WindowReport::default().latency);
-            }
-        }
-        outcome.blocks.push(block);
-    }
-
-    fn slice_row(
-        &self,
-        timetable: &Timetable,
-        place: &Place<'_>,
-        observed: &Observed,
-        nth: usize,
-        slot: usize,
-    ) -> SliceRow {
-        let window = timetable.window(slot);
-        let seen = &observed.report.windows[nth];
-        let measured_ns = window.end_ns - window.measure_ns;
-        let (round, position, _) = timetable.slots[slot];
-        let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let next_slice_ns = observed.start_ns + window.start_ns + timetable.slot_ns();
-        let latency = Percentiles::of(&seen.latency, seen.lost);
-        let cpu = observed
-            .cpu
-            .get(nth)
-            .copied()
-            .flatten()
-            .zip(observed.cpu.get(nth + 1).copied().flatten());
-        SliceRow {
-            schema_version: SCHEMA_VERSION,
-            scenario: self.scenario.name.clone(),
-            clients: self.clients,
-            driver: self.driver,
-            placement: self.placement,
-            model: place.model.to_owned(),
-            block: place.block,
-            round: number(round),
-            position: number(position),
-            start_ns: window.measure_ns,
-            measured_ns,
-            planned: seen.planned,
-            answered: seen.answered,
-            failed: seen.failed(),
-            errors: errors_column(&seen.errors),
-            replies: seen.replies_in_window,
-            throughput_per_second: seen.replies_in_window as f64 * 1e9 / measured_ns as f64,
-            latency_p50_ns: latency.p50,
-            latency_p99_ns: latency.p99,
-            connect_p50_ns: quantile(&seen.connect, 0, 0.5),
-            cpu_ns: cpu.map(|(before, after)| after.total_ns().saturating_sub(before.total_ns())),
-            overrun_ns: seen.last_ns.saturating_sub(next_slice_ns),
-        }
-    }
-
-    fn empty_block(&self, place: &Place<'_>) -> BlockRow {
-        BlockRow {
-            schema_version: SCHEMA_VERSION,
-            scenario: self.scenario.name.clone(),
-            clients: self.clients,
-            driver: self.driver,
-            placement: self.placement,
-            model: place.model.to_owned(),
-            block: place.block,
-            status: BlockRow::OK.to_owned(),
-            ..BlockRow::default()
-        }
-    }
-
-    fn fill_block(&self, block: &mut BlockRow, total: &WindowReport, observed: &Observed) {
-        if let Some(failed) = &observed.server_failed {
-            block.status.clone_from(failed);
-        }
-        block.planned = total.planned;
-        block.answered = total.answered;
-        block.failed = total.failed();
-        block.errors = errors_column(&total.errors);
-        block.clients_never_served = observed.report.clients_never_served();
-        block.server_requests = observed.server_requests;
-        block.server_cpu_ns = Some(observed.server_cpu_ns);
-        let latency = Percentiles::of(&total.latency, total.lost);
-        block.latency_p50_ns = latency.p50;
-        block.latency_p90_ns = latency.p90;
-        block.latency_p99_ns = latency.p99;
-        block.latency_p999_ns = latency.p999;
-        block.latency_max_ns = latency.max;
-        block.connect_p50_ns = quantile(&total.connect, 0, 0.5);
-        let first = observed.cpu.first().copied().flatten();
-        let last = observed.cpu.last().copied().flatten();
-        if let (Some(first), Some(last), true) = (first, last, total.answered > 0) {
-            let used = last.total_ns().saturating_sub(first.total_ns());
-            block.cpu_ns_per_request = Some(used as f64 / total.answered as f64);
-        }
-        if let Some(memory) = observed.memory {
-            block.server_processes = Some(memory.processes);
-            block.server_threads = Some(memory.threads);
-        }
-        if self.scenario.traffic.requests_per_connection.is_none() {
-            let anonymous = |memory: Option<Memory>| Some(memory?.pss_anon_bytes? as f64);
-            let growth = anonymous(observed.memory).zip(anonymous(observed.memory_before));
-            block.memory_bytes_per_connection =
-                growth.map(|(with, without)| (with - without) / f64::from(self.clients));
-        }
-    }
-
-    /// What must never happen, whatever the load.
-    fn violations(&self, place: &Place<'_>, total: &WindowReport, seen: &Observed) -> Vec<String> {
-        let Place { block, model, .. } = place;
-        let name = &self.scenario.name;
-        let place = format!(
-            "{name}, {} {} clients, {model}, block {block}",
-            self.clients, self.driver
-        );
-        let mut violations = Vec::new();
-        for kind in [
-            ErrorKind::WrongBytes,
-            ErrorKind::ProtocolError,
-            ErrorKind::ClientDied,
-        ] {
-            if let Some(count) = total.errors.get(&kind) {
-                let message = seen.report.messages.get(&kind).map_or("", String::as_str);
-                violations.push(format!("{place}: {kind}: {count} ({message})"));
-            }
-        }
-        if let Some(counted) = seen.server_requests
-            && total.failed() == 0
-            && counted != total.answered
-        {
-            violations.push(format!(
-                "{place}: the clients had {} replies, the server counted {counted} requests",
-                total.answered
-            ));
-        }
-        violations
+        start_ns
     }
 }
 
@@ -458,7 +297,7 @@ fn server_is_ready(
 
 impl Arm {
     /// Takes in what the processes report and ends them.
-    fn finish(mut self, start_ns: u64, deadline: Instant) -> anyhow::Result<Observed> {
+    fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
         let report = match self.load.receive(deadline)? {
             FromDriver::Done { report } => report,
             FromDriver::Failed { message } => bail!("{message}"),
@@ -466,10 +305,10 @@ impl Arm {
         };
         let mut observed = Observed {
             report,
-            start_ns,
             cpu: Vec::new(),
             memory_before: self.memory_before,
             memory: None,
+            context_switches: None,
             server_cpu_ns: 0,
             server_requests: None,
             server_failed: None,
@@ -479,10 +318,12 @@ impl Arm {
                 FromSupervisor::Watched {
                     cpu,
                     memory,
+                    context_switches,
                     in_time,
                 } => {
                     observed.cpu = cpu;
                     observed.memory = memory.filter(|_| in_time);
+                    observed.context_switches = context_switches;
                     self.supervisor.send(&ToSupervisor::Stop)?;
                 }
                 FromSupervisor::Exited {

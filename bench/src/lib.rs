@@ -12,6 +12,7 @@ pub mod histograms;
 pub mod measure;
 pub mod order;
 pub mod results;
+pub mod rows;
 pub mod scenario;
 pub mod stats;
 pub mod summary;

@@ -53,6 +53,8 @@ pub struct Memory {
     /// The part of it that no file backs, like heaps, stacks and copied pages; `None` before
     /// Linux 5.3.
     pub pss_anon_bytes: Option<u64>,
+    /// The page tables of the processes, in kernel memory: `VmPTE`.
+    pub page_table_bytes: u64,
     /// The number of processes, without those that ended and wait to be reaped.
     pub processes: u64,
     /// The number of threads of these processes.
@@ -110,6 +112,9 @@ pub fn memory(root: u32) -> io::Result<Memory> {
     };
     let mut text = Vec::new();
     for process in processes(root)? {
+        if read_process(&format!("/proc/{}/status", process.pid), &mut text)? {
+            memory.page_table_bytes += field::<u64>(&text, "VmPTE:").unwrap_or(0) * 1024;
+        }
         if !read_process(&format!("/proc/{}/smaps_rollup", process.pid), &mut text)? {
             continue;
         }

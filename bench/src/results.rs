@@ -21,6 +21,41 @@ use crate::stats::Verdict;
 /// Rises when a column changes its name or meaning.
 pub const SCHEMA_VERSION: u32 = 1;
 
+/// One section of a table: all arms under the same clients.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Section {
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Where servers and clients run.
+    pub placement: Placement,
+    /// How the clients are run.
+    pub driver: Driver,
+    /// Number of clients.
+    pub clients: u32,
+    /// Of a rate sweep, the rate as a percentage of each arm's own peak.
+    pub load_percent: Option<u32>,
+}
+
+macro_rules! has_section {
+    ($($row:ty),*) => {$(
+        impl $row {
+            /// The section it belongs to.
+            #[must_use]
+            pub fn section(&self) -> Section {
+                Section {
+                    scenario: self.scenario.clone(),
+                    placement: self.placement,
+                    driver: self.driver,
+                    clients: self.clients,
+                    load_percent: self.load_percent,
+                }
+            }
+        }
+    )*};
+}
+
+has_section!(SliceRow, BlockRow, SummaryRow);
+
 /// One arm in one slice: the raw observation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SliceRow {
@@ -34,6 +69,8 @@ pub struct SliceRow {
     pub driver: Driver,
     /// Where servers and clients run.
     pub placement: Placement,
+    /// Of a rate sweep, the rate as a percentage of the arm's own peak; empty for a closed loop.
+    pub load_percent: Option<u32>,
     /// The arm.
     pub model: String,
     /// The block, from 1.
@@ -52,6 +89,8 @@ pub struct SliceRow {
     pub answered: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Those that were due and never begun.
+    pub unsent: u64,
     /// The failures by kind, as in `timed_out=3;reset=1`.
     pub errors: String,
     /// Replies within the measured part.
@@ -83,22 +122,39 @@ pub struct BlockRow {
     pub driver: Driver,
     /// Where servers and clients run.
     pub placement: Placement,
+    /// Of a rate sweep, the rate as a percentage of the arm's own peak; empty for a closed loop.
+    pub load_percent: Option<u32>,
     /// The arm.
     pub model: String,
     /// The block, from 1.
     pub block: u32,
     /// `ok`, or what went wrong with the arm; then nothing of it enters the statistics.
     pub status: String,
-    /// Requests begun.
+    /// `valid`, or by what the block's figures of this arm were limited or disturbed, as in
+    /// `generator;disturbed` (see [`Validity`]).
+    pub validity: String,
+    /// Of an open loop, the planned requests in a second.
+    pub rate_per_second: Option<f64>,
+    /// Requests planned: begun, or due and not begun.
     pub planned: u64,
     /// Those answered rightly.
     pub answered: u64,
     /// Those that failed.
     pub failed: u64,
+    /// Those that were due and never begun.
+    pub unsent: u64,
     /// The failures by kind, as in `timed_out=3;reset=1`.
     pub errors: String,
     /// Clients that asked and were never answered.
     pub clients_never_served: u64,
+    /// Jain's fairness index of the clients' answered requests, 1 for equal shares.
+    pub jain_index: Option<f64>,
+    /// Answered requests of the client with the fewest.
+    pub client_least_requests: Option<u64>,
+    /// Answered requests of the client with the most.
+    pub client_most_requests: Option<u64>,
+    /// The longest time from a client's first request to its first reply; none if a client has none.
+    pub first_reply_max_ns: Option<u64>,
     /// Requests by the server's own count.
     pub server_requests: Option<u64>,
     /// Median over slices.
@@ -111,15 +167,49 @@ pub struct BlockRow {
     pub latency_p99_ns: Option<u64>,
     /// 99.9th.
     pub latency_p999_ns: Option<u64>,
+    /// 99.99th.
+    pub latency_p9999_ns: Option<u64>,
     /// Largest.
     pub latency_max_ns: Option<u64>,
+    /// Of an open loop, median service time: from when a request was sent.
+    pub service_p50_ns: Option<u64>,
+    /// 99th percentile of service time.
+    pub service_p99_ns: Option<u64>,
+    /// Median of how much later than due requests were sent.
+    pub lag_p50_ns: Option<u64>,
+    /// 99th percentile of the same.
+    pub lag_p99_ns: Option<u64>,
     /// Median time to connect.
     pub connect_p50_ns: Option<u64>,
     /// CPU time of the server's tree over all slices for each answered request.
     pub cpu_ns_per_request: Option<f64>,
+    /// The user part of it, from ticks of 10 ms.
+    pub cpu_user_ns_per_request: Option<f64>,
+    /// The system part of it, from ticks of 10 ms.
+    pub cpu_system_ns_per_request: Option<f64>,
+    /// Context switches of the server's threads for each answered request; none under churn, where
+    /// threads and processes come and go.
+    pub context_switches_per_request: Option<f64>,
+    /// CPUs the server kept busy during its slices.
+    pub server_cpus: Option<f64>,
+    /// CPUs the clients kept busy during the same.
+    pub client_cpus: Option<f64>,
+    /// CPUs that nothing kept busy during the whole block, all arms together.
+    pub idle_cpus: Option<f64>,
+    /// CPUs kept busy during the whole block by what is neither server nor client.
+    pub other_cpus: Option<f64>,
+    /// Time during the block in which the hypervisor ran something else, over all CPUs.
+    pub steal_ns: Option<u64>,
+    /// The longest stretch in which the experiment itself, which does nothing but watch the clock,
+    /// did not get a CPU.
+    pub stall_max_ns: u64,
     /// Growth of the anonymous memory (PSS) of the server's tree by the connections, for each of
     /// them; none under churn.
     pub memory_bytes_per_connection: Option<f64>,
+    /// Growth of the kernel stacks of the same, computed from its threads, 16 KiB each.
+    pub kernel_stack_bytes_per_connection: Option<f64>,
+    /// Growth of the page tables of the same.
+    pub page_table_bytes_per_connection: Option<f64>,
     /// Processes of the server's tree while the connections are open.
     pub server_processes: Option<u64>,
     /// Threads of the same.
@@ -128,7 +218,52 @@ pub struct BlockRow {
     pub server_cpu_ns: Option<u64>,
 }
 
+/// What may be wrong with the figures of an arm in a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Validity {
+    /// The clients had no CPU left while the server had: the figures are those of the generator.
+    Generator,
+    /// Requests of an open loop were sent late although their connection was free.
+    Late,
+    /// Something else used the machine, or the machine stood still.
+    Disturbed,
+    /// No local ports were left.
+    Ports,
+    /// No open files were left.
+    Files,
+}
+
+impl Validity {
+    /// The word in the column.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Validity::Generator => "generator",
+            Validity::Late => "late",
+            Validity::Disturbed => "disturbed",
+            Validity::Ports => "ports",
+            Validity::Files => "files",
+        }
+    }
+
+    /// The column; `valid` where nothing is wrong.
+    #[must_use]
+    pub fn column(troubles: &[Validity]) -> String {
+        if troubles.is_empty() {
+            return BlockRow::VALID.to_owned();
+        }
+        troubles
+            .iter()
+            .map(|trouble| trouble.word())
+            .collect::<Vec<_>>()
+            .join(";")
+    }
+}
+
 impl BlockRow {
+    /// The validity of an arm whose figures nothing has limited or disturbed.
+    pub const VALID: &str = "valid";
+
     /// The status of an arm with which nothing went wrong.
     pub const OK: &str = "ok";
 
@@ -152,6 +287,8 @@ pub struct SummaryRow {
     pub driver: Driver,
     /// Where servers and clients run.
     pub placement: Placement,
+    /// Of a rate sweep, the rate as a percentage of the arm's own peak; empty for a closed loop.
+    pub load_percent: Option<u32>,
     /// The arm.
     pub model: String,
     /// Name of the metric, its unit last.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use echobench_clients::{Arrivals, Driver, WorkMix, Workload, parse_duration};
+use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_duration};
 use echobench_protocol::MAX_PAYLOAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -17,7 +17,14 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("steady", include_str!("../scenarios/steady.toml")),
     ("churn", include_str!("../scenarios/churn.toml")),
     ("blocking", include_str!("../scenarios/blocking.toml")),
+    ("starvation", include_str!("../scenarios/starvation.toml")),
+    ("placement", include_str!("../scenarios/placement.toml")),
+    ("idle", include_str!("../scenarios/idle.toml")),
+    ("rate_sweep", include_str!("../scenarios/rate_sweep.toml")),
 ];
+
+/// Between two slices of an open loop there must be time to send what is late, and to be answered.
+const OPEN_LOOP_GAP: Duration = Duration::from_millis(20);
 
 /// One workload and how it is measured.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,15 +41,23 @@ pub struct Scenario {
     pub clients: Vec<u32>,
     /// How the clients are run.
     pub drivers: Vec<Driver>,
-    /// On which CPUs servers and clients run.
-    #[serde(default)]
-    pub placement: Placement,
+    /// On which CPUs servers and clients run; each has a section of its own in the table.
+    #[serde(default = "anywhere")]
+    pub placements: Vec<Placement>,
     /// What the clients ask.
     pub traffic: Traffic,
+    /// If given, the scenario first finds each arm's peak as a closed loop, then drives it at rates
+    /// relative to that as an open one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sweep: Option<Sweep>,
     /// How long the short form takes.
     pub quick: Effort,
     /// How long the form takes whose results are committed.
     pub full: Effort,
+}
+
+fn anywhere() -> Vec<Placement> {
+    vec![Placement::None]
 }
 
 /// What the clients of a scenario ask.
@@ -60,11 +75,26 @@ pub struct Traffic {
     /// The schedule of an open loop; a closed loop if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<Arrivals>,
+    /// Only so many of the clients ask, the others hold idle connections; all ask if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub active_clients: Option<u32>,
     /// Requests on a connection before the next is opened (1: churn); for ever if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u64>,
     /// How long a client waits for a connection or a reply.
     pub timeout: Span,
+}
+
+/// The rates of a rate sweep.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sweep {
+    /// In percent of each arm's own peak.
+    pub percent: Vec<u32>,
+    /// How requests follow each other.
+    pub spacing: Spacing,
+    /// Blocks from which the peaks are found.
+    pub peak_blocks: u32,
 }
 
 /// How much is measured: each block has `rounds` rounds, in each of which every arm has one slice.
@@ -84,7 +114,7 @@ pub struct Effort {
 }
 
 /// On which CPUs servers and clients run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
     /// Wherever the scheduler puts them.
@@ -124,6 +154,12 @@ impl Placement {
                 (servers.to_vec(), clients.to_vec())
             }
         })
+    }
+}
+
+impl std::fmt::Display for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
     }
 }
 
@@ -215,10 +251,14 @@ impl Scenario {
 
     /// What TOML's types cannot say.
     fn check(&self) -> anyhow::Result<()> {
-        if self.models.is_empty() || self.clients.is_empty() || self.drivers.is_empty() {
-            bail!("models, clients and drivers must each name at least one");
+        if self.models.is_empty()
+            || self.clients.is_empty()
+            || self.drivers.is_empty()
+            || self.placements.is_empty()
+        {
+            bail!("models, clients, drivers and placements must each name at least one");
         }
-        if self.clients.contains(&0) {
+        if self.clients.contains(&0) || self.traffic.active_clients == Some(0) {
             bail!("clients: 0 clients make no load; give 1 or more");
         }
         for model in &self.models {
@@ -226,6 +266,11 @@ impl Scenario {
         }
         if self.traffic.payload_bytes > MAX_PAYLOAD {
             bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
+        }
+        if let Some(sweep) = &self.sweep
+            && (sweep.percent.is_empty() || sweep.percent.contains(&0) || sweep.peak_blocks == 0)
+        {
+            bail!("sweep.percent needs rates of 1 or more, and sweep.peak_blocks 1 or more blocks");
         }
         if let Some(arrivals) = self.traffic.arrivals
             && !(0.001..=1e9).contains(&arrivals.per_second)
@@ -238,6 +283,12 @@ impl Scenario {
             bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
         }
         for (name, effort) in [("quick", &self.quick), ("full", &self.full)] {
+            let open = self.sweep.is_some() || self.traffic.arrivals.is_some();
+            if open && effort.gap.0 < OPEN_LOOP_GAP {
+                bail!(
+                    "{name}: an open loop needs a gap of {OPEN_LOOP_GAP:?} for its late requests"
+                );
+            }
             if effort.blocks == 0 || effort.rounds == 0 || effort.slice.ns() == 0 {
                 bail!("{name}: blocks, rounds and slice must be more than 0");
             }
@@ -253,6 +304,7 @@ impl Scenario {
             work: self.traffic.work.clone(),
             think_ns: self.traffic.think.ns(),
             arrivals: self.traffic.arrivals,
+            active_clients: self.traffic.active_clients,
             requests_per_connection: self.traffic.requests_per_connection,
             timeout_ns: self.traffic.timeout.ns(),
             seed,

@@ -174,22 +174,39 @@ pub fn blocks_needed(comparisons: usize, alpha: f64) -> usize {
     blocks
 }
 
-/// The least number of samples that bound a percentile from above: the largest of `n` samples
-/// lies above the quantile `q` (0.99 for p99) with a probability of `1 - q^n`, which must reach
-/// 97.5 %, one side of a 95 % interval.
-///
-/// p50 needs 6, p90 36, p99 368, p99.9 3,688. Source: David and Nagaraja, *Order Statistics*,
-/// 3rd ed., section 7.1. Panics unless `0 < q < 1`.
+/// A straight line through points.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    /// Growth in y for each unit of x.
+    pub slope: f64,
+    /// y at x = 0.
+    pub intercept: f64,
+    /// The share of the variance of y that the line explains, from 0 to 1.
+    pub r_squared: f64,
+}
+
+/// The line of least squares through `(x, y)`; `None` with fewer than two different x.
 #[must_use]
-pub fn samples_needed(q: f64) -> u64 {
-    assert!(0.0 < q && q < 1.0, "a quantile lies between 0 and 1: {q}");
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a positive quotient of logarithms; an `as` cast saturates"
-    )]
-    let samples = (0.025_f64.ln() / q.ln()).ceil() as u64;
-    samples.max(1)
+pub fn fit_line(points: &[(f64, f64)]) -> Option<Line> {
+    let n = points.len() as f64;
+    let mean_x = points.iter().map(|(x, _)| x).sum::<f64>() / n;
+    let mean_y = points.iter().map(|(_, y)| y).sum::<f64>() / n;
+    let xx: f64 = points.iter().map(|(x, _)| (x - mean_x).powi(2)).sum();
+    let yy: f64 = points.iter().map(|(_, y)| (y - mean_y).powi(2)).sum();
+    let xy: f64 = points
+        .iter()
+        .map(|(x, y)| (x - mean_x) * (y - mean_y))
+        .sum();
+    if xx <= 0.0 || !xx.is_finite() {
+        return None;
+    }
+    let slope = xy / xx;
+    let r_squared = if yy > 0.0 { xy * xy / (xx * yy) } else { 1.0 };
+    Some(Line {
+        slope,
+        intercept: mean_y - slope * mean_x,
+        r_squared,
+    })
 }
 
 /// The order-statistic interval of a percentile, as ranks: with a probability of at least
@@ -591,10 +608,22 @@ mod tests {
     #[test]
     fn percentiles_need_as_many_samples_as_the_theory_says() {
         for (q, samples) in [(0.5, 6), (0.9, 36), (0.99, 368), (0.999, 3_688)] {
-            assert_eq!(samples_needed(q), samples);
+            assert_eq!(echobench_clients::samples_needed(q), samples);
             assert!(percentile_interval(samples, q, 0.95).is_some());
             assert_eq!(percentile_interval(samples - 1, q, 0.95), None);
         }
+    }
+
+    #[test]
+    fn a_line_is_found_again() {
+        let points = [1.0, 2.0, 5.0, 9.0].map(|x| (x, 3.0 * x + 7.0));
+        let line = fit_line(&points).unwrap();
+        assert!((line.slope - 3.0).abs() < 1e-12 && (line.intercept - 7.0).abs() < 1e-12);
+        assert!((line.r_squared - 1.0).abs() < 1e-12);
+        let scattered = fit_line(&[(0.0, 0.0), (1.0, 1.0), (2.0, 0.0)]).unwrap();
+        assert!(scattered.slope.abs() < 1e-12 && scattered.r_squared < 1e-12);
+        assert_eq!(fit_line(&[(1.0, 1.0), (1.0, 2.0)]), None);
+        assert_eq!(fit_line(&[]), None);
     }
 
     #[test]

@@ -2,10 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use echobench_clients::Driver;
-
-use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, SummaryRow};
-use crate::scenario::Placement;
+use crate::results::{BlockRow, SCHEMA_VERSION, Section, SliceRow, SummaryRow};
 use crate::stats::{compare_family, median, sign_interval};
 
 /// The arm that ratios refer to, where it is there; else the first arm.
@@ -24,7 +21,7 @@ enum Source {
     /// A sum over all blocks, which is not compared.
     Sum(fn(&BlockRow) -> f64),
     /// The median over the blocks, which is not compared.
-    Median(fn(&BlockRow) -> f64),
+    Median(fn(&BlockRow) -> Option<f64>),
 }
 
 /// A column of the summary.
@@ -35,6 +32,27 @@ struct Metric {
 
 fn float(value: Option<u64>) -> Option<f64> {
     value.map(|value| value as f64)
+}
+
+const fn block(name: &'static str, value: fn(&BlockRow) -> Option<f64>) -> Metric {
+    Metric {
+        name,
+        source: Source::Block(value),
+    }
+}
+
+const fn median_only(name: &'static str, value: fn(&BlockRow) -> Option<f64>) -> Metric {
+    Metric {
+        name,
+        source: Source::Median(value),
+    }
+}
+
+const fn sum(name: &'static str, value: fn(&BlockRow) -> f64) -> Metric {
+    Metric {
+        name,
+        source: Source::Sum(value),
+    }
 }
 
 /// Every metric, under the names of `summary.csv`.
@@ -53,38 +71,48 @@ const METRICS: &[Metric] = &[
             |row| float(row.latency_p50_ns),
         ),
     },
-    Metric {
-        name: "latency_p99_ns",
-        source: Source::Block(|row| float(row.latency_p99_ns)),
-    },
-    Metric {
-        name: "latency_p999_ns",
-        source: Source::Block(|row| float(row.latency_p999_ns)),
-    },
-    Metric {
-        name: "connect_p50_ns",
-        source: Source::Block(|row| float(row.connect_p50_ns)),
-    },
-    Metric {
-        name: "cpu_ns_per_request",
-        source: Source::Block(|row| row.cpu_ns_per_request),
-    },
-    Metric {
-        name: "memory_bytes_per_connection",
-        source: Source::Block(|row| row.memory_bytes_per_connection),
-    },
-    Metric {
-        name: "failed_requests",
-        source: Source::Sum(|row| row.failed as f64),
-    },
-    Metric {
-        name: "clients_never_served",
-        source: Source::Median(|row| row.clients_never_served as f64),
-    },
+    block("latency_p99_ns", |row| float(row.latency_p99_ns)),
+    block("latency_p999_ns", |row| float(row.latency_p999_ns)),
+    block("latency_p9999_ns", |row| float(row.latency_p9999_ns)),
+    median_only("rate_per_second", |row| row.rate_per_second),
+    block("service_p50_ns", |row| float(row.service_p50_ns)),
+    block("service_p99_ns", |row| float(row.service_p99_ns)),
+    median_only("lag_p50_ns", |row| float(row.lag_p50_ns)),
+    median_only("lag_p99_ns", |row| float(row.lag_p99_ns)),
+    block("connect_p50_ns", |row| float(row.connect_p50_ns)),
+    block("cpu_ns_per_request", |row| row.cpu_ns_per_request),
+    block("cpu_user_ns_per_request", |row| row.cpu_user_ns_per_request),
+    block("cpu_system_ns_per_request", |row| {
+        row.cpu_system_ns_per_request
+    }),
+    block("context_switches_per_request", |row| {
+        row.context_switches_per_request
+    }),
+    median_only("server_cpus", |row| row.server_cpus),
+    median_only("client_cpus", |row| row.client_cpus),
+    block("memory_bytes_per_connection", |row| {
+        row.memory_bytes_per_connection
+    }),
+    median_only("kernel_stack_bytes_per_connection", |row| {
+        row.kernel_stack_bytes_per_connection
+    }),
+    median_only("page_table_bytes_per_connection", |row| {
+        row.page_table_bytes_per_connection
+    }),
+    sum("failed_requests", |row| row.failed as f64),
+    sum("unsent_requests", |row| row.unsent as f64),
+    median_only("clients_never_served", |row| {
+        Some(row.clients_never_served as f64)
+    }),
+    median_only("jain_index", |row| row.jain_index),
+    median_only("client_least_requests", |row| {
+        float(row.client_least_requests)
+    }),
+    median_only("client_most_requests", |row| {
+        float(row.client_most_requests)
+    }),
+    median_only("first_reply_max_ns", |row| float(row.first_reply_max_ns)),
 ];
-
-/// One section of a table.
-type Section = (String, Placement, Driver, u32);
 
 /// The rows of one arm.
 #[derive(Default)]
@@ -104,14 +132,14 @@ impl<'a> Table<'a> {
             sections: Vec::new(),
         };
         for row in blocks {
-            let key = (row.scenario.clone(), row.placement, row.driver, row.clients);
+            let key = row.section();
             let arm = table.arm(key, &row.model);
             if row.is_ok() {
                 arm.blocks.push(row);
             }
         }
         for row in slices {
-            let key = (row.scenario.clone(), row.placement, row.driver, row.clients);
+            let key = row.section();
             table
                 .arm(key, &row.model)
                 .slices
@@ -148,7 +176,7 @@ pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow]) -> Vec<SummaryRow> {
     let table = Table::new(slices, blocks);
     let mut rows = Vec::new();
     let mut scenarios: Vec<&str> = Vec::new();
-    for ((scenario, ..), _) in &table.sections {
+    for (Section { scenario, .. }, _) in &table.sections {
         if !scenarios.contains(&scenario.as_str()) {
             scenarios.push(scenario);
         }
@@ -167,7 +195,7 @@ fn summarize_metric(table: &Table<'_>, scenario: &str, metric: &Metric) -> Vec<S
     for (section, arms) in table
         .sections
         .iter()
-        .filter(|(section, _)| section.0 == scenario)
+        .filter(|(section, _)| section.scenario == scenario)
     {
         let reference = arms
             .iter()
@@ -200,13 +228,20 @@ fn summarize_metric(table: &Table<'_>, scenario: &str, metric: &Metric) -> Vec<S
 }
 
 fn estimate(section: &Section, model: &str, arm: &Arm<'_>, metric: &Metric) -> SummaryRow {
-    let (scenario, placement, driver, clients) = section.clone();
+    let Section {
+        scenario,
+        placement,
+        driver,
+        clients,
+        load_percent,
+    } = section.clone();
     let mut row = SummaryRow {
         schema_version: SCHEMA_VERSION,
         scenario,
         clients,
         driver,
         placement,
+        load_percent,
         model: model.to_owned(),
         metric: metric.name.to_owned(),
         estimate: None,
@@ -223,10 +258,9 @@ fn estimate(section: &Section, model: &str, arm: &Arm<'_>, metric: &Metric) -> S
         verdict: None,
     };
     let values: Vec<f64> = match metric.source {
-        Source::Slice(_, value) | Source::Block(value) => {
+        Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
             arm.blocks.iter().filter_map(|block| value(block)).collect()
         }
-        Source::Median(value) => arm.blocks.iter().map(|block| value(block)).collect(),
         Source::Sum(value) => {
             "sum of blocks".clone_into(&mut row.method);
             row.estimate = Some(arm.blocks.iter().map(|block| value(block)).sum());

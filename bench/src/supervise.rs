@@ -106,6 +106,7 @@ struct Watch {
     cpu_at_ns: Vec<u64>,
     memory_at_ns: u64,
     memory_until_ns: u64,
+    switches_before: Option<u64>,
     cpu: Vec<Option<CpuTime>>,
 }
 
@@ -148,12 +149,12 @@ impl Supervisor {
                     memory_at_ns,
                     memory_until_ns,
                 })) => {
-                    let cpu = Vec::new();
                     self.watch = Some(Watch {
                         cpu_at_ns,
                         memory_at_ns,
                         memory_until_ns,
-                        cpu,
+                        switches_before: switches(self.pid),
+                        cpu: Vec::new(),
                     });
                 }
                 Ok(Event::Asked(ToSupervisor::Stop)) => {
@@ -219,11 +220,15 @@ impl Supervisor {
         }
         let memory = measure::memory(self.pid).ok();
         let cpu = std::mem::take(&mut watch.cpu);
+        let context_switches = switches(self.pid)
+            .zip(watch.switches_before)
+            .and_then(|(after, before)| after.checked_sub(before));
         let in_time = clock::now() < watch.memory_until_ns;
         self.watch = None;
         say(&FromSupervisor::Watched {
             cpu,
             memory,
+            context_switches,
             in_time,
         })
     }
@@ -240,6 +245,12 @@ impl Supervisor {
             counters: self.counters.take(),
         })
     }
+}
+
+/// Context switches of the server's tree so far, of both kinds.
+fn switches(pid: u32) -> Option<u64> {
+    let switches = measure::context_switches(pid).ok()?;
+    Some(switches.voluntary + switches.involuntary)
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -1,13 +1,23 @@
 //! Tables for people: the same text after a run, from a committed folder, and in the README.
 
-use std::fmt::Write;
+use std::fmt;
+use std::str::FromStr;
 
 use comfy_table::{CellAlignment, Table, presets};
+use echobench_clients::parse_duration;
 
 use crate::results::{BlockRow, SummaryRow};
-use crate::stats::Verdict;
+use crate::scenario::Placement;
+use crate::stats::{Verdict, fit_line};
 use crate::summary::ALPHA;
 use crate::text::{self, UNKNOWN, or_unknown};
+
+/// Below this, a fairness table is shown: two of ten clients get nothing.
+const UNFAIR: f64 = 0.8;
+/// The bill per connection is a line through at least so many numbers of connections …
+const BILL_POINTS: usize = 3;
+/// … of which the largest is at least this.
+const BILL_CONNECTIONS: u32 = 500;
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,30 +28,86 @@ pub enum Style {
     Markdown,
 }
 
-/// A table for each scenario of a run.
+/// The tables of each scenario of a run.
 #[must_use]
-pub fn tables(summary: &[SummaryRow], blocks: &[BlockRow], style: Style) -> String {
+pub fn tables(
+    summary: &[SummaryRow],
+    blocks: &[BlockRow],
+    style: Style,
+    objective: Objective,
+) -> String {
     let mut scenarios: Vec<&str> = Vec::new();
     for row in summary {
         if !scenarios.contains(&row.scenario.as_str()) {
             scenarios.push(&row.scenario);
         }
     }
-    let tables: Vec<String> = scenarios
+    let parts: Vec<String> = scenarios
         .into_iter()
-        .map(|scenario| {
-            let rows: Vec<_> = summary
-                .iter()
-                .filter(|row| row.scenario == scenario)
-                .collect();
-            let blocks: Vec<_> = blocks
-                .iter()
-                .filter(|row| row.scenario == scenario)
-                .collect();
-            scenario_table(scenario, &rows, &blocks, style)
+        .map(|name| {
+            let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
+            let blocks = blocks.iter().filter(|row| row.scenario == name).collect();
+            let report = Report {
+                name,
+                lines: Line::of(&rows),
+                blocks,
+                style,
+            };
+            report.text(objective)
         })
         .collect();
-    tables.join("\n")
+    parts.join("\n")
+}
+
+/// What a rate sweep looks for: a percentile of latency within a time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Objective {
+    metric: &'static str,
+    name: &'static str,
+    ns: f64,
+}
+
+const OBJECTIVES: [(&str, &str); 4] = [
+    ("p50", "latency_p50_ns"),
+    ("p99", "latency_p99_ns"),
+    ("p99.9", "latency_p999_ns"),
+    ("p99.99", "latency_p9999_ns"),
+];
+
+impl Default for Objective {
+    fn default() -> Self {
+        let [_, (name, metric), ..] = OBJECTIVES;
+        Objective {
+            metric,
+            name,
+            ns: 1e6,
+        }
+    }
+}
+
+impl fmt::Display for Objective {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = text::duration(self.ns).replace(' ', "");
+        write!(f, "{}={}", self.name, time.replace(".00", ""))
+    }
+}
+
+impl FromStr for Objective {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong =
+            || format!("'{text}' is not an objective such as p99=1ms (p50, p99, p99.9, p99.99)");
+        let (name, time) = text.split_once('=').ok_or_else(wrong)?;
+        let time = parse_duration(&time.replace('µ', "u")).map_err(|_| wrong())?;
+        let known = OBJECTIVES.into_iter().find(|(known, _)| *known == name);
+        let (name, metric) = known.ok_or_else(wrong)?;
+        Ok(Objective {
+            metric,
+            name,
+            ns: time.as_nanos() as f64,
+        })
+    }
 }
 
 /// All metrics of one arm in one section.
@@ -53,12 +119,19 @@ impl<'a> Line<'a> {
     fn of(rows: &[&'a SummaryRow]) -> Vec<Self> {
         let mut lines: Vec<Line<'a>> = Vec::new();
         for row in rows {
-            match lines.iter_mut().find(|line| same_arm(line.rows[0], row)) {
+            let same = |line: &&mut Line<'_>| {
+                same_section(line.rows[0], row) && line.rows[0].model == row.model
+            };
+            match lines.iter_mut().find(same) {
                 Some(line) => line.rows.push(row),
                 None => lines.push(Line { rows: vec![row] }),
             }
         }
         lines
+    }
+
+    fn first(&self) -> &'a SummaryRow {
+        self.rows[0]
     }
 
     fn metric(&self, name: &str) -> Option<&'a SummaryRow> {
@@ -73,19 +146,28 @@ impl<'a> Line<'a> {
         or_unknown(self.estimate(name), text::duration)
     }
 
+    fn count(&self, name: &str) -> u64 {
+        self.estimate(name).map_or(0, to_count)
+    }
+
+    fn starved(&self) -> u64 {
+        self.count("clients_never_served")
+    }
+
     fn errors(&self) -> String {
-        let whole = |name| self.estimate(name).map_or(0, to_count);
-        let (failed, starved) = (whole("failed_requests"), whole("clients_never_served"));
-        match (failed, starved) {
-            (0, 0) => "0".to_owned(),
+        let (failed, unsent) = (self.count("failed_requests"), self.count("unsent_requests"));
+        if self.starved() > 0 {
+            let clients = u64::from(self.first().clients);
+            return format!(
+                "{} of {} STARVE",
+                text::count(self.starved()),
+                text::count(clients)
+            );
+        }
+        match (failed, unsent) {
             (failed, 0) => text::count(failed),
-            (_, starved) => {
-                format!(
-                    "{} of {} starved",
-                    text::count(starved),
-                    self.rows[0].clients
-                )
-            }
+            (0, unsent) => format!("{} unsent", text::count(unsent)),
+            (failed, unsent) => format!("{}, {} unsent", text::count(failed), text::count(unsent)),
         }
     }
 
@@ -93,51 +175,36 @@ impl<'a> Line<'a> {
         let Some(row) = self.metric("throughput_per_second") else {
             return UNKNOWN.to_owned();
         };
-        if row.reference.is_none() {
-            return if row.estimate.is_some() {
-                "1 (reference)".to_owned()
-            } else {
-                UNKNOWN.to_owned()
-            };
+        match (row.reference.is_some(), row.estimate, row.ratio) {
+            (false, Some(_), _) => "1 (reference)".to_owned(),
+            (true, _, Some(ratio)) => {
+                let interval = match (row.ratio_low, row.ratio_high) {
+                    (Some(low), Some(high)) => format!(" [{low:.2}, {high:.2}]"),
+                    _ => String::new(),
+                };
+                let mark = match row.verdict {
+                    Some(Verdict::Higher | Verdict::Lower) => "",
+                    Some(Verdict::Unresolved) => " ~",
+                    Some(Verdict::TooFewBlocks) | None => " ?",
+                };
+                format!("{ratio:.2}{interval}{mark}")
+            }
+            _ => UNKNOWN.to_owned(),
         }
-        let Some(ratio) = row.ratio else {
-            return UNKNOWN.to_owned();
-        };
-        let interval = match (row.ratio_low, row.ratio_high) {
-            (Some(low), Some(high)) => format!(" [{low:.2}, {high:.2}]"),
-            _ => String::new(),
-        };
-        let mark = match row.verdict {
-            Some(Verdict::Higher | Verdict::Lower) => "",
-            Some(Verdict::Unresolved) => " ~",
-            Some(Verdict::TooFewBlocks) | None => " ?",
-        };
-        format!("{ratio:.2}{interval}{mark}")
     }
 
-    fn cells(&self) -> Vec<String> {
-        let row = self.rows[0];
-        vec![
-            row.clients.to_string(),
-            row.driver.to_string(),
-            row.model.clone(),
-            or_unknown(self.estimate("throughput_per_second"), text::rate),
-            self.time("latency_p50_ns"),
-            self.time("latency_p99_ns"),
-            self.time("cpu_ns_per_request"),
-            or_unknown(self.estimate("memory_bytes_per_connection"), text::bytes),
-            self.errors(),
-            self.ratio(),
-        ]
+    /// Whether the throughput is resolved to be above the reference's, or below it.
+    fn ranking(&self) -> Option<bool> {
+        match self.metric("throughput_per_second")?.verdict? {
+            Verdict::Higher => Some(true),
+            Verdict::Lower => Some(false),
+            Verdict::Unresolved | Verdict::TooFewBlocks => None,
+        }
     }
-}
-
-fn same_arm(a: &SummaryRow, b: &SummaryRow) -> bool {
-    same_section(a, b) && a.model == b.model
 }
 
 fn same_section(a: &SummaryRow, b: &SummaryRow) -> bool {
-    (a.clients, a.driver, a.placement) == (b.clients, b.driver, b.placement)
+    a.section() == b.section()
 }
 
 #[expect(
@@ -149,94 +216,427 @@ fn to_count(value: f64) -> u64 {
     value.round() as u64
 }
 
-fn scenario_table(
-    scenario: &str,
-    rows: &[&SummaryRow],
-    blocks: &[&BlockRow],
+/// One scenario.
+struct Report<'a> {
+    name: &'a str,
+    lines: Vec<Line<'a>>,
+    blocks: Vec<&'a BlockRow>,
     style: Style,
-) -> String {
-    let lines = Line::of(rows);
-    let reference = rows
-        .iter()
-        .find_map(|row| row.reference.as_deref())
-        .unwrap_or(&rows[0].model);
-    let mut table = Table::new();
-    table.load_style(match style {
-        Style::Plain => presets::NOTHING,
-        Style::Markdown => presets::ASCII_MARKDOWN,
-    });
-    let names = [
-        "clients",
-        "driver",
-        "model",
-        "throughput",
-        "p50",
-        "p99",
-        "CPU/req",
-        "mem/conn",
-        "errors",
-    ];
-    let mut header: Vec<String> = names.map(str::to_owned).to_vec();
-    header.push(format!("throughput ÷ {reference}"));
-    table.set_header(header);
-    let mut last: Option<&SummaryRow> = None;
-    for line in &lines {
-        if style == Style::Plain && last.is_some_and(|last| !same_section(last, line.rows[0])) {
-            table.add_row([""; 10]);
-        }
-        last = Some(line.rows[0]);
-        table.add_row(line.cells());
-    }
-    for (index, column) in table.column_iter_mut().enumerate() {
-        if ![1, 2, 8, 9].contains(&index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let drawn: Vec<String> = table
-        .lines()
-        .map(|line| line.trim_end().to_owned())
-        .collect();
-    let mut text = match style {
-        Style::Plain => format!("{scenario}\n\n"),
-        Style::Markdown => format!("**{scenario}**\n\n"),
-    };
-    writeln!(text, "{}\n", drawn.join("\n")).expect("writing to a string succeeds");
-    text.push_str(&notes(&lines, rows, blocks));
-    text
 }
 
-/// What a reader must know to read the table rightly.
-fn notes(lines: &[Line<'_>], rows: &[&SummaryRow], blocks: &[&BlockRow]) -> String {
-    let count = blocks.iter().map(|row| row.block).max().unwrap_or(0);
-    let placement = rows[0].placement.name();
-    let mut notes = vec![format!(
-        "Medians of {count} blocks; placement {placement}. Ratio: within blocks, with sign-test interval, \
-         Holm-corrected to {:.0} % over this table.",
-        (1.0 - ALPHA) * 100.0
-    )];
-    let ratios: Vec<String> = lines.iter().map(Line::ratio).collect();
-    if ratios.iter().any(|ratio| ratio.ends_with('~')) {
-        notes.push("~ no difference resolved: the interval covers 1.".to_owned());
-    }
-    if ratios.iter().any(|ratio| ratio.ends_with('?')) {
-        notes.push("? too few blocks to resolve any difference.".to_owned());
-    }
-    if lines.iter().any(|line| line.errors().ends_with("starved")) {
-        notes.push(
-            "starved: clients that were connected but never answered; the throughput is that of the others."
-                .to_owned(),
-        );
-    }
-    let mut failures: Vec<String> = Vec::new();
-    for row in blocks.iter().filter(|row| !row.is_ok()) {
-        let failure = format!(
-            "FAILED: {}, {} {}: {}",
-            row.model, row.clients, row.driver, row.status
-        );
-        if !failures.contains(&failure) {
-            failures.push(failure);
+impl Report<'_> {
+    fn text(&self, objective: Objective) -> String {
+        let mut parts = vec![match self.style {
+            Style::Plain => self.name.to_owned(),
+            Style::Markdown => format!("**{}**", self.name),
+        }];
+        parts.push(self.main_table());
+        parts.push(self.notes());
+        let unfair = |line: &&Line<'_>| {
+            line.starved() > 0
+                || line
+                    .estimate("jain_index")
+                    .is_some_and(|jain| jain < UNFAIR)
+        };
+        if self.lines.iter().any(|line| unfair(&line)) {
+            parts.push(self.fairness_table());
         }
+        parts.extend(self.sweep_tables(objective));
+        parts.extend(self.bill_table());
+        parts.join("\n\n") + "\n"
     }
-    notes.extend(failures);
-    notes.join("\n") + "\n"
+
+    fn main_table(&self) -> String {
+        let reference = self
+            .lines
+            .iter()
+            .find_map(|line| line.first().reference.as_deref());
+        let reference = reference.unwrap_or(&self.lines[0].first().model);
+        let ratio = format!("throughput ÷ {reference}");
+        let names = [
+            "model",
+            "throughput",
+            "p50",
+            "p99",
+            "CPU/req",
+            "mem/conn",
+            "errors",
+            ratio.as_str(),
+        ];
+        let closed = |line: &Line<'_>| line.first().load_percent.is_none();
+        self.sectioned(&names, &[0, 6, 7], closed, |line| {
+            vec![
+                line.first().model.clone(),
+                or_unknown(line.estimate("throughput_per_second"), text::rate),
+                line.time("latency_p50_ns"),
+                line.time("latency_p99_ns"),
+                line.time("cpu_ns_per_request"),
+                or_unknown(line.estimate("memory_bytes_per_connection"), text::bytes),
+                line.errors(),
+                line.ratio(),
+            ]
+        })
+    }
+
+    fn fairness_table(&self) -> String {
+        let names = [
+            "model",
+            "never served",
+            "least served",
+            "most served",
+            "Jain",
+            "first reply",
+        ];
+        let closed = |line: &Line<'_>| line.first().load_percent.is_none();
+        let table = self.sectioned(&names, &[0], closed, |line| {
+            let requests = |name| or_unknown(line.estimate(name), |n| text::count(to_count(n)));
+            vec![
+                line.first().model.clone(),
+                text::count(line.starved()),
+                requests("client_least_requests"),
+                requests("client_most_requests"),
+                or_unknown(line.estimate("jain_index"), |jain| format!("{jain:.2}")),
+                line.time("first_reply_max_ns"),
+            ]
+        });
+        format!(
+            "Fairness: requests of the least and the most served client in a block, Jain's index (1: equal \
+             shares), and the longest wait for a first reply.\n\n{table}"
+        )
+    }
+
+    /// Latency against rate, and the highest rate at which it keeps the objective.
+    fn sweep_tables(&self, objective: Objective) -> Option<String> {
+        let swept = |line: &Line<'_>| line.first().load_percent.is_some();
+        if !self.lines.iter().any(swept) {
+            return None;
+        }
+        let names = [
+            "of peak",
+            "model",
+            "rate",
+            "p50",
+            "p99",
+            "p99.9",
+            "p99.99",
+            "service p99",
+            "lag p99",
+            "CPU/req",
+            "errors",
+        ];
+        let table = self.sectioned(&names, &[1, 10], swept, |line| {
+            vec![
+                or_unknown(line.first().load_percent, |percent| format!("{percent} %")),
+                line.first().model.clone(),
+                or_unknown(line.estimate("rate_per_second"), text::rate),
+                line.time("latency_p50_ns"),
+                line.time("latency_p99_ns"),
+                line.time("latency_p999_ns"),
+                line.time("latency_p9999_ns"),
+                line.time("service_p99_ns"),
+                line.time("lag_p99_ns"),
+                line.time("cpu_ns_per_request"),
+                line.errors(),
+            ]
+        });
+        Some(format!(
+            "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
+             was due.\n\n{table}\n\nHighest rate measured with {objective} and every request answered:\n{}",
+            self.best_rates(objective).join("\n")
+        ))
+    }
+
+    fn best_rates(&self, objective: Objective) -> Vec<String> {
+        let mut best: Vec<(String, Option<(f64, u32)>)> = Vec::new();
+        for line in &self.lines {
+            let first = line.first();
+            let Some(percent) = first.load_percent else {
+                continue;
+            };
+            let arm = format!(
+                "{} ({} {}, placement {})",
+                first.model, first.clients, first.driver, first.placement
+            );
+            let kept = line
+                .estimate(objective.metric)
+                .is_some_and(|ns| ns <= objective.ns)
+                && line.errors() == "0";
+            let rate = line
+                .estimate("rate_per_second")
+                .filter(|_| kept)
+                .map(|rate| (rate, percent));
+            match best.iter_mut().find(|(known, _)| *known == arm) {
+                Some((_, highest)) => {
+                    if rate.is_some_and(|(rate, _)| highest.is_none_or(|(most, _)| rate > most)) {
+                        *highest = rate;
+                    }
+                }
+                None => best.push((arm, rate)),
+            }
+        }
+        best.into_iter()
+            .map(|(arm, highest)| match highest {
+                Some((rate, percent)) => {
+                    format!("- {arm}: {}, {percent} % of its peak", text::rate(rate))
+                }
+                None => format!("- {arm}: at none of the rates"),
+            })
+            .collect()
+    }
+
+    /// Memory against connections, as a line: its slope is what one connection costs.
+    fn bill_table(&self) -> Option<String> {
+        let mut counts: Vec<u32> = self.lines.iter().map(|line| line.first().clients).collect();
+        counts.sort_unstable();
+        counts.dedup();
+        if counts.len() < BILL_POINTS || counts.last().is_none_or(|most| *most < BILL_CONNECTIONS) {
+            return None;
+        }
+        let metrics = [
+            "memory_bytes_per_connection",
+            "kernel_stack_bytes_per_connection",
+            "page_table_bytes_per_connection",
+        ];
+        let mut rows: Vec<Vec<String>> = Vec::new();
+        let mut models: Vec<&str> = Vec::new();
+        for line in &self.lines {
+            if !models.contains(&line.first().model.as_str()) {
+                models.push(&line.first().model);
+            }
+        }
+        for model in models {
+            let own: Vec<_> = self
+                .lines
+                .iter()
+                .filter(|line| line.first().model == model)
+                .collect();
+            let bills = metrics.map(|metric| {
+                let points: Vec<(f64, f64)> = own
+                    .iter()
+                    .filter_map(|line| {
+                        let clients = f64::from(line.first().clients);
+                        Some((clients, line.estimate(metric)? * clients))
+                    })
+                    .collect();
+                fit_line(&points).filter(|_| points.len() >= BILL_POINTS)
+            });
+            let [user, stacks, tables] = bills;
+            let bytes =
+                |bill: Option<crate::stats::Line>| or_unknown(bill, |b| text::bytes(b.slope));
+            let sum = user
+                .zip(stacks)
+                .zip(tables)
+                .map(|((a, b), c)| a.slope + b.slope + c.slope);
+            let mut row = vec![model.to_owned(), bytes(user), bytes(stacks), bytes(tables)];
+            row.push(or_unknown(sum, text::bytes));
+            row.push(or_unknown(user, |bill| format!("{:.4}", bill.r_squared)));
+            rows.push(row);
+        }
+        let names = [
+            "model",
+            "memory",
+            "kernel stack",
+            "page tables",
+            "sum",
+            "R² of memory",
+        ];
+        let mut table = self.new_table(&names.map(str::to_owned));
+        table.add_rows(rows);
+        Some(format!(
+            "The bill for one more connection, by least squares over {} to {} connections; socket buffers \
+             and the kernel's socket structures come on top, for every model alike.\n\n{}",
+            counts[0],
+            counts[counts.len() - 1],
+            Self::draw(&mut table, &[0])
+        ))
+    }
+
+    /// A table with the columns that name a section in front, and a gap between sections.
+    fn sectioned(
+        &self,
+        names: &[&str],
+        left: &[usize],
+        shown: impl Fn(&Line<'_>) -> bool,
+        cells: impl Fn(&Line<'_>) -> Vec<String>,
+    ) -> String {
+        let placed = self
+            .lines
+            .iter()
+            .any(|line| line.first().placement != self.lines[0].first().placement);
+        let mut header = vec!["clients".to_owned(), "driver".to_owned()];
+        if placed {
+            header.push("placement".to_owned());
+        }
+        let before = header.len();
+        header.extend(names.iter().map(|&name| name.to_owned()));
+        let mut table = self.new_table(&header);
+        let mut last: Option<&SummaryRow> = None;
+        for line in self.lines.iter().filter(|line| shown(line)) {
+            let first = line.first();
+            if self.style == Style::Plain && last.is_some_and(|last| !same_section(last, first)) {
+                table.add_row(vec![""; header.len()]);
+            }
+            last = Some(first);
+            let mut row = vec![first.clients.to_string(), first.driver.to_string()];
+            if placed {
+                row.push(first.placement.to_string());
+            }
+            row.extend(cells(line));
+            table.add_row(row);
+        }
+        let left: Vec<usize> = (1..before)
+            .chain(left.iter().map(|index| before + index))
+            .collect();
+        Self::draw(&mut table, &left)
+    }
+
+    fn new_table(&self, header: &[String]) -> Table {
+        let mut table = Table::new();
+        table.load_style(match self.style {
+            Style::Plain => presets::NOTHING,
+            Style::Markdown => presets::ASCII_MARKDOWN,
+        });
+        table.set_header(header);
+        table
+    }
+
+    fn draw(table: &mut Table, left: &[usize]) -> String {
+        for (index, column) in table.column_iter_mut().enumerate() {
+            if !left.contains(&index) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        let lines: Vec<String> = table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        lines.join("\n")
+    }
+
+    /// What a reader must know to read the table rightly.
+    fn notes(&self) -> String {
+        let count = self.blocks.iter().map(|row| row.block).max().unwrap_or(0);
+        let mut notes = vec![format!(
+            "Medians of {count} blocks. Ratio: within blocks, sign-test interval, Holm-corrected to {:.0} % over \
+             the table.",
+            (1.0 - ALPHA) * 100.0
+        )];
+        let placements: Vec<Placement> = self
+            .lines
+            .iter()
+            .map(|line| line.first().placement)
+            .collect();
+        if placements
+            .iter()
+            .all(|placement| *placement == placements[0])
+        {
+            notes.push(format!("Placement: {}.", placements[0]));
+        }
+        let ratios: Vec<String> = self.lines.iter().map(Line::ratio).collect();
+        if ratios.iter().any(|ratio| ratio.ends_with('~')) {
+            notes.push("~ no difference resolved: the interval covers 1.".to_owned());
+        }
+        if ratios.iter().any(|ratio| ratio.ends_with('?')) {
+            notes.push("? too few blocks to resolve any difference.".to_owned());
+        }
+        if self.lines.iter().any(|line| line.starved() > 0) {
+            notes.push(
+                "STARVE: clients that were connected and never answered; throughput and latency are those of \
+                 the others."
+                    .to_owned(),
+            );
+        }
+        notes.extend(self.flips());
+        notes.extend(self.invalid());
+        notes.extend(self.failures());
+        let separator = if self.style == Style::Markdown {
+            "  \n"
+        } else {
+            "\n"
+        };
+        notes.join(separator)
+    }
+
+    /// Arms that are above the reference with one placement and below it with another.
+    fn flips(&self) -> Vec<String> {
+        let mut flips = Vec::new();
+        for (index, line) in self.lines.iter().enumerate() {
+            for other in &self.lines[index + 1..] {
+                let (a, b) = (line.first(), other.first());
+                let same = (a.clients, a.driver, &a.model) == (b.clients, b.driver, &b.model);
+                let ranked = line.ranking().zip(other.ranking());
+                if same && ranked.is_some_and(|(a, b)| a != b) {
+                    flips.push(format!(
+                        "FLIP: {}, {} {}: {} with placement {}, {} with {}.",
+                        a.model,
+                        a.clients,
+                        a.driver,
+                        line.ratio(),
+                        a.placement,
+                        other.ratio(),
+                        b.placement
+                    ));
+                }
+            }
+        }
+        flips
+    }
+
+    /// Arms whose figures something limited or disturbed, and in how many blocks.
+    fn invalid(&self) -> Vec<String> {
+        let mut troubles: Vec<(String, usize)> = Vec::new();
+        for row in self.blocks.iter().filter(|row| row.is_ok()) {
+            for trouble in row
+                .validity
+                .split(';')
+                .filter(|word| *word != BlockRow::VALID)
+            {
+                let arm = format!(
+                    "{}, {} {}, {}",
+                    row.model, row.clients, row.driver, row.placement
+                );
+                let text = match trouble {
+                    "disturbed" => "the machine was disturbed".to_owned(),
+                    "generator" => format!("the load generator was the limit for {arm}"),
+                    "late" => format!("the load generator was late for {arm}"),
+                    "ports" => format!("no local ports were left for {arm}"),
+                    "files" => format!("no open files were left for {arm}"),
+                    other => format!("{other}: {arm}"),
+                };
+                match troubles.iter_mut().find(|(known, _)| *known == text) {
+                    Some((_, count)) => *count += 1,
+                    None => troubles.push((text, 1)),
+                }
+            }
+        }
+        troubles
+            .into_iter()
+            .map(|(text, count)| {
+                let of = if text.contains(" for ") {
+                    "blocks"
+                } else {
+                    "rows"
+                };
+                format!("NOT VALID: {text} in {count} {of}.")
+            })
+            .collect()
+    }
+
+    fn failures(&self) -> Vec<String> {
+        let mut failures: Vec<String> = Vec::new();
+        for row in self.blocks.iter().filter(|row| !row.is_ok()) {
+            let BlockRow {
+                model,
+                clients,
+                driver,
+                status,
+                ..
+            } = row;
+            let failure = format!("FAILED: {model}, {clients} {driver}: {status}");
+            if !failures.contains(&failure) {
+                failures.push(failure);
+            }
+        }
+        failures
+    }
 }

@@ -31,6 +31,7 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
     let Some(start) = ready() else { return };
     clock::sharpen_timers();
     client.start(start);
+    let cpu_before = clock::thread_cpu();
     let mut now = clock::now();
     loop {
         match client.next(now) {
@@ -39,9 +40,13 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
                 now = clock::now();
             }
             Action::Pace(instant) => {
-                clock::sleep_until(instant.saturating_sub(clock::SPIN_NS));
-                if clock::spin_until(instant) {
-                    client.hiccup();
+                if client.watches_clock() {
+                    clock::sleep_until(instant.saturating_sub(clock::SPIN_NS));
+                    if clock::spin_until(instant) {
+                        client.hiccup();
+                    }
+                } else {
+                    clock::sleep_until(instant);
                 }
                 now = clock::now();
             }
@@ -61,7 +66,7 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
         }
     }
     drop(stream);
-    client.finish();
+    client.finish(clock::thread_cpu() - cpu_before);
 }
 
 fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {

@@ -5,15 +5,18 @@ use std::sync::Mutex;
 
 use echobench_protocol::{HEADER_LEN, Header, error_reason};
 
+use crate::clock::SPIN_NS;
 use crate::plan::{Plan, Spacing, Window};
 use crate::report::{ErrorKind, Report};
 
 /// After a failed connection the next attempt waits, at first this long, then twice as long each time.
 const FIRST_BACKOFF_NS: u64 = 1_000_000;
 const LONGEST_BACKOFF_NS: u64 = 100_000_000;
-/// Before the end of a plan, clients that still wait give up this much earlier than the others close
-/// their connections: a server that then has room would answer too late to count.
-const LAST_WAIT_NS: u64 = 5_000_000;
+/// Between the slices of an experiment, requests of an open loop that are late are sent for so long
+/// after the end of theirs; then they are given up.
+const GRACE_NS: u64 = 10_000_000;
+/// A request that is sent this much later than it could have been counts as late.
+const LATE_NS: u64 = 1_000_000;
 /// Samples all clients of a process may hold before they are folded into the histograms.
 const SAMPLES_PER_PROCESS: usize = 1 << 20;
 
@@ -52,6 +55,7 @@ struct Tally {
     replies_in_window: u64,
     lost: u64,
     hiccups: u64,
+    late: u64,
     connections: u64,
     first_ns: u64,
     last_ns: u64,
@@ -91,10 +95,15 @@ pub(crate) struct Client<'a> {
     /// When the next request is due: by the schedule of an open loop, or after the think time.
     due_ns: Option<u64>,
     arrivals: u64,
+    /// When the last reply came.
+    free_ns: u64,
     /// No new connection before this, after one that failed.
     not_before_ns: u64,
     failures: u32,
     failing_since_ns: u64,
+    /// When the first request of all was due or sent, and how long until the first reply.
+    first_asked_ns: Option<u64>,
+    first_reply_ns: Option<u64>,
 
     work: fastrand::Rng,
     timing: fastrand::Rng,
@@ -125,9 +134,12 @@ impl<'a> Client<'a> {
             on_connection: 0,
             due_ns: None,
             arrivals: 0,
+            free_ns: 0,
             not_before_ns: 0,
             failures: 0,
             failing_since_ns: 0,
+            first_asked_ns: None,
+            first_reply_ns: None,
             work: own.fork(),
             timing: own.fork(),
             sequence: u64::from(index) << 40,
@@ -138,8 +150,10 @@ impl<'a> Client<'a> {
     /// Whether the connection is to be there before the first window: not so under churn, where
     /// connecting is part of what is measured, and not where the client has nothing to ask in it.
     pub(crate) fn connects_ahead(&self) -> bool {
-        let has_share = |window: &Window| window.quota(self.index, self.plan.clients) > 0;
-        self.plan.workload.requests_per_connection.is_none()
+        let active = self.plan.active_clients();
+        let has_share = |window: &Window| window.quota(self.index, active) > 0;
+        let idle = self.index >= active;
+        idle || self.plan.workload.requests_per_connection.is_none()
             && self.plan.windows.first().is_some_and(has_share)
     }
 
@@ -222,9 +236,8 @@ impl<'a> Client<'a> {
     /// When to stop waiting for the reply to a request sent at `sent_ns`.
     pub(crate) fn deadline(&self, sent_ns: u64) -> u64 {
         let patience = sent_ns.saturating_add(self.plan.workload.timeout_ns);
-        self.end_ns().map_or(patience, |end| {
-            patience.min(end.saturating_sub(LAST_WAIT_NS))
-        })
+        let last_ns = self.plan.last_wait_ns().map(|last| self.start_ns + last);
+        last_ns.map_or(patience, |last| patience.min(last))
     }
 
     /// A connection that was begun at `began_ns` is there.
@@ -299,19 +312,35 @@ impl<'a> Client<'a> {
         tally.replies_in_window += u64::from((measure_ns..end_ns).contains(&received_ns));
         self.on_connection += 1;
         self.failures = 0;
-        let intended_ns = self.due_ns.unwrap_or(sent_ns);
+        let intended_ns = self.intended(sent_ns);
+        let asked_ns = *self.first_asked_ns.get_or_insert(intended_ns);
+        self.first_reply_ns.get_or_insert(received_ns - asked_ns);
         if intended_ns >= measure_ns {
-            if self.plan.workload.arrivals.is_some() {
-                self.sample(Measure::Latency, received_ns - intended_ns);
+            self.sample(Measure::Latency, received_ns - intended_ns);
+            if self.is_open_loop() {
                 self.sample(Measure::Service, received_ns - sent_ns);
-            } else {
-                self.sample(Measure::Latency, received_ns - sent_ns);
             }
-            if self.due_ns.is_some() {
-                self.sample(Measure::Lag, sent_ns - intended_ns);
+            if let Some(due) = self.due_ns {
+                self.sample(Measure::Lag, sent_ns - due);
+                // Before the last reply it could not have been sent.
+                let possible_ns = due.max(self.free_ns);
+                let late = sent_ns.saturating_sub(possible_ns) >= LATE_NS;
+                self.tallies[self.window].late += u64::from(late);
             }
         }
+        self.free_ns = received_ns;
         self.schedule_next(received_ns);
+    }
+
+    /// Whether to watch the clock before a request is due. Where that would take a whole CPU, clients
+    /// would only keep each other from it.
+    pub(crate) fn watches_clock(&self) -> bool {
+        let rate = self
+            .plan
+            .workload
+            .arrivals
+            .map_or(0.0, |arrivals| arrivals.per_second);
+        rate * (SPIN_NS as f64) < 1e9
     }
 
     /// Something else had the CPU while the client was watching the clock.
@@ -338,6 +367,7 @@ impl<'a> Client<'a> {
             self.failing_since_ns = began_ns;
         }
         self.failures += 1;
+        let intended_ns = self.intended(began_ns);
         let Some(tally) = self.tallies.get_mut(self.window) else {
             return;
         };
@@ -346,7 +376,8 @@ impl<'a> Client<'a> {
         }
         tally.begun += 1;
         let measure_ns = self.start_ns + self.plan.windows[self.window].measure_ns;
-        tally.lost += u64::from(self.due_ns.unwrap_or(began_ns) >= measure_ns);
+        self.first_asked_ns.get_or_insert(intended_ns);
+        tally.lost += u64::from(intended_ns >= measure_ns);
         match tally.errors.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,
             None => tally.errors.push((kind, 1)),
@@ -354,15 +385,16 @@ impl<'a> Client<'a> {
         self.schedule_next(now);
     }
 
-    /// Adds what this client did to the shared report.
-    pub(crate) fn finish(mut self) {
+    /// Adds what this client did, and the CPU time it took for it, to the shared report.
+    pub(crate) fn finish(mut self, cpu_ns: u64) {
         self.fold();
         let mut shared = self.shared.lock().expect("no client panics");
+        shared.cpu_ns += cpu_ns;
         let (mut all_planned, mut all_answered) = (0, 0);
         for (index, tally) in self.tallies.iter().enumerate() {
             let window = &self.plan.windows[index];
             let unsent = match window.requests {
-                Some(_) => window.quota(self.index, self.plan.clients) - tally.begun,
+                Some(_) => window.quota(self.index, self.plan.active_clients()) - tally.begun,
                 None => tally.unsent,
             };
             let planned = tally.begun + unsent;
@@ -376,6 +408,7 @@ impl<'a> Client<'a> {
             into.replies_in_window += tally.replies_in_window;
             into.lost += tally.lost;
             into.hiccups += tally.hiccups;
+            into.late += tally.late;
             into.connections += tally.connections;
             for (kind, count) in &tally.errors {
                 *into.errors.entry(*kind).or_default() += count;
@@ -387,7 +420,23 @@ impl<'a> Client<'a> {
         }
         if all_planned > 0 {
             shared.answered_by_client.insert(self.index, all_answered);
+            if let Some(first_reply_ns) = self.first_reply_ns {
+                shared
+                    .first_reply_by_client
+                    .insert(self.index, first_reply_ns);
+            }
         }
+    }
+
+    fn is_open_loop(&self) -> bool {
+        self.plan.workload.arrivals.is_some()
+    }
+
+    /// From when the latency of the request that was begun at `began_ns` counts.
+    fn intended(&self, began_ns: u64) -> u64 {
+        self.due_ns
+            .filter(|_| self.is_open_loop())
+            .unwrap_or(began_ns)
     }
 
     fn end_ns(&self) -> Option<u64> {
@@ -402,17 +451,19 @@ impl<'a> Client<'a> {
         let start_ns = self.start_ns + window.start_ns;
         let ramp = window.measure_ns - window.start_ns;
         // An open loop spreads the clients by its schedule.
-        let staggered = ramp > 0 && self.plan.workload.arrivals.is_none();
+        let staggered = ramp > 0 && !self.is_open_loop();
         let stagger = if staggered {
             self.timing.u64(0..ramp)
         } else {
             0
         };
         self.opens_ns = start_ns + stagger;
-        self.quota = window.quota(self.index, self.plan.clients);
-        self.due_ns = None;
-        self.arrivals = 0;
-        self.schedule_next(self.opens_ns);
+        self.quota = window.quota(self.index, self.plan.active_clients());
+        if self.is_open_loop() {
+            self.due_ns = None;
+            self.arrivals = 0;
+            self.schedule_next(self.opens_ns);
+        }
     }
 
     /// Sets when the request after the one that ended at `now` is due.
@@ -420,7 +471,7 @@ impl<'a> Client<'a> {
         let (workload, arrivals) = (&self.plan.workload, self.arrivals);
         match &workload.arrivals {
             Some(schedule) => {
-                let clients = f64::from(self.plan.clients);
+                let clients = f64::from(self.plan.active_clients());
                 let opens_ns = self.opens_ns;
                 self.due_ns = Some(match schedule.spacing {
                     // All clients together arrive evenly: each in its turn.
@@ -436,9 +487,7 @@ impl<'a> Client<'a> {
                 });
                 self.arrivals += 1;
             }
-            None if workload.think_ns > 0 && self.tallies[self.window].begun > 0 => {
-                self.due_ns = Some(now + workload.think_ns);
-            }
+            None if workload.think_ns > 0 => self.due_ns = Some(now + workload.think_ns),
             None => {}
         }
     }
@@ -451,16 +500,17 @@ impl<'a> Client<'a> {
         if self.tallies[self.window].begun >= self.quota || self.gives_up(now, window) {
             return true;
         }
-        if self.plan.workload.arrivals.is_none() {
+        if !self.is_open_loop() {
             return now.max(due_ns).max(self.not_before_ns) >= end_ns;
         }
         let grace_ns = match self.plan.end_ns {
             // The next slice belongs to another arm.
-            Some(_) => 0,
+            Some(_) => self.plan.workload.timeout_ns.min(GRACE_NS),
             None => self.plan.workload.timeout_ns,
         };
         if due_ns < end_ns && now >= end_ns.saturating_add(grace_ns) {
             self.give_up_arrivals(window, end_ns);
+            return true;
         }
         self.due_ns.unwrap_or(now) >= end_ns
     }
@@ -471,6 +521,9 @@ impl<'a> Client<'a> {
         let measure_ns = self.start_ns + window.measure_ns;
         while let Some(due) = self.due_ns.filter(|due| *due < end_ns) {
             let tally = &mut self.tallies[self.window];
+            if tally.begun + tally.unsent >= self.quota {
+                return;
+            }
             tally.unsent += 1;
             tally.lost += u64::from(due >= measure_ns);
             self.schedule_next(due);
@@ -542,7 +595,7 @@ mod tests {
 
     use super::Action::{Close, Connect, Done, Exchange};
     use super::*;
-    use crate::plan::{Driver, Workload};
+    use crate::plan::{Arrivals, Driver, Workload};
     use crate::report::WindowReport;
 
     const MS: u64 = 1_000_000;
@@ -606,7 +659,7 @@ mod tests {
             script.push((now, action));
             assert!(script.len() < 100_000, "a client without end");
             match action {
-                Action::SleepUntil(instant) => {
+                Action::SleepUntil(instant) | Action::Pace(instant) => {
                     assert!(instant > now, "nothing to sleep for");
                     now = instant;
                 }
@@ -646,7 +699,7 @@ mod tests {
         let mut client = Client::new(plan, index, &shared);
         client.start(START);
         let script = play(&mut client, START, fate);
-        client.finish();
+        client.finish(0);
         (script, shared.into_inner().unwrap())
     }
 
@@ -715,7 +768,7 @@ mod tests {
             let script = play(&mut client, START, works);
             let share = if index == 0 { 3 } else { 2 };
             assert_eq!(moments(&script, Exchange).len(), share);
-            client.finish();
+            client.finish(0);
         }
         let report = shared.into_inner().unwrap();
         assert_eq!(report.windows[0].planned, 7);
@@ -734,7 +787,7 @@ mod tests {
         assert!(!client.connects_ahead());
         client.start(START);
         assert_eq!(actions(&play(&mut client, START, works)), [Done]);
-        client.finish();
+        client.finish(0);
         let report = shared.into_inner().unwrap();
         assert_eq!(report.windows[0].planned, 0);
         assert_eq!(report.clients_never_served(), 0);
@@ -847,9 +900,11 @@ mod tests {
 
         // A pause that reaches beyond the end is the end.
         let mut thinking = plan(windows);
-        thinking.workload.think_ns = 20 * MS;
+        thinking.workload.think_ns = 8 * MS;
         let (script, _) = whole(&thinking, 0, works);
-        assert_eq!(moments(&script, Exchange), [START + MS, START + 22 * MS]);
+        let begun = moments(&script, Exchange);
+        let in_first = begun.iter().filter(|&&at| at < START + 15 * MS);
+        assert_eq!(in_first.count(), 1, "{begun:?}");
     }
 
     #[test]
@@ -947,15 +1002,14 @@ mod tests {
         assert_eq!(client.deadline(START + MS), START + 51 * MS);
         assert_eq!(client.deadline(u64::MAX), u64::MAX);
         drop(client);
-        plan.end_ns = Some(20 * MS);
-        let mut client = Client::new(&plan, 0, &shared);
-        client.start(START);
-        assert_eq!(client.deadline(START + MS), START + 20 * MS);
-        plan.end_ns = Some(80 * MS);
-        let mut client = Client::new(&plan, 0, &shared);
-        client.start(START);
-        assert_eq!(client.deadline(START + MS), START + 51 * MS);
-        assert_eq!(client.deadline(START + 40 * MS), START + 80 * MS);
+        // A little earlier than others close their connections.
+        plan.clients = 10;
+        for (end, deadline) in [(20, 14), (55, 49), (80, 51)] {
+            plan.end_ns = Some(end * MS);
+            let mut client = Client::new(&plan, 0, &shared);
+            client.start(START);
+            assert_eq!(client.deadline(START + MS), START + deadline * MS);
+        }
     }
 
     #[test]
@@ -1060,7 +1114,7 @@ mod tests {
                     fates.push((action, fate));
                     fate
                 });
-                client.finish();
+                client.finish(0);
                 let attempts = script
                     .iter()
                     .filter(|(_, action)| matches!(action, Connect | Exchange));
@@ -1080,7 +1134,9 @@ mod tests {
                     "case {case}"
                 );
                 assert_eq!(report.answered, expected.answered, "case {case}");
-                assert_eq!(report.latency.len(), expected.measured, "case {case}");
+                if plan.workload.think_ns == 0 {
+                    assert_eq!(report.latency.len(), expected.measured, "case {case}");
+                }
                 assert!(report.replies_in_window <= report.answered);
                 assert!(report.lost <= report.failed());
             }
@@ -1110,6 +1166,42 @@ mod tests {
                 expected.measured += u64::from(at >= plan.windows[index].measure_ns);
             }
             _ => {}
+        }
+    }
+
+    #[test]
+    fn everything_due_is_accounted_for() {
+        for case in 0..500 {
+            let mut random = fastrand::Rng::with_seed(case);
+            let (mut plan, failing) = random_plan(&mut random);
+            let spacing = random.choice([Spacing::Constant, Spacing::Poisson]);
+            plan.workload.think_ns = 0;
+            plan.workload.arrivals = Some(Arrivals {
+                per_second: 20.0 + 2_000.0 * random.f64(),
+                spacing: spacing.unwrap(),
+            });
+            let shared = shared(&plan);
+            let mut begun = 0;
+            for index in 0..plan.clients {
+                let mut client = Client::new(&plan, index, &shared);
+                client.start(START);
+                play(&mut client, START, |action| {
+                    let fate = random_fate(&mut random, failing);
+                    let ends_request = action == Exchange || matches!(fate, Fate::Fails(_));
+                    begun += u64::from(ends_request);
+                    fate
+                });
+                client.finish(0);
+            }
+            let report = shared.into_inner().unwrap();
+            for (window, report) in plan.windows.iter().zip(&report.windows) {
+                balanced(report);
+                assert!(window.requests.is_none_or(|quota| quota == report.planned));
+                assert!(report.latency.len() + report.lost <= report.planned);
+                assert_eq!(report.latency.len(), report.service.len());
+                begun -= report.planned - report.unsent;
+            }
+            assert_eq!(begun, 0, "case {case}");
         }
     }
 

@@ -16,7 +16,21 @@ const HICCUP_NS: u64 = 20_000;
 /// Nanoseconds since some fixed point in the past of this host.
 #[must_use]
 pub fn now() -> u64 {
-    let time = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("every Linux has CLOCK_MONOTONIC");
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// CPU time of the calling thread so far, in nanoseconds.
+pub(crate) fn thread_cpu() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// CPU time of this process so far, in nanoseconds.
+pub(crate) fn process_cpu() -> u64 {
+    nanoseconds(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock).expect("every Linux has this clock");
     time.tv_sec().cast_unsigned() * SECOND + time.tv_nsec().cast_unsigned()
 }
 

@@ -240,6 +240,9 @@ pub struct Workload {
     /// The schedule of an open loop, which does not wait for replies; `None` for a closed loop.
     #[serde(default)]
     pub arrivals: Option<Arrivals>,
+    /// Only so many of the clients ask; the others hold an idle connection. `None`: all ask.
+    #[serde(default)]
+    pub active_clients: Option<u32>,
     /// Requests on a connection before it is closed and a new one opened (1 = churn); `None`: never.
     pub requests_per_connection: Option<u64>,
     /// How long to wait for a connection or a reply, in nanoseconds.
@@ -255,6 +258,7 @@ impl Default for Workload {
             work: WorkMix::default(),
             think_ns: 0,
             arrivals: None,
+            active_clients: None,
             requests_per_connection: None,
             timeout_ns: 5_000_000_000,
             seed: 1,
@@ -281,6 +285,9 @@ pub struct Window {
 impl Window {
     /// The share of [`Window::requests`] that falls to `client` of `clients`.
     pub(crate) fn quota(&self, client: u32, clients: u32) -> u64 {
+        if client >= clients {
+            return 0;
+        }
         self.requests.map_or(u64::MAX, |requests| {
             let (client, clients) = (u64::from(client), u64::from(clients));
             requests / clients + u64::from(client < requests % clients)
@@ -303,10 +310,27 @@ pub struct Plan {
     pub workload: Workload,
     /// When they ask, in order of time.
     pub windows: Vec<Window>,
-    /// When everything ends, in nanoseconds after the start: until then connections are kept open,
-    /// and replies are awaited until 5 ms before. `None`: each client leaves when it is done, and
-    /// waits for the timeout of its last request.
+    /// When everything ends, in nanoseconds after the start: until then connections are kept open.
+    /// `None`: each client leaves when it is done, and waits for the timeout of its last request.
     pub end_ns: Option<u64>,
+}
+
+impl Plan {
+    /// When replies are awaited no longer, in nanoseconds after the start: a little before the end, the
+    /// more clients the earlier, so that no place at the server falls to one that waits because the
+    /// others close their connections.
+    pub(crate) fn last_wait_ns(&self) -> Option<u64> {
+        let early_ns = 5_000_000 + 100_000 * u64::from(self.clients);
+        self.end_ns.map(|end| end.saturating_sub(early_ns))
+    }
+
+    /// How many of the clients ask; the others are idle.
+    #[must_use]
+    pub fn active_clients(&self) -> u32 {
+        self.workload
+            .active_clients
+            .map_or(self.clients, |active| active.min(self.clients))
+    }
 }
 
 #[cfg(test)]

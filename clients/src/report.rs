@@ -94,6 +94,9 @@ pub struct WindowReport {
     pub lost: u64,
     /// How often something else had the CPU while a client watched the clock for a request to be due.
     pub hiccups: u64,
+    /// Requests that had a time of their own and were sent a millisecond or more after it, although
+    /// the client was free: it did not get a CPU in time.
+    pub late: u64,
     /// Bytes of requests answered, and as many of their replies.
     pub bytes: u64,
     /// Connections opened.
@@ -127,6 +130,7 @@ impl Default for WindowReport {
             replies_in_window: 0,
             lost: 0,
             hiccups: 0,
+            late: 0,
             bytes: 0,
             connections: 0,
             first_ns: 0,
@@ -157,6 +161,7 @@ impl WindowReport {
         self.replies_in_window += other.replies_in_window;
         self.lost += other.lost;
         self.hiccups += other.hiccups;
+        self.late += other.late;
         self.bytes += other.bytes;
         self.connections += other.connections;
         self.first_ns = match (self.first_ns, other.first_ns) {
@@ -178,6 +183,11 @@ pub struct Report {
     pub windows: Vec<WindowReport>,
     /// Answered requests of each client that had any to make, in all windows.
     pub answered_by_client: BTreeMap<u32, u64>,
+    /// Of the same clients, how long from when the first request was due or sent to the first right
+    /// reply, in nanoseconds; those that were never served are missing.
+    pub first_reply_by_client: BTreeMap<u32, u64>,
+    /// CPU time of all clients together, from the start of the windows to the end of the last one.
+    pub cpu_ns: u64,
     /// For each kind of error, what the first one said.
     pub messages: BTreeMap<ErrorKind, String>,
 }
@@ -196,6 +206,9 @@ impl Report {
             into.add(window);
         }
         self.answered_by_client.extend(other.answered_by_client);
+        self.first_reply_by_client
+            .extend(other.first_reply_by_client);
+        self.cpu_ns += other.cpu_ns;
         for (kind, text) in other.messages {
             self.message(kind, || text);
         }
@@ -213,6 +226,18 @@ impl Report {
             total.add(window);
         }
         total
+    }
+
+    /// Jain's fairness index of the clients' answered requests: 1 when all have the same number, 1/n
+    /// when one of n has them all; `None` when nobody was answered.
+    ///
+    /// (Jain, Chiu and Hawe, *A Quantitative Measure of Fairness*, DEC-TR-301, 1984.)
+    #[must_use]
+    pub fn jain_index(&self) -> Option<f64> {
+        let counts = || self.answered_by_client.values().map(|&count| count as f64);
+        let sum: f64 = counts().sum();
+        let squares: f64 = counts().map(|count| count * count).sum();
+        (sum > 0.0).then(|| sum * sum / (counts().count() as f64 * squares))
     }
 
     /// Clients that were never answered.
@@ -396,6 +421,22 @@ mod tests {
             before
         );
         assert!(decode_histogram("AAAA").is_err());
+    }
+
+    #[test]
+    fn jain_tells_fair_from_unfair() {
+        let jain = |counts: &[u64]| {
+            let answered_by_client = (0..).zip(counts.iter().copied()).collect();
+            let report = Report {
+                answered_by_client,
+                ..Report::default()
+            };
+            report.jain_index()
+        };
+        assert_eq!(jain(&[7, 7, 7, 7]), Some(1.0));
+        assert_eq!(jain(&[9, 0, 0, 0]), Some(0.25));
+        assert_eq!(jain(&[5, 5, 0, 0]), Some(0.5));
+        assert_eq!(jain(&[0, 0]), None);
     }
 
     #[test]

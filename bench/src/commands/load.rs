@@ -167,6 +167,7 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
                 per_second,
                 spacing: args.arrivals,
             }),
+            active_clients: None,
             requests_per_connection: args.requests_per_connection,
             timeout_ns: nanoseconds(args.timeout)?,
             seed: args.seed,

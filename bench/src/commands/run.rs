@@ -13,12 +13,14 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::agent::{catch_interrupts, interrupted};
 use crate::environment::Environment;
-use crate::experiment::{BlockOutcome, Cell};
+use crate::experiment::Cell;
 use crate::histograms::interval_line;
 use crate::results::{BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer};
+use crate::rows::BlockOutcome;
 use crate::scenario::{Placement, Scenario, check_arm};
+use crate::stats::median;
 use crate::summary::summarize;
-use crate::tables::{Style, tables};
+use crate::tables::{Objective, Style, tables};
 
 /// Starting and ending the processes of a block takes about this long for each of its clients.
 const START_PER_CLIENT: Duration = Duration::from_micros(700);
@@ -51,6 +53,11 @@ pub struct RunArgs {
     /// Another number of blocks than the scenario's; few blocks resolve no differences
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: Option<u32>,
+
+    /// What a rate sweep looks for: the highest rate at which a percentile of latency keeps within
+    /// a time
+    #[arg(long, value_name = "pNN=TIME", default_value_t)]
+    objective: Objective,
 
     /// Where to put the results [default: a new folder under results/]
     #[arg(long, value_name = "DIR")]
@@ -95,7 +102,14 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         violations: Vec::new(),
     };
     run.all_blocks(&cells)?;
-    run.finish()
+    let sweeps: Vec<Cell> = cells
+        .iter()
+        .flat_map(|cell| sweep(args, cell, &run.blocks))
+        .collect();
+    if !sweeps.is_empty() && !interrupted() {
+        run.all_blocks(&sweeps)?;
+    }
+    run.finish(args.objective)
 }
 
 fn scenarios(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
@@ -118,8 +132,12 @@ fn scenarios(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
                 bail!("model '{arm}' is named twice");
             }
         }
-        scenario.placement = args.placement.unwrap_or(scenario.placement);
-        scenario.placement.cpus()?;
+        if let Some(placement) = args.placement {
+            scenario.placements = vec![placement];
+        }
+        for placement in &scenario.placements {
+            placement.cpus()?;
+        }
         // Better now than in the middle of the run; servers and load processes inherit the limit.
         raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
         scenarios.push(scenario);
@@ -136,20 +154,58 @@ fn cells(args: &RunArgs, scenarios: &[Scenario]) -> Vec<Cell> {
             scenario.quick
         };
         effort.blocks = args.blocks.unwrap_or(effort.blocks);
-        for &clients in &scenario.clients {
-            for &driver in &scenario.drivers {
-                let placement = scenario.placement;
-                cells.push(Cell {
-                    scenario: scenario.clone(),
-                    effort,
-                    clients,
-                    driver,
-                    placement,
-                });
+        if let Some(sweep) = &scenario.sweep {
+            // As closed loops, only to find the peaks.
+            effort.blocks = effort.blocks.min(sweep.peak_blocks);
+        }
+        for &placement in &scenario.placements {
+            for &clients in &scenario.clients {
+                for &driver in &scenario.drivers {
+                    cells.push(Cell {
+                        scenario: scenario.clone(),
+                        effort,
+                        clients,
+                        driver,
+                        placement,
+                        load_percent: None,
+                        peaks: Vec::new(),
+                    });
+                }
             }
         }
     }
     cells
+}
+
+/// The open loops of a rate sweep, relative to the peaks that the closed loop `cell` has found.
+fn sweep(args: &RunArgs, cell: &Cell, blocks: &[BlockRow]) -> Vec<Cell> {
+    let Some(sweep) = &cell.scenario.sweep else {
+        return Vec::new();
+    };
+    let mut effort = if args.full {
+        cell.scenario.full
+    } else {
+        cell.scenario.quick
+    };
+    effort.blocks = args.blocks.unwrap_or(effort.blocks);
+    let peak = |model: &String| {
+        let own = |row: &&BlockRow| row.section() == cell.section() && row.model == *model;
+        let rates: Vec<f64> = blocks
+            .iter()
+            .filter(own)
+            .filter_map(|row| row.throughput_per_second)
+            .collect();
+        // An arm without a peak has failed, and will say so again.
+        median(&rates).filter(|rate| *rate >= 1.0).unwrap_or(1.0)
+    };
+    let peaks: Vec<f64> = cell.scenario.models.iter().map(peak).collect();
+    let at = |&percent: &u32| Cell {
+        effort,
+        load_percent: Some(percent),
+        peaks: peaks.clone(),
+        ..cell.clone()
+    };
+    sweep.percent.iter().map(at).collect()
 }
 
 /// Quick results are not for keeping: they have a place of their own, which git ignores.
@@ -216,14 +272,7 @@ impl Run {
         let mut log = String::new();
         for (row, histogram) in outcome.blocks.iter().zip(&outcome.latencies) {
             if row.is_ok() {
-                let BlockRow {
-                    scenario,
-                    clients,
-                    driver,
-                    model,
-                    ..
-                } = row;
-                let tag = format!("{scenario}/{clients}/{driver}/{model}");
+                let tag = tag(row);
                 log.push_str(&interval_line(&tag, start, length, histogram));
             }
         }
@@ -234,12 +283,15 @@ impl Run {
         Ok(())
     }
 
-    fn finish(mut self) -> anyhow::Result<ExitCode> {
+    fn finish(mut self, objective: Objective) -> anyhow::Result<ExitCode> {
         let summary = summarize(&self.slices, &self.blocks);
         self.writer.summary(&summary)?;
         self.record.environment.finish();
         self.writer.record(&self.record)?;
-        print!("{}", tables(&summary, &self.blocks, Style::Plain));
+        print!(
+            "{}",
+            tables(&summary, &self.blocks, Style::Plain, objective)
+        );
         eprintln!("\nresults in {}", self.writer.folder().display());
         if self.record.status != "complete" {
             eprintln!(
@@ -263,9 +315,26 @@ impl Run {
     }
 
     fn finished_blocks(&self) -> usize {
-        let block = |row: &BlockRow| (row.scenario.clone(), row.clients, row.driver, row.block);
+        let block = |row: &BlockRow| (row.section(), row.block);
         self.blocks.iter().map(block).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// The name of an arm in the interval log.
+fn tag(row: &BlockRow) -> String {
+    let BlockRow {
+        scenario,
+        placement,
+        clients,
+        driver,
+        model,
+        ..
+    } = row;
+    let load = row
+        .load_percent
+        .map(|percent| format!("/{percent}%"))
+        .unwrap_or_default();
+    format!("{scenario}/{placement}/{clients}/{driver}{load}/{model}")
 }
 
 /// How long a block takes in all, roughly; only for the time left.
@@ -310,8 +379,12 @@ impl Progress {
             effort,
             ..
         } = cell;
+        let load = cell
+            .load_percent
+            .map(|percent| format!(" at {percent} %"))
+            .unwrap_or_default();
         let message = format!(
-            "{} · {clients} {driver} · block {block}/{}",
+            "{} · {clients} {driver}{load} · block {block}/{}",
             scenario.name, effort.blocks
         );
         self.bar.set_message(message);

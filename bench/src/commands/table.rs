@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::results::{read_blocks, read_summary};
-use crate::tables::{Style, tables};
+use crate::tables::{Objective, Style, tables};
 
 /// The options of `table`.
 #[derive(Args)]
@@ -16,6 +16,11 @@ pub struct TableArgs {
     /// A results folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+
+    /// What to look for in a rate sweep: the highest rate at which a percentile of latency keeps
+    /// within a time
+    #[arg(long, value_name = "pNN=TIME", default_value_t)]
+    objective: Objective,
 
     /// Draw the tables in Markdown
     #[arg(long)]
@@ -30,7 +35,7 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     let summary = read_summary(&args.folder)?;
     let blocks = read_blocks(&args.folder)?;
     if let Some(document) = &args.into {
-        let text = tables(&summary, &blocks, Style::Markdown);
+        let text = tables(&summary, &blocks, Style::Markdown, args.objective);
         splice(document, &args.folder, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -39,7 +44,7 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     } else {
         Style::Plain
     };
-    print!("{}", tables(&summary, &blocks, style));
+    print!("{}", tables(&summary, &blocks, style, args.objective));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -1,0 +1,393 @@
+//! From what the processes of a block reported to its rows.
+
+use echobench_clients::{Driver, ErrorKind, Percentiles, Report, WindowReport, clock, quantile};
+use hdrhistogram::Histogram;
+
+use crate::agent::interrupted;
+use crate::experiment::{Cell, Timetable};
+use crate::measure::{CpuTime, Machine, Memory};
+use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity, errors_column};
+use crate::scenario::Placement;
+use crate::stats::median;
+
+/// What a thread's stack takes in the kernel, on the architectures this runs on.
+const KERNEL_STACK_BYTES: u64 = 16 * 1024;
+/// How often the machine is watched during a block.
+const WATCH_EVERY_NS: u64 = 5_000_000;
+/// A stretch without any CPU for the watch that is longer than a scheduler makes it wait.
+const STALL_NS: u64 = 50_000_000;
+/// A share of the CPUs used by others from which on a block counts as disturbed.
+const OTHERS: f64 = 0.15;
+/// A share of CPU time from which on a side counts as having none left.
+const SATURATED: f64 = 0.9;
+/// A share of late requests from which on the load was not what was planned.
+const LATE: f64 = 0.01;
+
+/// What an arm's processes reported.
+pub(crate) struct Observed {
+    pub(crate) report: Report,
+    /// Readings at the start and after each slice.
+    pub(crate) cpu: Vec<Option<CpuTime>>,
+    pub(crate) memory_before: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) context_switches: Option<u64>,
+    pub(crate) server_cpu_ns: u64,
+    pub(crate) server_requests: Option<u64>,
+    /// How the server ended, if not as it should.
+    pub(crate) server_failed: Option<String>,
+}
+
+impl Observed {
+    fn first_cpu(&self) -> Option<CpuTime> {
+        self.cpu.first().copied().flatten()
+    }
+
+    fn last_cpu(&self) -> Option<CpuTime> {
+        self.cpu.last().copied().flatten()
+    }
+
+    /// CPU time of the server over all slices.
+    fn server_slices_ns(&self) -> Option<u64> {
+        let (first, last) = self.first_cpu().zip(self.last_cpu())?;
+        Some(last.total_ns().saturating_sub(first.total_ns()))
+    }
+}
+
+/// What happened to the whole machine during a block.
+pub(crate) struct MachineWatch {
+    start_ns: u64,
+    span_ns: u64,
+    busy_ns: Option<u64>,
+    idle_ns: Option<u64>,
+    steal_ns: Option<u64>,
+    stall_max_ns: u64,
+}
+
+impl MachineWatch {
+    /// Watches from one instant to another. A stall shows in the clock readings themselves: steal time
+    /// may read 0 through a freeze of the whole machine.
+    pub(crate) fn over(start_ns: u64, end_ns: u64) -> Self {
+        clock::sleep_until(start_ns);
+        let before = Machine::read();
+        let mut stall_max_ns = 0;
+        let mut next_ns = start_ns + WATCH_EVERY_NS;
+        while next_ns < end_ns && !interrupted() {
+            clock::sleep_until(next_ns);
+            let now = clock::now();
+            stall_max_ns = stall_max_ns.max(now - next_ns);
+            next_ns = now + WATCH_EVERY_NS;
+        }
+        let after = Machine::read();
+        let grown = |read: fn(&Machine) -> Option<u64>| read(&after)?.checked_sub(read(&before)?);
+        let idle_ns = grown(|machine| machine.idle_cpu_ns);
+        let total_ns = grown(|machine| machine.total_cpu_ns);
+        MachineWatch {
+            start_ns,
+            span_ns: end_ns - start_ns,
+            busy_ns: total_ns
+                .zip(idle_ns)
+                .map(|(total, idle)| total.saturating_sub(idle)),
+            idle_ns,
+            steal_ns: grown(|machine| machine.steal_ns),
+            stall_max_ns,
+        }
+    }
+
+    /// So much CPU time in CPUs.
+    fn cpus(&self, ns: u64) -> f64 {
+        ns as f64 / self.span_ns as f64
+    }
+}
+
+/// What one block measured.
+#[derive(Default)]
+pub struct BlockOutcome {
+    /// A row for each slice.
+    pub slices: Vec<SliceRow>,
+    /// A row for each arm.
+    pub blocks: Vec<BlockRow>,
+    /// The latencies of each arm.
+    pub latencies: Vec<Histogram<u64>>,
+    /// Wrong replies, or counts that differ between client and server.
+    pub violations: Vec<String>,
+}
+
+/// A block that has run, and what is known about all its arms alike.
+pub(crate) struct Block<'a> {
+    pub(crate) cell: &'a Cell,
+    pub(crate) timetable: &'a Timetable,
+    pub(crate) number: u32,
+    pub(crate) machine: MachineWatch,
+}
+
+impl Block<'_> {
+    pub(crate) fn outcome(&self, arms: &[anyhow::Result<Observed>]) -> BlockOutcome {
+        let mut outcome = BlockOutcome::default();
+        let own_ns: u64 = arms
+            .iter()
+            .flatten()
+            .map(|arm| arm.report.cpu_ns + arm.server_slices_ns().unwrap_or(0))
+            .sum();
+        for (index, observed) in arms.iter().enumerate() {
+            let model = &self.cell.scenario.models[index];
+            let mut row = self.empty_row(model);
+            row.rate_per_second = self
+                .cell
+                .arrivals(index)
+                .map(|arrivals| arrivals.per_second);
+            match observed {
+                Ok(observed) => {
+                    let total = observed.report.total();
+                    outcome
+                        .violations
+                        .extend(self.violations(model, &total, observed));
+                    let slots = self.timetable.slots_of(index).enumerate();
+                    let slices: Vec<SliceRow> = slots
+                        .map(|(nth, slot)| self.slice_row(model, observed, nth, slot))
+                        .collect();
+                    let rates: Vec<f64> = slices
+                        .iter()
+                        .map(|slice| slice.throughput_per_second)
+                        .collect();
+                    row.throughput_per_second = median(&rates);
+                    self.fill_counts(&mut row, &total, observed);
+                    fill_times(&mut row, &total);
+                    self.fill_cpu(&mut row, index, observed, own_ns);
+                    self.fill_memory(&mut row, observed);
+                    row.validity = Validity::column(&self.troubles(&row, &total));
+                    outcome.slices.extend(slices);
+                    outcome.latencies.push(total.latency);
+                }
+                Err(error) => {
+                    row.status = format!("{error:#}");
+                    outcome.latencies.push(WindowReport::default().latency);
+                }
+            }
+            outcome.blocks.push(row);
+        }
+        outcome.slices.sort_by_key(|row| row.start_ns);
+        outcome
+    }
+
+    fn empty_row(&self, model: &str) -> BlockRow {
+        BlockRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.cell.scenario.name.clone(),
+            clients: self.cell.clients,
+            driver: self.cell.driver,
+            placement: self.cell.placement,
+            load_percent: self.cell.load_percent,
+            model: model.to_owned(),
+            block: self.number,
+            status: BlockRow::OK.to_owned(),
+            ..BlockRow::default()
+        }
+    }
+
+    fn slice_row(&self, model: &str, observed: &Observed, nth: usize, slot: usize) -> SliceRow {
+        let window = self.timetable.window(slot);
+        let seen = &observed.report.windows[nth];
+        let measured_ns = window.end_ns - window.measure_ns;
+        let (round, position) = self.timetable.place(slot);
+        let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let next_slice_ns = self.machine.start_ns + window.start_ns + self.timetable.slot_ns();
+        let latency = Percentiles::of(&seen.latency, seen.lost);
+        let reading = |nth: usize| observed.cpu.get(nth).copied().flatten();
+        let cpu = reading(nth).zip(reading(nth + 1));
+        SliceRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.cell.scenario.name.clone(),
+            clients: self.cell.clients,
+            driver: self.cell.driver,
+            placement: self.cell.placement,
+            load_percent: self.cell.load_percent,
+            model: model.to_owned(),
+            block: self.number,
+            round: number(round),
+            position: number(position),
+            start_ns: window.measure_ns,
+            measured_ns,
+            planned: seen.planned,
+            answered: seen.answered,
+            failed: seen.failed(),
+            unsent: seen.unsent,
+            errors: errors_column(&seen.errors),
+            replies: seen.replies_in_window,
+            throughput_per_second: seen.replies_in_window as f64 * 1e9 / measured_ns as f64,
+            latency_p50_ns: latency.p50,
+            latency_p99_ns: latency.p99,
+            connect_p50_ns: quantile(&seen.connect, 0, 0.5),
+            cpu_ns: cpu.map(|(before, after)| after.total_ns().saturating_sub(before.total_ns())),
+            overrun_ns: seen.last_ns.saturating_sub(next_slice_ns),
+        }
+    }
+
+    fn fill_counts(&self, row: &mut BlockRow, total: &WindowReport, observed: &Observed) {
+        if let Some(failed) = &observed.server_failed {
+            row.status.clone_from(failed);
+        }
+        let report = &observed.report;
+        row.planned = total.planned;
+        row.answered = total.answered;
+        row.failed = total.failed();
+        row.unsent = total.unsent;
+        row.errors = errors_column(&total.errors);
+        row.clients_never_served = report.clients_never_served();
+        row.jain_index = report.jain_index();
+        row.client_least_requests = report.answered_by_client.values().min().copied();
+        row.client_most_requests = report.answered_by_client.values().max().copied();
+        if row.clients_never_served == 0 {
+            row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
+        }
+        row.server_requests = observed.server_requests;
+        row.server_cpu_ns = Some(observed.server_cpu_ns);
+        row.stall_max_ns = self.machine.stall_max_ns;
+        row.steal_ns = self.machine.steal_ns;
+    }
+
+    fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed, own_ns: u64) {
+        let effort = &self.cell.effort;
+        let slices = self.timetable.slots_of(arm).count() as u64;
+        let load_ns = (slices * (effort.ramp.ns() + effort.slice.ns())) as f64;
+        row.client_cpus = Some(observed.report.cpu_ns as f64 / load_ns);
+        row.idle_cpus = self.machine.idle_ns.map(|idle| self.machine.cpus(idle));
+        let others_ns = self.machine.busy_ns.map(|busy| busy.saturating_sub(own_ns));
+        row.other_cpus = others_ns.map(|others| self.machine.cpus(others));
+        let Some((first, last)) = observed.first_cpu().zip(observed.last_cpu()) else {
+            return;
+        };
+        let used = |read: fn(&CpuTime) -> u64| read(&last).saturating_sub(read(&first)) as f64;
+        row.server_cpus = Some(used(CpuTime::total_ns) / load_ns);
+        if row.answered > 0 {
+            let each = |ns: f64| Some(ns / row.answered as f64);
+            row.cpu_ns_per_request = each(used(CpuTime::total_ns));
+            row.cpu_user_ns_per_request = each(used(|cpu| cpu.user_ns));
+            row.cpu_system_ns_per_request = each(used(|cpu| cpu.system_ns));
+            let lasting = self.cell.scenario.traffic.requests_per_connection.is_none();
+            row.context_switches_per_request = observed
+                .context_switches
+                .filter(|_| lasting)
+                .and_then(|count| each(count as f64));
+        }
+    }
+
+    fn fill_memory(&self, row: &mut BlockRow, observed: &Observed) {
+        let Some((before, with)) = observed.memory_before.zip(observed.memory) else {
+            return;
+        };
+        row.server_processes = Some(with.processes);
+        row.server_threads = Some(with.threads);
+        // Under churn there is no connection to pay for.
+        if self.cell.scenario.traffic.requests_per_connection.is_some() {
+            return;
+        }
+        let each = |with: u64, without: u64| {
+            Some((with as f64 - without as f64) / f64::from(self.cell.clients))
+        };
+        row.memory_bytes_per_connection = with
+            .pss_anon_bytes
+            .zip(before.pss_anon_bytes)
+            .and_then(|(with, before)| each(with, before));
+        row.kernel_stack_bytes_per_connection = each(
+            with.threads * KERNEL_STACK_BYTES,
+            before.threads * KERNEL_STACK_BYTES,
+        );
+        row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
+    }
+
+    /// What limited or disturbed an arm.
+    fn troubles(&self, row: &BlockRow, total: &WindowReport) -> Vec<Validity> {
+        let mut troubles = Vec::new();
+        if self.generator_was_the_limit(row) {
+            troubles.push(Validity::Generator);
+        }
+        if total.late as f64 > LATE * total.answered as f64 {
+            troubles.push(Validity::Late);
+        }
+        let cpus = row.idle_cpus.zip(self.machine.busy_ns);
+        let cpus = cpus.map_or(1.0, |(idle, busy)| idle + self.machine.cpus(busy));
+        let others = row.other_cpus.unwrap_or(0.0) > OTHERS * cpus;
+        let stolen = row
+            .steal_ns
+            .is_some_and(|ns| self.machine.cpus(ns) > 0.05 * cpus);
+        if others || stolen || self.machine.stall_max_ns >= STALL_NS {
+            troubles.push(Validity::Disturbed);
+        }
+        if total.errors.contains_key(&ErrorKind::NoPorts) {
+            troubles.push(Validity::Ports);
+        }
+        if total.errors.contains_key(&ErrorKind::NoFiles) {
+            troubles.push(Validity::Files);
+        }
+        troubles
+    }
+
+    /// Whether the clients used all the CPU they could have while the server did not. Where both share
+    /// CPUs there is no such thing: they take it from each other.
+    fn generator_was_the_limit(&self, row: &BlockRow) -> bool {
+        let Some((clients, server)) = row.client_cpus.zip(row.server_cpus) else {
+            return false;
+        };
+        let Ok((server_cpus, client_cpus)) = self.cell.placement.cpus() else {
+            return false;
+        };
+        let one_thread = self.cell.driver == Driver::Tasks;
+        if self.cell.placement != Placement::Split {
+            return one_thread && clients >= SATURATED && server < SATURATED;
+        }
+        let all = if one_thread { 1 } else { client_cpus.len() };
+        clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
+    }
+
+    /// What must never happen, whatever the load.
+    fn violations(&self, model: &str, total: &WindowReport, seen: &Observed) -> Vec<String> {
+        let Cell {
+            scenario,
+            clients,
+            driver,
+            ..
+        } = self.cell;
+        let place = format!(
+            "{}, {clients} {driver}, {model}, block {}",
+            scenario.name, self.number
+        );
+        let mut violations = Vec::new();
+        for kind in [
+            ErrorKind::WrongBytes,
+            ErrorKind::ProtocolError,
+            ErrorKind::ClientDied,
+        ] {
+            if let Some(count) = total.errors.get(&kind) {
+                let message = seen.report.messages.get(&kind).map_or("", String::as_str);
+                violations.push(format!("{place}: {kind}: {count} ({message})"));
+            }
+        }
+        if let Some(counted) = seen.server_requests
+            && total.failed() == 0
+            && counted != total.answered
+        {
+            violations.push(format!(
+                "{place}: the clients had {} replies, the server counted {counted} requests",
+                total.answered
+            ));
+        }
+        violations
+    }
+}
+
+fn fill_times(row: &mut BlockRow, total: &WindowReport) {
+    let latency = Percentiles::of(&total.latency, total.lost);
+    row.latency_p50_ns = latency.p50;
+    row.latency_p90_ns = latency.p90;
+    row.latency_p99_ns = latency.p99;
+    row.latency_p999_ns = latency.p999;
+    row.latency_p9999_ns = quantile(&total.latency, total.lost, 0.9999);
+    row.latency_max_ns = latency.max;
+    let service = Percentiles::of(&total.service, total.lost.saturating_sub(total.unsent));
+    row.service_p50_ns = service.p50;
+    row.service_p99_ns = service.p99;
+    let lag = Percentiles::of(&total.lag, 0);
+    row.lag_p50_ns = lag.p50;
+    row.lag_p99_ns = lag.p99;
+    row.connect_p50_ns = quantile(&total.connect, 0, 0.5);
+}
