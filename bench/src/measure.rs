@@ -490,13 +490,13 @@ mod tests {
             // SAFETY: wait4 fills the usage, for which all zeros are a valid value; the process is
             // our child, and nobody else waits for it as `self` is forgotten.
             let usage = unsafe {
-                let mut usage: libc::rusage = mem::zeroed();
-                let waited = libc::wait4(pid, std::ptr::null_mut(), 0, &raw mut usage);
+                let mut usage: nix::libc::rusage = mem::zeroed();
+                let waited = nix::libc::wait4(pid, std::ptr::null_mut(), 0, &raw mut usage);
                 assert_eq!(waited, pid);
                 usage
             };
             mem::forget(self);
-            let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
+            let seconds = |time: nix::libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
             Duration::from_secs_f64(seconds(usage.ru_utime) + seconds(usage.ru_stime))
         }
     }

@@ -31,7 +31,7 @@ const OPEN_LOOP_GAP: Duration = Duration::from_millis(20);
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// From the name of its file.
-    #[serde(default, skip_deserializing)]
+    #[serde(skip)]
     pub name: String,
     /// The question it answers, in one line.
     pub question: String,
