@@ -40,6 +40,8 @@ pub(crate) struct Timetable {
     /// For each slice in order of time: round, position, and arm.
     slots: Vec<(usize, usize, usize)>,
     effort: Effort,
+    /// Between two slices: to drain, and to read the CPU time of a server of that many processes.
+    gap_ns: u64,
     /// After the last slice, time to read the servers' memory while connections are open.
     memory_ns: u64,
 }
@@ -54,17 +56,19 @@ impl Timetable {
                 slots.push((round, position, arm));
             }
         }
+        let gap_ns = cell.effort.gap.ns() + 15_000 * u64::from(cell.clients);
         let memory_ns = 20_000_000 + 200_000 * u64::from(cell.clients);
         Timetable {
             slots,
             effort: cell.effort,
+            gap_ns,
             memory_ns,
         }
     }
 
     /// From the begin of a slice to that of the next.
     pub(crate) fn slot_ns(&self) -> u64 {
-        self.effort.ramp.ns() + self.effort.slice.ns() + self.effort.gap.ns()
+        self.effort.ramp.ns() + self.effort.slice.ns() + self.gap_ns
     }
 
     pub(crate) fn window(&self, slot: usize) -> Window {
@@ -141,7 +145,9 @@ impl Cell {
     /// Runs block number `block` (from 1). Fails only when interrupted, or when this process itself
     /// cannot go on; an arm that fails has a row that says so.
     pub fn run_block(&self, block: u32, seed: u64) -> anyhow::Result<BlockOutcome> {
+        // All arms of a block get the same traffic, each block another.
         let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(block) << 32));
+        let seed = random.u64(..);
         let timetable = Timetable::new(self, &mut random);
         let mut arms = self.start_arms(&timetable, seed)?;
         let start_ns = self.start_load(&timetable, &mut arms);
@@ -226,7 +232,7 @@ impl Cell {
         let start_ns = clock::now() + 20_000_000 + clients * 50_000;
         for (index, arm) in arms.iter_mut().enumerate() {
             let Ok(started) = arm else { continue };
-            let half_gap = self.effort.gap.ns() / 2;
+            let half_gap = timetable.gap_ns / 2;
             let first = timetable
                 .slots_of(index)
                 .next()

@@ -200,6 +200,10 @@ pub struct BlockRow {
     pub other_cpus: Option<f64>,
     /// Time during the block in which the hypervisor ran something else, over all CPUs.
     pub steal_ns: Option<u64>,
+    /// Time during the block in which some task waited for a CPU; most of them are ours.
+    pub cpu_pressure_ns: Option<u64>,
+    /// How often something else had the CPU while a client watched the clock, in an open loop.
+    pub hiccups: u64,
     /// The longest stretch in which the experiment itself, which does nothing but watch the clock,
     /// did not get a CPU.
     pub stall_max_ns: u64,
@@ -225,6 +229,8 @@ pub enum Validity {
     Generator,
     /// Requests of an open loop were sent late although their connection was free.
     Late,
+    /// Replies came only after the next arm's slice had begun.
+    Overran,
     /// Something else used the machine, or the machine stood still.
     Disturbed,
     /// No local ports were left.
@@ -240,6 +246,7 @@ impl Validity {
         match self {
             Validity::Generator => "generator",
             Validity::Late => "late",
+            Validity::Overran => "overran",
             Validity::Disturbed => "disturbed",
             Validity::Ports => "ports",
             Validity::Files => "files",

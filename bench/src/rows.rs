@@ -23,6 +23,9 @@ const SATURATED: f64 = 0.9;
 /// A share of late requests from which on the load was not what was planned.
 const LATE: f64 = 0.01;
 
+/// A share of slices that ran into the next arm's, from which on arms were not measured apart.
+const OVERRUN: f64 = 0.1;
+
 /// What an arm's processes reported.
 pub(crate) struct Observed {
     pub(crate) report: Report,
@@ -60,6 +63,7 @@ pub(crate) struct MachineWatch {
     busy_ns: Option<u64>,
     idle_ns: Option<u64>,
     steal_ns: Option<u64>,
+    pressure_ns: Option<u64>,
     stall_max_ns: u64,
 }
 
@@ -89,6 +93,7 @@ impl MachineWatch {
                 .map(|(total, idle)| total.saturating_sub(idle)),
             idle_ns,
             steal_ns: grown(|machine| machine.steal_ns),
+            pressure_ns: grown(|machine| machine.cpu_pressure_ns),
             stall_max_ns,
         }
     }
@@ -154,7 +159,9 @@ impl Block<'_> {
                     fill_times(&mut row, &total);
                     self.fill_cpu(&mut row, index, observed, own_ns);
                     self.fill_memory(&mut row, observed);
-                    row.validity = Validity::column(&self.troubles(&row, &total));
+                    let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
+                    let overran = overran as f64 > OVERRUN * slices.len() as f64;
+                    row.validity = Validity::column(&self.troubles(&row, &total, overran));
                     outcome.slices.extend(slices);
                     outcome.latencies.push(total.latency);
                 }
@@ -243,6 +250,8 @@ impl Block<'_> {
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         row.stall_max_ns = self.machine.stall_max_ns;
         row.steal_ns = self.machine.steal_ns;
+        row.cpu_pressure_ns = self.machine.pressure_ns;
+        row.hiccups = total.hiccups;
     }
 
     fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed, own_ns: u64) {
@@ -296,8 +305,11 @@ impl Block<'_> {
     }
 
     /// What limited or disturbed an arm.
-    fn troubles(&self, row: &BlockRow, total: &WindowReport) -> Vec<Validity> {
+    fn troubles(&self, row: &BlockRow, total: &WindowReport, overran: bool) -> Vec<Validity> {
         let mut troubles = Vec::new();
+        if overran {
+            troubles.push(Validity::Overran);
+        }
         if self.generator_was_the_limit(row) {
             troubles.push(Validity::Generator);
         }
@@ -383,7 +395,7 @@ fn fill_times(row: &mut BlockRow, total: &WindowReport) {
     row.latency_p999_ns = latency.p999;
     row.latency_p9999_ns = quantile(&total.latency, total.lost, 0.9999);
     row.latency_max_ns = latency.max;
-    let service = Percentiles::of(&total.service, total.lost.saturating_sub(total.unsent));
+    let service = Percentiles::of(&total.service, total.lost - total.lost_unsent);
     row.service_p50_ns = service.p50;
     row.service_p99_ns = service.p99;
     let lag = Percentiles::of(&total.lag, 0);

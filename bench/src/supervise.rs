@@ -215,7 +215,8 @@ impl Supervisor {
             return Ok(());
         }
         if watch.cpu.len() < watch.cpu_at_ns.len() {
-            watch.cpu.push(measure::cpu(self.pid).ok());
+            let reading = measure::cpu(self.pid).ok();
+            watch.cpu.push(reading.filter(|cpu| cpu.complete));
             return Ok(());
         }
         let memory = measure::memory(self.pid).ok();

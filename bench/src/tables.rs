@@ -598,6 +598,7 @@ impl Report<'_> {
                 let text = match trouble {
                     "disturbed" => "the machine was disturbed".to_owned(),
                     "generator" => format!("the load generator was the limit for {arm}"),
+                    "overran" => format!("replies came in another arm's slice for {arm}"),
                     "late" => format!("the load generator was late for {arm}"),
                     "ports" => format!("no local ports were left for {arm}"),
                     "files" => format!("no open files were left for {arm}"),

@@ -54,6 +54,7 @@ struct Tally {
     unsent: u64,
     replies_in_window: u64,
     lost: u64,
+    lost_unsent: u64,
     hiccups: u64,
     late: u64,
     connections: u64,
@@ -95,7 +96,7 @@ pub(crate) struct Client<'a> {
     /// When the next request is due: by the schedule of an open loop, or after the think time.
     due_ns: Option<u64>,
     arrivals: u64,
-    /// When the last reply came.
+    /// When the last reply came, or the connection was there.
     free_ns: u64,
     /// No new connection before this, after one that failed.
     not_before_ns: u64,
@@ -245,6 +246,7 @@ impl<'a> Client<'a> {
         self.connected = true;
         self.connections += 1;
         self.on_connection = 0;
+        self.free_ns = now;
         if let Some(tally) = self.tallies.get_mut(self.window) {
             tally.connections += 1;
         }
@@ -377,7 +379,8 @@ impl<'a> Client<'a> {
         tally.begun += 1;
         let measure_ns = self.start_ns + self.plan.windows[self.window].measure_ns;
         self.first_asked_ns.get_or_insert(intended_ns);
-        tally.lost += u64::from(intended_ns >= measure_ns);
+        // Also one that was begun before and has kept the client waiting.
+        tally.lost += u64::from(now >= measure_ns);
         match tally.errors.iter_mut().find(|(known, _)| *known == kind) {
             Some((_, count)) => *count += 1,
             None => tally.errors.push((kind, 1)),
@@ -407,6 +410,7 @@ impl<'a> Client<'a> {
             into.bytes += tally.answered * self.frame.len() as u64;
             into.replies_in_window += tally.replies_in_window;
             into.lost += tally.lost;
+            into.lost_unsent += tally.lost_unsent;
             into.hiccups += tally.hiccups;
             into.late += tally.late;
             into.connections += tally.connections;
@@ -526,6 +530,7 @@ impl<'a> Client<'a> {
             }
             tally.unsent += 1;
             tally.lost += u64::from(due >= measure_ns);
+            tally.lost_unsent += u64::from(due >= measure_ns);
             self.schedule_next(due);
         }
     }
@@ -868,13 +873,14 @@ mod tests {
         assert_eq!(window.replies_in_window, in_window.count() as u64);
         assert_eq!(window.lost, 0);
 
-        // Of failures too, only those begun after the ramp are values that nobody knows.
+        // Failures that kept the client waiting after the ramp are values that nobody knows.
         let (script, report) = whole(&plan, 0, |action| match action {
-            Exchange => Fate::Fails(MS),
+            Exchange => Fate::Fails(MS / 10),
             _ => Fate::Works(MS),
         });
         let begun = moments(&script, Exchange);
-        let lost = begun.iter().filter(|&&at| at >= START + 100 * MS).count() as u64;
+        let late = |at: &&u64| **at + MS / 10 >= START + 100 * MS;
+        let lost = begun.iter().filter(late).count() as u64;
         let window = &report.windows[0];
         assert_eq!((window.failed(), window.lost), (begun.len() as u64, lost));
         assert!(lost < window.failed());

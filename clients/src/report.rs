@@ -89,9 +89,11 @@ pub struct WindowReport {
     pub unsent: u64,
     /// Replies that arrived between the end of the ramp and the end of the window.
     pub replies_in_window: u64,
-    /// Requests that were begun after the ramp and failed; they count in the percentiles as slower
-    /// than every answered one.
+    /// Requests that failed after the ramp, or were due after it and never begun; they count in the
+    /// percentiles as slower than every answered one.
     pub lost: u64,
+    /// The part of them that was never begun, and has no service time.
+    pub lost_unsent: u64,
     /// How often something else had the CPU while a client watched the clock for a request to be due.
     pub hiccups: u64,
     /// Requests that had a time of their own and were sent a millisecond or more after it, although
@@ -129,6 +131,7 @@ impl Default for WindowReport {
             unsent: 0,
             replies_in_window: 0,
             lost: 0,
+            lost_unsent: 0,
             hiccups: 0,
             late: 0,
             bytes: 0,
@@ -160,6 +163,7 @@ impl WindowReport {
         self.unsent += other.unsent;
         self.replies_in_window += other.replies_in_window;
         self.lost += other.lost;
+        self.lost_unsent += other.lost_unsent;
         self.hiccups += other.hiccups;
         self.late += other.late;
         self.bytes += other.bytes;

@@ -322,10 +322,7 @@ impl Outcome {
             }),
             hiccups: measured.hiccups,
             latency_ns: Percentiles::of(&measured.latency, measured.lost),
-            service_ns: Percentiles::of(
-                &measured.service,
-                measured.lost.saturating_sub(measured.unsent),
-            ),
+            service_ns: Percentiles::of(&measured.service, measured.lost - measured.lost_unsent),
             lag_ns: Percentiles::of(&measured.lag, 0),
             connect_ns: Percentiles::of(&connect, 0),
             warmup: before.first().map(|window| Warmup {
