@@ -11,8 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
+use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{getpid, getppid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -140,8 +142,18 @@ pub fn die_with_parent() -> io::Result<()> {
 )]
 pub fn bind(command: &mut Command) -> &mut Command {
     command.process_group(0);
+    let parent = getpid();
+    let bound = move || {
+        die_with_parent()?;
+        // It may have died before it was asked for.
+        if getppid() == parent {
+            Ok(())
+        } else {
+            Err(Errno::ESRCH.into())
+        }
+    };
     // SAFETY: the closure only makes a system call; it neither allocates nor locks.
-    unsafe { command.pre_exec(die_with_parent) }
+    unsafe { command.pre_exec(bound) }
 }
 
 /// A child process of the experiment; it ends when this is dropped.

@@ -26,11 +26,15 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
     if !args.cpus.is_empty() {
         measure::pin_current_process(&args.cpus).context("cannot pin the clients to their CPUs")?;
     }
-    let plan: Plan = hear()?;
+    let Some(plan) = hear::<Plan>()? else {
+        return Ok(ExitCode::FAILURE);
+    };
     let started = echobench_clients::run(&plan, || {
         // Without a start there is nobody to report to either.
-        let start: anyhow::Result<Start> = say(&FromDriver::Ready).and_then(|()| hear());
-        start.map_or_else(|_| std::process::exit(1), |start| start.start_ns)
+        match say(&FromDriver::Ready).and_then(|()| hear::<Start>()) {
+            Ok(Some(start)) => start.start_ns,
+            Ok(None) | Err(_) => std::process::exit(1),
+        }
     });
     match started {
         Ok(report) => say(&FromDriver::Done { report })?,
@@ -41,10 +45,15 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn hear<M: serde::de::DeserializeOwned>() -> anyhow::Result<M> {
+/// The next message; `None` when nobody will send one.
+fn hear<M: serde::de::DeserializeOwned>() -> anyhow::Result<Option<M>> {
     let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    serde_json::from_str(&line).context("not a message for a load process")
+    if std::io::stdin().lock().read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    serde_json::from_str(&line)
+        .map(Some)
+        .context("not a message for a load process")
 }
 
 fn say(message: &impl Serialize) -> anyhow::Result<()> {

@@ -473,9 +473,14 @@ pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
     read(folder, "blocks.csv")
 }
 
-/// The summary of a results folder.
-pub fn read_summary(folder: &Path) -> anyhow::Result<Vec<SummaryRow>> {
-    read(folder, "summary.csv")
+/// The summary of a results folder; `None` if the run was killed before there was one.
+pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
+    let killed = !folder.join("summary.csv").exists() && folder.join("blocks.csv").exists();
+    if killed {
+        Ok(None)
+    } else {
+        read(folder, "summary.csv").map(Some)
+    }
 }
 
 fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
@@ -486,8 +491,11 @@ fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>
             folder.display()
         );
     }
-    let mut reader = csv::Reader::from_path(&path)
+    let mut text = fs::read_to_string(&path)
         .with_context(|| format!("{} is not a results folder: no {name}", folder.display()))?;
+    // A run that was killed may have left a line unfinished.
+    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let names = reader.headers()?.clone();
     let mut rows = Vec::new();
     for record in reader.records() {

@@ -339,7 +339,7 @@ mod tests {
         let json = serde_json::to_string(&scenario).unwrap();
         let back: Scenario = serde_json::from_str(&json).unwrap();
         assert_eq!(
-            serde_json::to_value(&back.full).unwrap(),
+            serde_json::to_value(back.full).unwrap(),
             serde_json::to_value(scenario.full).unwrap()
         );
     }

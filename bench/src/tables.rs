@@ -155,6 +155,9 @@ impl<'a> Line<'a> {
     }
 
     fn errors(&self) -> String {
+        if self.estimate("throughput_per_second").is_none() {
+            return "FAILED".to_owned();
+        }
         let (failed, unsent) = (self.count("failed_requests"), self.count("unsent_requests"));
         if self.starved() > 0 {
             let clients = u64::from(self.first().clients);
@@ -205,6 +208,10 @@ impl<'a> Line<'a> {
 
 fn same_section(a: &SummaryRow, b: &SummaryRow) -> bool {
     a.section() == b.section()
+}
+
+fn plural(count: usize, word: &str) -> String {
+    format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
 #[expect(
@@ -517,8 +524,9 @@ impl Report<'_> {
     fn notes(&self) -> String {
         let count = self.blocks.iter().map(|row| row.block).max().unwrap_or(0);
         let mut notes = vec![format!(
-            "Medians of {count} blocks. Ratio: within blocks, sign-test interval, Holm-corrected to {:.0} % over \
+            "Medians of {}. Ratio: within blocks, sign-test interval, Holm-corrected to {:.0} % over \
              the table.",
+            plural(count as usize, "block"),
             (1.0 - ALPHA) * 100.0
         )];
         let placements: Vec<Placement> = self
@@ -614,11 +622,11 @@ impl Report<'_> {
             .into_iter()
             .map(|(text, count)| {
                 let of = if text.contains(" for ") {
-                    "blocks"
+                    "block"
                 } else {
-                    "rows"
+                    "row"
                 };
-                format!("NOT VALID: {text} in {count} {of}.")
+                format!("NOT VALID: {text} in {}.", plural(count, of))
             })
             .collect()
     }

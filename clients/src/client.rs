@@ -536,10 +536,11 @@ impl<'a> Client<'a> {
     }
 
     /// Where the window ends by a number of requests, a server that no longer answers must not hold
-    /// the client for ever: it gives up when nothing has succeeded for a whole timeout.
+    /// the client for ever: it gives up when the second request in a row has failed,
+    /// and none has succeeded for a whole timeout.
     fn gives_up(&self, now: u64, window: &Window) -> bool {
         window.requests.is_some()
-            && self.failures > 0
+            && self.failures > 1
             && now >= self.failing_since_ns + self.plan.workload.timeout_ns
     }
 

@@ -158,7 +158,7 @@ impl Children {
     fn collect(mut self, plan: &Plan) -> Report {
         let mut sum = Report::empty(plan.windows.len());
         let mut text = String::new();
-        for child in &mut self.0 {
+        for (index, child) in (0..).zip(&mut self.0) {
             text.clear();
             let read = child.result.read_to_string(&mut text);
             match serde_json::from_str(&text) {
@@ -167,15 +167,27 @@ impl Children {
                     sum.message(ErrorKind::ClientDied, || {
                         format!("client process {} ended without a report", child.pid)
                     });
-                    if let Some(window) = sum.windows.first_mut() {
-                        window.planned += 1;
-                        *window.errors.entry(ErrorKind::ClientDied).or_default() += 1;
-                    }
+                    count_dead(&mut sum, plan, index);
                 }
             }
             child.reaped = child.reaped || waitpid(child.pid, None).is_ok();
         }
         sum
+    }
+}
+
+/// A client that died counts with what it was to do: one request failed, the rest were not sent.
+fn count_dead(sum: &mut Report, plan: &Plan, index: u32) {
+    let Some((window, report)) = plan.windows.last().zip(sum.windows.last_mut()) else {
+        return;
+    };
+    let quota = window
+        .requests
+        .map_or(1, |_| window.quota(index, plan.active_clients()));
+    if quota > 0 {
+        report.planned += quota;
+        report.unsent += quota - 1;
+        *report.errors.entry(ErrorKind::ClientDied).or_default() += 1;
     }
 }
 

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod list;
 mod load;
 mod run;
+mod selfcheck;
 mod serve;
 mod table;
 
@@ -19,6 +20,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Print the tables of a results folder again
     Table(table::TableArgs),
+    /// Prove this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
+    Selfcheck(selfcheck::SelfcheckArgs),
     /// Show the models, services and scenarios there are
     List,
     /// Watch over one server process (used by `run`)
@@ -27,6 +30,9 @@ pub enum Command {
     /// Carry out a load plan from standard input (used by `run`)
     #[command(hide = true)]
     Drive(crate::drive::DriveArgs),
+    /// Give back what is read, at once or after a known time (used by `selfcheck`)
+    #[command(hide = true)]
+    Respond(crate::responder::RespondArgs),
 }
 
 impl Command {
@@ -37,9 +43,11 @@ impl Command {
             Command::Load(args) => load::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Table(args) => table::run(&args),
+            Command::Selfcheck(args) => selfcheck::run(&args),
             Command::List => list::run(),
             Command::Supervise(args) => crate::supervise::run(&args),
             Command::Drive(args) => crate::drive::run(&args),
+            Command::Respond(args) => crate::responder::run(&args),
         }
     }
 }

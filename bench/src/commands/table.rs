@@ -1,5 +1,6 @@
 //! `echobench table DIR`: the tables of a results folder, from its CSV files alone.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -7,7 +8,8 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::results::{read_blocks, read_summary};
+use crate::results::{BlockRow, SliceRow, read_blocks, read_slices, read_summary};
+use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
 
 /// The options of `table`.
@@ -34,6 +36,10 @@ pub struct TableArgs {
 pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     let summary = read_summary(&args.folder)?;
     let blocks = read_blocks(&args.folder)?;
+    let summary = match summary {
+        Some(summary) => summary,
+        None => summarize(&finished(read_slices(&args.folder)?, &blocks), &blocks),
+    };
     if let Some(document) = &args.into {
         let text = tables(&summary, &blocks, Style::Markdown, args.objective);
         splice(document, &args.folder, &text)?;
@@ -46,6 +52,16 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     };
     print!("{}", tables(&summary, &blocks, style, args.objective));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The slices whose block was finished.
+fn finished(mut slices: Vec<SliceRow>, blocks: &[BlockRow]) -> Vec<SliceRow> {
+    let known: BTreeSet<_> = blocks
+        .iter()
+        .map(|row| (row.section(), row.block))
+        .collect();
+    slices.retain(|row| known.contains(&(row.section(), row.block)));
+    slices
 }
 
 const BEGIN: &str = "<!-- table -->";

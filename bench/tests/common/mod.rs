@@ -399,10 +399,13 @@ impl Running {
         }
     }
 
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are small"))
+    }
+
     /// Sends a signal to the command alone.
     pub fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).expect("process ids are small");
-        kill(Pid::from_raw(pid), signal).expect("it is there");
+        kill(self.pid(), signal).expect("it is there");
     }
 
     /// Every live process of the command, with its command line. They are known by a variable of

@@ -1,0 +1,93 @@
+//! `echobench selfcheck`: the tool's own accuracy on this machine.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::bail;
+use clap::{Args, ValueEnum};
+
+use crate::selfcheck::aa;
+use crate::selfcheck::checks::{self, Group};
+
+/// The options of `selfcheck`.
+#[derive(Args)]
+pub struct SelfcheckArgs {
+    /// The long form: stops of a second in ten, longer loads
+    #[arg(long, conflicts_with = "aa")]
+    full: bool,
+
+    /// Only these checks: delay, omission, stall, lag, ceiling
+    #[arg(
+        long,
+        value_name = "CHECKS",
+        value_delimiter = ',',
+        conflicts_with = "aa",
+        hide_possible_values = true
+    )]
+    only: Vec<Group>,
+
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// The same arm against itself: how small a difference a comparison can resolve, and whether
+    /// it finds some where there is none
+    #[arg(long)]
+    aa: bool,
+
+    /// How long each pair of arms is compared for
+    #[arg(long, value_name = "S", default_value_t = 60, requires = "aa",
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+
+    /// Decides the orders of the arms and the clients' traffic
+    #[arg(long, default_value_t = 1, requires = "aa")]
+    seed: u64,
+
+    /// Also write what --aa found as CSV
+    #[arg(long, value_name = "FILE", requires = "aa")]
+    out: Option<PathBuf>,
+}
+
+pub(super) fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
+    let progress = |what: &str| eprintln!("{what}");
+    if args.aa {
+        return same_against_same(args, progress);
+    }
+    let groups: Vec<Group> = match &args.only[..] {
+        [] => Group::value_variants().to_vec(),
+        only => {
+            let named = |group: &&Group| only.contains(group);
+            let all = Group::value_variants().iter();
+            all.filter(named).copied().collect()
+        }
+    };
+    let report = checks::run(&groups, args.full, progress)?;
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", report.for_people());
+    }
+    Ok(ExitCode::from(report.exit_code()))
+}
+
+fn same_against_same(args: &SelfcheckArgs, progress: impl Fn(&str)) -> anyhow::Result<ExitCode> {
+    if let Some(out) = &args.out
+        && out.exists()
+    {
+        bail!(
+            "{} is there already; results are never overwritten: give another --out",
+            out.display()
+        );
+    }
+    let report = aa::run(args.seconds, args.seed, progress)?;
+    if let Some(out) = &args.out {
+        aa::write(out, &report)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{}", report.for_people());
+    }
+    Ok(ExitCode::from(report.exit_code()))
+}

@@ -1,0 +1,413 @@
+//! Servers and loads as processes of their own, each on its CPUs, and what else the machine did
+//! meanwhile.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use crossbeam::channel::bounded;
+use echobench_clients::{
+    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, clock,
+};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::signal::{Signal, killpg};
+use nix::sys::time::TimeValLike;
+use nix::unistd::Pid;
+use serde::Serialize;
+
+use crate::agent::{Agent, FromDriver, Start, bind};
+use crate::measure::{self, Machine, allowed_cpus, pin_current_process};
+use crate::scenario::Placement;
+
+/// How long a process may take to come up, or to answer beyond what was planned.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// From telling the clients when to start to the start.
+const LEAD_NS: u64 = 10_000_000;
+/// At the begin of each load, requests that are not measured.
+pub const WARMUP: Duration = Duration::from_millis(100);
+/// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
+/// share of requests that lie beyond a percentile disturbs that percentile; but less than the
+/// second of these is within what the accounts of the kernel may be wrong.
+const FOREIGN_LIMITS: (f64, f64) = (0.10, 0.03);
+/// So does this share of a CPU that the hypervisor took.
+const STEAL_LIMIT: f64 = 0.01;
+
+/// Where servers and loads run.
+pub struct Rig {
+    all: Vec<usize>,
+    server: Vec<usize>,
+    client: Vec<usize>,
+}
+
+impl Rig {
+    /// Servers and clients on CPUs of their own where there are two.
+    pub fn new() -> anyhow::Result<Self> {
+        let all = allowed_cpus().context("cannot read the CPUs of this process")?;
+        let placement = if all.len() < 2 {
+            Placement::None
+        } else {
+            Placement::Split
+        };
+        let (server, client) = placement.cpus()?;
+        Ok(Rig {
+            all,
+            server,
+            client,
+        })
+    }
+
+    /// Whether servers and clients have CPUs of their own.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        !self.server.is_empty()
+    }
+
+    /// Starts this executable as a server with these arguments, and waits until it is ready. To be
+    /// called on the main thread, since the server lives as long as the thread that starts it.
+    pub fn server(&self, arguments: &[&str]) -> anyhow::Result<Server> {
+        let name = arguments.join(" ");
+        let mut command = Command::new(std::env::current_exe()?);
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        // A process starts on the CPUs of the thread that starts it.
+        self.pin(&self.server)?;
+        let child = bind(&mut command).spawn();
+        self.pin(&self.all)?;
+        let mut server = Server {
+            child: child.with_context(|| format!("cannot start '{name}'"))?,
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        };
+        let output = server.child.stdout.take();
+        let mut output = BufReader::new(output.context("standard output is piped")?);
+        let (send, line) = bounded(1);
+        thread::spawn(move || {
+            let mut line = String::new();
+            // A server that says nothing has ended or is given up.
+            let _ = output.read_line(&mut line);
+            let _ = send.send(line);
+            // The rest is read so that it never waits for a reader.
+            let _ = std::io::copy(&mut output, &mut std::io::sink());
+        });
+        let line = line
+            .recv_timeout(PATIENCE)
+            .with_context(|| format!("the server '{name}' did not start in time"))?;
+        let address = line.trim_end().strip_prefix("ready ");
+        let address = address.with_context(|| format!("the server '{name}' did not start"))?;
+        server.address = address.parse()?;
+        Ok(server)
+    }
+
+    fn pin(&self, cpus: &[usize]) -> anyhow::Result<()> {
+        if self.is_split() {
+            pin_current_process(cpus).context("cannot pin a process to its CPUs")?;
+        }
+        Ok(())
+    }
+
+    /// Puts one load on a server. `during` is called with the instant at which the windows start, and
+    /// may do something to the server meanwhile.
+    pub fn load<T>(
+        &self,
+        server: &Server,
+        load: &Load,
+        during: impl FnOnce(u64) -> anyhow::Result<T>,
+    ) -> anyhow::Result<(Loaded, T)> {
+        let before = Accounts::read(server)?;
+        let mut arguments = vec!["drive".to_owned()];
+        if self.is_split() {
+            let list: Vec<_> = self.client.iter().map(usize::to_string).collect();
+            arguments.extend(["--cpus".to_owned(), list.join(",")]);
+        }
+        let plan = load.plan(server.address);
+        let mut agent = Agent::spawn("the load", &arguments)?;
+        agent.send(&plan)?;
+        match agent.receive(Instant::now() + PATIENCE)? {
+            FromDriver::Ready => {}
+            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Done { .. } => bail!("load process out of step"),
+        }
+        let start_ns = clock::now() + LEAD_NS;
+        agent.send(&Start { start_ns })?;
+        let done = during(start_ns)?;
+        let deadline = Instant::now() + load.length() + PATIENCE;
+        let report = match agent.receive(deadline)? {
+            FromDriver::Done { report } => report,
+            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Ready => bail!("load process out of step"),
+        };
+        // Reaped, so that its CPU time is known.
+        drop(agent);
+        let total = report.total();
+        if total.failed() > 0 || total.unsent > 0 {
+            let why = report.messages.values().next().map_or("", String::as_str);
+            bail!(
+                "{} of {} requests failed or were not sent ({why}); \
+                 is a limit on files or processes too low?",
+                total.failed() + total.unsent,
+                total.planned
+            );
+        }
+        let (machine, cpu_ns) = Accounts::read(server)?.since(&before, &report);
+        Ok((
+            Loaded {
+                report,
+                cpu_ns,
+                length: load.length(),
+                machine,
+            },
+            done,
+        ))
+    }
+}
+
+/// A server process; it and all it started end when this is dropped.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Sends a signal to the server and everything it started: they are one process group.
+    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
+        killpg(Pid::from_raw(self.child.id().cast_signed()), signal)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Fails only when nobody is left.
+        let _ = self.signal(Signal::SIGKILL);
+        let _ = self.child.wait();
+    }
+}
+
+/// What clients are to do.
+#[derive(Clone)]
+pub struct Load {
+    /// How they are run.
+    pub driver: Driver,
+    /// How many there are.
+    pub clients: u32,
+    /// Requests a second of an open loop; `None` for a closed one.
+    pub rate: Option<f64>,
+    /// The lengths of the windows, one after the other, after a warm-up of [`WARMUP`].
+    pub windows: Vec<Duration>,
+}
+
+impl Load {
+    /// An open loop in one window.
+    #[must_use]
+    pub fn open(driver: Driver, clients: u32, rate: f64, length: Duration) -> Self {
+        Load {
+            driver,
+            clients,
+            rate: Some(rate),
+            windows: vec![length],
+        }
+    }
+
+    /// A closed loop in one window.
+    #[must_use]
+    pub fn closed(driver: Driver, clients: u32, length: Duration) -> Self {
+        Load {
+            driver,
+            clients,
+            rate: None,
+            windows: vec![length],
+        }
+    }
+
+    fn length(&self) -> Duration {
+        WARMUP + self.windows.iter().sum::<Duration>()
+    }
+
+    fn plan(&self, target: SocketAddr) -> Plan {
+        let mut start_ns = 0;
+        let mut windows = Vec::new();
+        for (index, length) in self.windows.iter().enumerate() {
+            let measure_ns = start_ns + if index == 0 { nanoseconds(WARMUP) } else { 0 };
+            let end_ns = measure_ns + nanoseconds(*length);
+            windows.push(Window {
+                start_ns,
+                measure_ns,
+                end_ns,
+                requests: None,
+            });
+            start_ns = end_ns;
+        }
+        let arrivals = self.rate.map(|per_second| Arrivals {
+            per_second,
+            spacing: Spacing::Constant,
+        });
+        Plan {
+            target,
+            driver: self.driver,
+            clients: self.clients,
+            task_threads: 1,
+            workload: Workload {
+                arrivals,
+                ..Workload::default()
+            },
+            windows,
+            end_ns: None,
+        }
+    }
+}
+
+/// What came of a load.
+pub struct Loaded {
+    report: Report,
+    /// CPU time of the load process and its clients over their whole life.
+    pub cpu_ns: u64,
+    length: Duration,
+    /// What else there was.
+    pub machine: Disturbance,
+}
+
+impl Loaded {
+    /// Its windows.
+    #[must_use]
+    pub fn windows(&self) -> &[WindowReport] {
+        &self.report.windows
+    }
+
+    /// What the machine did beside, and why quantile `q` cannot be judged, if it cannot.
+    #[must_use]
+    pub fn judge(&self, q: f64) -> (&Disturbance, Option<String>) {
+        (&self.machine, self.machine.reason(q))
+    }
+
+    /// The last window.
+    #[must_use]
+    pub fn last(&self) -> &WindowReport {
+        &self.report.windows[self.report.windows.len() - 1]
+    }
+
+    /// The CPU time of the load as a share of one CPU.
+    #[must_use]
+    pub fn cpu_share(&self) -> f64 {
+        self.cpu_ns as f64 / nanoseconds(self.length) as f64
+    }
+}
+
+/// What the machine did beside a load and its server.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Disturbance {
+    /// How often something else had the CPU while a client watched the clock.
+    pub hiccups: u64,
+    /// Of so many requests.
+    pub requests: u64,
+    /// CPU time of everything else, as a share of one CPU; a little below 0 where the accounts of the
+    /// kernel do not agree, `None` if not known.
+    pub foreign_share: Option<f64>,
+    /// CPU time that the hypervisor took, as a share of one CPU.
+    pub stolen_share: Option<f64>,
+}
+
+impl Disturbance {
+    /// Why quantile `q` cannot be judged, if it cannot.
+    #[must_use]
+    pub fn reason(&self, q: f64) -> Option<String> {
+        let percent = |share: f64| format!("{:.0} %", 100.0 * share);
+        let (most, least) = FOREIGN_LIMITS;
+        let limit = (2.0 * (1.0 - q)).clamp(least, most);
+        if let Some(foreign) = self.foreign_share.filter(|&share| share > limit) {
+            return Some(format!("other work took {} of a CPU", percent(foreign)));
+        }
+        if let Some(stolen) = self.stolen_share.filter(|&share| share > STEAL_LIMIT) {
+            return Some(format!("the hypervisor took {} of a CPU", percent(stolen)));
+        }
+        // Each delays one request, or several; half of what lies beyond the quantile moves it.
+        let few = (1.0 - q) / 2.0 * self.requests as f64;
+        (self.hiccups as f64 > few).then(|| {
+            format!(
+                "{} hiccups in {} requests: something else had the CPU",
+                self.hiccups, self.requests
+            )
+        })
+    }
+
+    /// The same for a figure from which hiccups are left out.
+    #[must_use]
+    pub fn without_hiccups(&self) -> Self {
+        Disturbance {
+            hiccups: 0,
+            ..*self
+        }
+    }
+
+    /// The worse of two.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let larger = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
+        Disturbance {
+            hiccups: self.hiccups + other.hiccups,
+            requests: self.requests + other.requests,
+            foreign_share: larger(self.foreign_share, other.foreign_share),
+            stolen_share: larger(self.stolen_share, other.stolen_share),
+        }
+    }
+}
+
+/// CPU times before and after.
+struct Accounts {
+    at: Instant,
+    machine: Machine,
+    server_ns: u64,
+    own_ns: u64,
+    reaped_ns: u64,
+}
+
+impl Accounts {
+    fn read(server: &Server) -> anyhow::Result<Self> {
+        let used = |who| -> nix::Result<u64> {
+            let usage = getrusage(who)?;
+            let micros =
+                usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+            Ok(micros.unsigned_abs() * 1000)
+        };
+        let server_ns = measure::cpu(server.child.id()).map_or(0, |cpu| cpu.total_ns());
+        Ok(Accounts {
+            at: Instant::now(),
+            machine: Machine::read(),
+            server_ns,
+            own_ns: used(UsageWho::RUSAGE_SELF)?,
+            reaped_ns: used(UsageWho::RUSAGE_CHILDREN)?,
+        })
+    }
+
+    /// What the machine did beside, and the CPU time of the processes that ended meanwhile: the load.
+    fn since(&self, before: &Self, report: &Report) -> (Disturbance, u64) {
+        let wall = nanoseconds(self.at - before.at) as f64;
+        let load_ns = self.reaped_ns.saturating_sub(before.reaped_ns);
+        let known = load_ns
+            + self.server_ns.saturating_sub(before.server_ns)
+            + self.own_ns.saturating_sub(before.own_ns);
+        let grown = |field: fn(&Machine) -> Option<u64>| {
+            let (now, then) = field(&self.machine).zip(field(&before.machine))?;
+            Some(now.saturating_sub(then) as f64)
+        };
+        let busy = grown(|machine| machine.total_cpu_ns)
+            .zip(grown(|machine| machine.idle_cpu_ns))
+            .map(|(total, idle)| total - idle);
+        let total = report.total();
+        let machine = Disturbance {
+            hiccups: total.hiccups,
+            requests: total.planned,
+            foreign_share: busy.map(|busy| (busy - known as f64) / wall),
+            stolen_share: grown(|machine| machine.steal_ns).map(|stolen| stolen / wall),
+        };
+        (machine, load_ns)
+    }
+}
+
+/// A time in nanoseconds.
+#[must_use]
+pub fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,670 @@
+//! The load generator on its own, held against our servers, against an ordinary echo server, and
+//! against servers that do what no server should.
+
+mod common;
+
+use std::collections::HashSet;
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use common::{Client, Finished, Running, Server, executable, finish, read_hlog};
+use echobench_protocol::{HEADER_LEN, Reason};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const DRIVERS: [&str; 3] = ["threads", "processes", "tasks"];
+
+/// A load with these options, written as on a command line.
+fn load(target: SocketAddr, driver: &str, options: &str) -> Command {
+    let mut command = executable();
+    command
+        .args(["load", &target.to_string(), "--driver", driver])
+        .args(options.split_whitespace());
+    // Shown when the test fails.
+    println!("load, {driver}: {options}");
+    command
+}
+
+/// Its exit code and its JSON.
+fn outcome(target: SocketAddr, driver: &str, options: &str) -> (i32, Value) {
+    json(&finish(load(target, driver, &format!("{options} --json"))))
+}
+
+fn json(finished: &Finished) -> (i32, Value) {
+    println!("{finished:?}");
+    let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert_eq!(
+        count(&json["planned"]),
+        count(&json["answered"]) + errors(&json["errors"]) + count(&json["unsent"])
+    );
+    (finished.code.expect("it is not killed"), json)
+}
+
+fn count(value: &Value) -> u64 {
+    value.as_u64().expect("a count")
+}
+
+/// Errors of every kind.
+fn errors(errors: &Value) -> u64 {
+    errors.as_object().unwrap().values().map(count).sum()
+}
+
+/// Everything was answered.
+fn all_well((code, json): &(i32, Value), requests: u64) {
+    assert_eq!(*code, 0);
+    assert_eq!(count(&json["planned"]), requests);
+    assert_eq!(count(&json["answered"]), requests);
+}
+
+/// A server of the test's own.
+struct Own {
+    address: SocketAddr,
+    /// Where each of its connections came from.
+    peers: Arc<Mutex<Vec<IpAddr>>>,
+}
+
+/// Starts a server with a thread for each connection.
+fn own(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Own {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers = Arc::new(Mutex::new(Vec::new()));
+    let (serve, from) = (Arc::new(serve), Arc::clone(&peers));
+    thread::spawn(move || {
+        while let Ok((stream, peer)) = listener.accept() {
+            from.lock().unwrap().push(peer.ip());
+            let serve = Arc::clone(&serve);
+            thread::spawn(move || {
+                stream.set_nodelay(true)?;
+                serve(stream)
+            });
+        }
+    });
+    Own { address, peers }
+}
+
+/// An echo server as RFC 862 has it, which knows of no frames.
+fn rfc_862() -> Own {
+    own(|stream| io::copy(&mut &stream, &mut &stream).map(drop))
+}
+
+/// Serves frames with this payload: each request, with its number from 1 on, is given to `answer`
+/// together with the connection. The connection ends when that fails.
+fn framed(
+    payload: usize,
+    answer: impl Fn(u64, &[u8], &mut TcpStream) -> io::Result<()> + Send + Sync + 'static,
+) -> Own {
+    let served = AtomicU64::new(0);
+    own(move |mut stream| {
+        let mut frame = vec![0; HEADER_LEN + payload];
+        loop {
+            stream.read_exact(&mut frame)?;
+            let number = served.fetch_add(1, Ordering::Relaxed) + 1;
+            answer(number, &frame, &mut stream)?;
+        }
+    })
+}
+
+/// What a bad server does instead of a reply.
+#[derive(Clone, Copy)]
+enum Lie {
+    FlipByte,
+    CloseEarly,
+    Reset,
+    Silence,
+}
+
+/// Echoes frames with the default payload, but lies from the request number `first` to `last`.
+fn lying(first: u64, last: u64, lie: Lie) -> Own {
+    framed(64, move |number, frame, stream| {
+        if !(first..=last).contains(&number) {
+            return stream.write_all(frame);
+        }
+        let over = || io::Error::other("this connection is over");
+        match lie {
+            Lie::FlipByte => {
+                let mut reply = frame.to_vec();
+                reply[HEADER_LEN + 40] ^= 1;
+                stream.write_all(&reply)
+            }
+            Lie::CloseEarly => {
+                stream.write_all(&frame[..frame.len() / 2])?;
+                Err(over())
+            }
+            Lie::Reset => {
+                Client(stream.try_clone()?).reset();
+                Err(over())
+            }
+            Lie::Silence => stream.read(&mut [0]).and_then(|_| Err(over())),
+        }
+    })
+}
+
+#[test]
+fn every_request_is_counted_on_both_sides() {
+    for driver in DRIVERS {
+        let server = Server::start(&["thread"]);
+        let folder = TempDir::new().unwrap();
+        let hlog = folder.path().join("latency.hlog");
+        let options = format!("--clients 5 --requests 500 --hlog {}", hlog.display());
+        let outcome = outcome(server.address(), driver, &options);
+        all_well(&outcome, 500);
+        let (_, json) = outcome;
+        assert_eq!(json["connections"], 5);
+        assert_eq!(json["clients_never_served"], 0);
+        assert_eq!(count(&json["bytes_received"]), 500 * (24 + 64));
+        for name in ["min", "p50", "p90", "p99", "max"] {
+            assert!(json["latency_ns"][name].is_u64(), "{name}");
+        }
+        // 500 are too few for this one, and 5 for all but the extremes.
+        assert!(json["latency_ns"]["p999"].is_null());
+        assert!(json["connect_ns"]["p50"].is_null());
+        assert!(json["connect_ns"]["max"].is_u64());
+        assert!(json["throughput_per_second"].is_f64());
+        let logged = read_hlog(&hlog);
+        assert_eq!(logged.len(), 1);
+        assert_eq!(logged[0].1.len(), 500);
+        server.counters_until(|counters| counters.get("requests") == 500);
+        let ended = server.stop();
+        assert_eq!(ended.counters.get("requests"), 500);
+        assert_eq!(ended.counters.get("accepted"), 5);
+        assert_eq!(ended.counters.get("errors"), 0);
+    }
+}
+
+#[test]
+fn a_load_for_a_time_is_counted_on_both_sides() {
+    for driver in DRIVERS {
+        let server = Server::start(&["thread"]);
+        let options = "--clients 3 --warmup 30ms --duration 400ms --work spin:100us --think 1ms";
+        let (code, json) = outcome(server.address(), driver, options);
+        assert_eq!(code, 0);
+        let answered = count(&json["answered"]);
+        assert!(answered > 0);
+        assert_eq!(count(&json["planned"]), answered);
+        assert_eq!(errors(&json["warmup"]["errors"]), 0);
+        let all = answered + count(&json["warmup"]["answered"]);
+        assert_eq!(server.stop().counters.get("requests"), all);
+    }
+}
+
+#[test]
+fn any_echo_server_will_do() {
+    let server = rfc_862();
+    all_well(
+        &json(&finish({
+            let mut command = executable();
+            let address = server.address.to_string();
+            command.args(["load", &address, "--requests", "50", "--json"]);
+            command
+        })),
+        50,
+    );
+    for driver in DRIVERS {
+        all_well(&outcome(server.address, driver, "--requests 50"), 50);
+        let options = "--requests 10 --payload 0";
+        all_well(&outcome(server.address, driver, options), 10);
+    }
+    let finished = finish(load(server.address, "tasks", "--requests 50"));
+    assert_eq!(finished.code, Some(0));
+    assert!(
+        finished
+            .stdout
+            .contains("50 planned, 50 answered, 0 failed")
+    );
+}
+
+#[test]
+fn large_frames_come_back_while_they_are_sent() {
+    let server = rfc_862();
+    for driver in DRIVERS {
+        let options = "--clients 3 --requests 30 --payload 262144";
+        all_well(&outcome(server.address, driver, options), 30);
+        // More than the buffers of both ends together can hold.
+        let options = "--requests 2 --payload 16777216 --timeout 30s";
+        all_well(&outcome(server.address, driver, options), 2);
+    }
+}
+
+#[test]
+fn more_threads_for_the_tasks_change_nothing() {
+    let server = rfc_862();
+    let options = "--clients 20 --requests 1000 --task-threads 3";
+    all_well(&outcome(server.address, "tasks", options), 1000);
+}
+
+#[test]
+fn a_bad_reply_is_counted_by_its_kind() {
+    let lies = [
+        (Lie::FlipByte, "wrong_bytes", "byte 64 of a reply of 88"),
+        (Lie::CloseEarly, "early_close", "closed after 44 of 88"),
+        (Lie::Reset, "reset", ""),
+    ];
+    for (lie, kind, message) in lies {
+        for driver in DRIVERS {
+            let server = lying(10, 10, lie);
+            let options = "--clients 3 --requests 30 --timeout 30s";
+            let (code, json) = outcome(server.address, driver, options);
+            assert_eq!(code, 2);
+            assert_eq!(count(&json["planned"]), 30);
+            assert_eq!(count(&json["answered"]), 29);
+            assert_eq!(count(&json["errors"][kind]), 1);
+            // The one that failed is the slowest of all.
+            assert!(json["latency_ns"]["p50"].is_u64());
+            assert!(json["latency_ns"]["max"].is_null());
+
+            let server = lying(2, 2, lie);
+            let finished = finish(load(server.address, driver, "--requests 3"));
+            assert_eq!(finished.code, Some(2));
+            assert!(finished.stdout.contains(message), "{finished:?}");
+            assert!(finished.stdout.contains("1 failed"), "{finished:?}");
+        }
+    }
+}
+
+#[test]
+fn a_large_wrong_reply_is_noticed() {
+    for driver in DRIVERS {
+        let server = framed(100_000, |number, frame, stream| {
+            let mut reply = frame.to_vec();
+            if number == 3 {
+                *reply.last_mut().unwrap() ^= 0x80;
+            }
+            stream.write_all(&reply)
+        });
+        let options = "--requests 5 --payload 100000";
+        let (code, json) = outcome(server.address, driver, options);
+        assert_eq!(code, 2);
+        assert_eq!(count(&json["errors"]["wrong_bytes"]), 1);
+        assert_eq!(count(&json["answered"]), 4);
+    }
+}
+
+#[test]
+fn a_byte_too_many_is_noticed() {
+    for driver in DRIVERS {
+        let server = framed(64, |number, frame, stream| {
+            stream.write_all(frame)?;
+            stream.write_all(if number == 2 { b"!" } else { b"" })
+        });
+        let (code, json) = outcome(server.address, driver, "--requests 5");
+        assert_eq!(code, 2);
+        assert_eq!(count(&json["errors"]["wrong_bytes"]), 1);
+        assert_eq!(count(&json["answered"]), 4);
+    }
+}
+
+#[test]
+fn what_is_never_answered_stays_in_the_population() {
+    for driver in DRIVERS {
+        let server = lying(10, u64::MAX, Lie::Silence);
+        let options = "--requests 20 --timeout 1s";
+        let (code, json) = outcome(server.address, driver, options);
+        assert_eq!(code, 2);
+        assert_eq!(count(&json["planned"]), 20);
+        assert_eq!(count(&json["answered"]), 9);
+        // It tries once more, then gives up.
+        assert_eq!(count(&json["errors"]["timed_out"]), 2);
+        assert_eq!(count(&json["unsent"]), 9);
+        assert!(json["latency_ns"]["p50"].is_u64());
+        assert!(json["latency_ns"]["max"].is_null());
+    }
+}
+
+#[test]
+fn a_server_that_never_answers_does_not_hold_the_load() {
+    let server = lying(1, u64::MAX, Lie::Silence);
+    for driver in DRIVERS {
+        for options in ["--requests 20", "--duration 10ms"] {
+            let options = format!("{options} --clients 2 --timeout 300ms");
+            let (code, json) = outcome(server.address, driver, &options);
+            assert_eq!(code, 1);
+            assert_eq!(count(&json["answered"]), 0);
+            assert_eq!(count(&json["errors"]["timed_out"]), errors(&json["errors"]));
+            // In so short a time a client may not even come to ask.
+            if options.starts_with("--requests") {
+                assert_eq!(count(&json["clients_never_served"]), 2);
+            }
+            for (name, value) in json["latency_ns"].as_object().unwrap() {
+                assert!(value.is_null(), "{name}");
+            }
+        }
+    }
+}
+
+/// An address at which nobody listens, nor will while the socket is open.
+fn deserted() -> (OwnedFd, SocketAddr) {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let socket = socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+    let any = SockaddrIn::new(127, 0, 0, 1, 0);
+    bind(socket.as_raw_fd(), &any).unwrap();
+    let address: SockaddrIn = getsockname(socket.as_raw_fd()).unwrap();
+    (socket, SocketAddr::V4(address.into()))
+}
+
+#[test]
+fn nobody_listens() {
+    let (_held, address) = deserted();
+    for driver in DRIVERS {
+        for churn in ["", "--requests-per-connection 1"] {
+            let options = format!("--clients 2 --requests 40 --timeout 100ms {churn}");
+            let (code, json) = outcome(address, driver, &options);
+            assert_eq!(code, 1);
+            assert_eq!(count(&json["planned"]), 40);
+            assert_eq!(count(&json["connections"]), 0);
+            assert_eq!(count(&json["errors"]["refused"]), errors(&json["errors"]));
+            assert!(count(&json["errors"]["refused"]) >= 2);
+        }
+        // Most of these clients have nothing to ask.
+        let options = "--clients 5 --requests 2 --timeout 100ms";
+        let (code, json) = outcome(address, driver, options);
+        assert_eq!(code, 1);
+        assert_eq!(count(&json["planned"]), 2);
+        assert_eq!(count(&json["errors"]["refused"]), 2);
+        let finished = finish(load(address, driver, "--duration 20ms"));
+        assert_eq!(finished.code, Some(1));
+        assert!(
+            finished
+                .stdout
+                .contains(&format!("cannot connect to {address}"))
+        );
+    }
+}
+
+#[test]
+fn an_error_frame_gives_its_reason() {
+    let server = Server::start(&["thread", "--max-payload", "100"]);
+    for driver in DRIVERS {
+        for payload in [101, 100_000] {
+            let options = format!("--requests 3 --payload {payload}");
+            let (code, json) = outcome(server.address(), driver, &options);
+            assert_eq!(code, 1);
+            assert_eq!(count(&json["errors"]["protocol_error"]), 3);
+            let finished = finish(load(server.address(), driver, &options));
+            assert_eq!(finished.code, Some(1));
+            let words = format!(
+                "protocol error: 3 (the server says: {})",
+                Reason::PayloadTooLarge
+            );
+            assert!(finished.stdout.contains(&words), "{finished:?}");
+        }
+        let options = "--requests 3 --payload 100";
+        all_well(&outcome(server.address(), driver, options), 3);
+    }
+}
+
+#[test]
+fn churn_connects_from_many_addresses() {
+    for driver in DRIVERS {
+        let server = rfc_862();
+        let options = "--clients 3 --requests 60 --requests-per-connection 1";
+        let outcome = outcome(server.address, driver, options);
+        all_well(&outcome, 60);
+        assert_eq!(count(&outcome.1["connections"]), 60);
+        assert!(outcome.1["connect_ns"]["p50"].is_u64());
+        let peers = server.peers.lock().unwrap();
+        assert_eq!(peers.len(), 60);
+        assert!(peers.iter().all(IpAddr::is_loopback));
+        assert_eq!(peers.iter().collect::<HashSet<_>>().len(), 60);
+    }
+}
+
+#[test]
+fn connections_last_as_long_as_they_should() {
+    for driver in DRIVERS {
+        let server = rfc_862();
+        let options = "--clients 2 --requests 50 --requests-per-connection 10";
+        let outcome = outcome(server.address, driver, options);
+        all_well(&outcome, 50);
+        // 25 requests each: 10, 10 and 5.
+        assert_eq!(count(&outcome.1["connections"]), 6);
+        assert_eq!(server.peers.lock().unwrap().len(), 6);
+    }
+}
+
+/// The headers and payloads that a server sees.
+fn traffic(driver: &str, seed: u32) -> Vec<Vec<u8>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let record = Arc::clone(&seen);
+    let server = framed(8, move |_, frame, stream| {
+        record.lock().unwrap().push(frame.to_vec());
+        stream.write_all(frame)
+    });
+    let options =
+        format!("--requests 100 --payload 8 --seed {seed} --work none=3,block:1ms=1,spin:10us=1");
+    all_well(&outcome(server.address, driver, &options), 100);
+    let seen = seen.lock().unwrap();
+    seen.clone()
+}
+
+#[test]
+fn the_same_seed_asks_the_same() {
+    let expected = traffic("threads", 7);
+    let kinds: HashSet<_> = expected.iter().map(|frame| frame[5]).collect();
+    assert_eq!(kinds, HashSet::from([0, 1, 2]));
+    for driver in DRIVERS {
+        assert!(traffic(driver, 7) == expected, "{driver}");
+        let work = |frames: &[Vec<u8>]| -> Vec<_> {
+            frames.iter().map(|frame| frame[5..12].to_vec()).collect()
+        };
+        assert_ne!(work(&traffic(driver, 8)), work(&expected));
+    }
+}
+
+#[test]
+fn there_may_be_more_clients_than_requests() {
+    let server = rfc_862();
+    for driver in DRIVERS {
+        let options = "--clients 7 --requests 3";
+        let outcome = outcome(server.address, driver, options);
+        all_well(&outcome, 3);
+        assert_eq!(outcome.1["clients_never_served"], 0);
+    }
+}
+
+#[test]
+fn what_cannot_be_done_is_said_in_a_line() {
+    let server = rfc_862();
+    let address = server.address.to_string();
+    for (target, options, words) in [
+        (address.as_str(), "--clients 0", ["0", "--clients"]),
+        (&address, "--duration 0s", ["0s", "--duration"]),
+        (&address, "--timeout 0s", ["0s", "--timeout"]),
+        (&address, "--requests 0", ["0", "--requests"]),
+        (
+            &address,
+            "--requests-per-connection 0",
+            ["0", "--requests-per-connection"],
+        ),
+        (
+            &address,
+            "--driver fibres",
+            ["fibres", "threads, processes, tasks"],
+        ),
+        (&address, "--work sleep:1ms", ["sleep:1ms", "block"]),
+        (&address, "--work block:5", ["5", "duration"]),
+        (
+            &address,
+            "--work block:5s --timeout 1s",
+            ["5s", "--timeout 1s"],
+        ),
+        (&address, "--payload 16777217", ["16777217", "--payload"]),
+        (
+            &address,
+            "--requests 5 --duration 1s",
+            ["--requests", "--duration"],
+        ),
+        (&address, "--json --csv", ["--json", "--csv"]),
+        (&address, "--colour red", ["--colour", "unexpected"]),
+        ("nowhere", "", ["nowhere", "127.0.0.1:7000"]),
+        ("127.0.0.1:70000", "", ["127.0.0.1:70000", "not an address"]),
+    ] {
+        println!("{target} {options}");
+        let mut command = executable();
+        command
+            .args(["load", target])
+            .args(options.split_whitespace());
+        finish(command).refused(&words);
+    }
+    assert!(server.peers.lock().unwrap().is_empty());
+}
+
+#[test]
+fn too_many_clients_for_the_limit_on_files() {
+    let server = rfc_862();
+    let address = server.address.to_string();
+    for driver in DRIVERS {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "ulimit -n 64; exec \"$0\" \"$@\""])
+            .arg(executable().get_program())
+            .args(["load", &address, "--clients", "200", "--requests", "200"])
+            .args(["--driver", driver]);
+        finish(command).refused(&["200 clients", "limit is 64", "ulimit -n"]);
+    }
+    assert!(server.peers.lock().unwrap().is_empty());
+}
+
+#[test]
+fn an_unwritable_file_is_named() {
+    let server = rfc_862();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("no/such/folder");
+    for option in ["--hlog", "--hgrm"] {
+        let options = format!("--requests 2 {option} {}", path.display());
+        let finished = finish(load(server.address, "threads", &options));
+        assert_eq!(finished.code, Some(1));
+        assert!(
+            finished.stderr.contains(path.to_str().unwrap()),
+            "{finished:?}"
+        );
+    }
+}
+
+#[test]
+fn a_killed_load_leaves_no_client() {
+    let server = rfc_862();
+    for (signal, code) in [(Signal::SIGKILL, None), (Signal::SIGTERM, None)] {
+        let options = "--clients 4 --duration 10m";
+        let load = Running::start(load(server.address, "processes", options));
+        load.processes_until(5, "load");
+        load.signal(signal);
+        assert_eq!(load.end().code, code);
+    }
+}
+
+#[test]
+fn a_killed_client_is_counted() {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let server = framed(64, move |_, frame, stream| {
+        while !gate.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        stream.write_all(frame)
+    });
+    let options = "--clients 3 --requests 30 --timeout 30s --json";
+    let load = Running::start(load(server.address, "processes", options));
+    let mut pids = load.processes_until(4, "load").into_iter();
+    let victim = pids.find(|pid| *pid != load.pid()).unwrap();
+    kill(victim, Signal::SIGKILL).unwrap();
+    open.store(true, Ordering::Relaxed);
+    let (code, json) = json(&load.end());
+    assert_eq!(code, 2);
+    assert_eq!(count(&json["errors"]["client_died"]), 1);
+    assert_eq!(count(&json["answered"]), 20);
+}
+
+/// The columns that scripts rely on.
+const COLUMNS: [&str; 22] = [
+    "schema_version",
+    "target",
+    "driver",
+    "clients",
+    "payload_bytes",
+    "planned",
+    "answered",
+    "unsent",
+    "errors_refused",
+    "errors_timed_out",
+    "errors_reset",
+    "errors_early_close",
+    "errors_wrong_bytes",
+    "errors_protocol_error",
+    "throughput_per_second",
+    "connections",
+    "latency_min_ns",
+    "latency_p50_ns",
+    "latency_p99_ns",
+    "latency_p999_ns",
+    "latency_max_ns",
+    "connect_p50_ns",
+];
+
+#[test]
+fn csv_has_names_and_values() {
+    let server = rfc_862();
+    let (_held, deserted) = deserted();
+    for driver in DRIVERS {
+        let options = "--clients 2 --requests 10 --csv";
+        let finished = finish(load(server.address, driver, options));
+        assert_eq!(finished.code, Some(0));
+        let values = csv(&finished);
+        for name in COLUMNS {
+            let same = values.iter().filter(|(known, _)| known == name);
+            assert_eq!(same.count(), 1, "{name}");
+        }
+        let value = |name: &str| {
+            let mut pairs = values.iter();
+            pairs.find(|(known, _)| known == name).unwrap().1.as_str()
+        };
+        assert_eq!(value("planned"), "10");
+        assert_eq!(value("answered"), "10");
+        assert_eq!(value("errors_wrong_bytes"), "0");
+        assert_eq!(value("driver"), driver);
+        assert_eq!(value("latency_p99_ns"), "");
+        assert_ne!(value("latency_p50_ns"), "");
+
+        let options = "--requests 1 --timeout 100ms --csv";
+        let finished = finish(load(deserted, driver, options));
+        assert_eq!(finished.code, Some(1));
+        let names = |values: &[(String, String)]| -> Vec<String> {
+            values.iter().map(|(name, _)| name.clone()).collect()
+        };
+        assert_eq!(names(&csv(&finished)), names(&values));
+    }
+}
+
+/// The names and values of a CSV of one record.
+fn csv(finished: &Finished) -> Vec<(String, String)> {
+    let mut reader = csv::Reader::from_reader(finished.stdout.as_bytes());
+    let names = reader.headers().unwrap().clone();
+    let records: Vec<_> = reader.records().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 1);
+    let pairs = names.iter().zip(&records[0]);
+    pairs.map(|(a, b)| (a.to_owned(), b.to_owned())).collect()
+}
+
+#[test]
+fn a_percentile_table_ends_with_all_requests() {
+    let server = rfc_862();
+    let folder = TempDir::new().unwrap();
+    for driver in DRIVERS {
+        let path: PathBuf = folder.path().join(driver);
+        let options = format!("--clients 3 --requests 200 --hgrm {}", path.display());
+        let finished = finish(load(server.address, driver, &options));
+        assert_eq!(finished.code, Some(0));
+        let table = std::fs::read_to_string(path).unwrap();
+        let last = table.lines().rfind(|line| !line.starts_with('#')).unwrap();
+        assert_eq!(last.split_whitespace().nth(2), Some("200"), "{table}");
+        assert!(table.contains("Total count    =          200"), "{table}");
+    }
+}

@@ -1,0 +1,543 @@
+//! Whole experiments, small ones: what they leave on disk, and what they leave behind.
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Finished, Running, eventually, executable, finish, read_hlog};
+use nix::sys::signal::{Signal, kill};
+use tempfile::TempDir;
+
+/// The names of the columns: a change of one needs another schema version.
+const SLICES: &str = "\
+    schema_version,scenario,clients,driver,placement,load_percent,model,block,round,\
+    position,start_ns,measured_ns,planned,answered,failed,unsent,errors,replies,\
+    throughput_per_second,latency_p50_ns,latency_p99_ns,connect_p50_ns,cpu_ns,overrun_ns";
+const BLOCKS: &str = "\
+    schema_version,scenario,clients,driver,placement,load_percent,model,block,status,\
+    validity,rate_per_second,planned,answered,failed,unsent,errors,clients_never_served,\
+    jain_index,client_least_requests,client_most_requests,first_reply_max_ns,\
+    server_requests,throughput_per_second,latency_p50_ns,latency_p90_ns,latency_p99_ns,\
+    latency_p999_ns,latency_p9999_ns,latency_max_ns,service_p50_ns,service_p99_ns,\
+    lag_p50_ns,lag_p99_ns,connect_p50_ns,cpu_ns_per_request,cpu_user_ns_per_request,\
+    cpu_system_ns_per_request,context_switches_per_request,server_cpus,client_cpus,\
+    idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,hiccups,stall_max_ns,\
+    memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
+    page_table_bytes_per_connection,server_processes,server_threads,server_cpu_ns";
+const SUMMARY: &str = "\
+    schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
+    high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
+
+/// A scenario of some hundred milliseconds a block.
+const TINY: &str = r#"question = "Does it work?"
+models = ["thread", "async", "pool --workers 3"]
+clients = [2]
+drivers = ["threads", "processes"]
+
+[traffic]
+payload_bytes = 64
+timeout = "5s"
+
+[quick]
+blocks = 2
+rounds = 2
+slice = "10ms"
+ramp = "2ms"
+gap = "3ms"
+
+[full]
+blocks = 3
+rounds = 2
+slice = "10ms"
+ramp = "2ms"
+gap = "3ms"
+"#;
+
+/// A folder with a scenario in it, and room for results.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        Place::with(TINY)
+    }
+
+    fn with(scenario: &str) -> Place {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("tiny.toml"), scenario).unwrap();
+        Place { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn scenario(&self) -> String {
+        self.path("tiny.toml").to_str().unwrap().to_owned()
+    }
+
+    fn results(&self) -> PathBuf {
+        self.path("results")
+    }
+
+    fn run(&self, options: &[&str]) -> Command {
+        let mut command = executable();
+        command
+            .arg("run")
+            .arg(self.scenario())
+            .arg("--out")
+            .arg(self.results())
+            .args(["--seed", "7"])
+            .args(options)
+            .current_dir(self.folder.path());
+        command
+    }
+
+    fn rows(&self, name: &str) -> Vec<Row> {
+        rows(&self.results().join(name))
+    }
+
+    fn status(&self) -> String {
+        let text = fs::read_to_string(self.results().join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        record["status"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A line of a CSV, by column.
+type Row = BTreeMap<String, String>;
+
+/// All lines of a CSV, each of which must be whole.
+fn rows(path: &Path) -> Vec<Row> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    reader.deserialize().map(Result::unwrap).collect()
+}
+
+fn number(row: &Row, column: &str) -> u64 {
+    row[column].parse().expect("a whole number")
+}
+
+/// What was planned was answered, or failed, or was never sent.
+fn accounted_for(row: &Row) {
+    let parts = ["answered", "failed", "unsent"].map(|name| number(row, name));
+    assert_eq!(number(row, "planned"), parts.iter().sum::<u64>(), "{row:?}");
+}
+
+fn table(folder: &Path, options: &[&str]) -> Finished {
+    let mut command = executable();
+    command.arg("table").arg(folder).args(options);
+    finish(command)
+}
+
+#[test]
+fn a_run_leaves_what_it_measured() {
+    let place = Place::new();
+    let run = finish(place.run(&[]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(place.status(), "complete");
+    let results = place.results();
+    assert!(run.stderr.contains(results.to_str().unwrap()), "{run:?}");
+    let names = fs::read_dir(&results).unwrap();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "blocks.csv",
+            "latency.hlog",
+            "run.json",
+            "slices.csv",
+            "summary.csv"
+        ]
+    );
+    check_headers(&results);
+    check_slices(&place);
+    check_blocks(&place);
+    check_latencies(&place);
+    check_tables(&place, &run.stdout);
+}
+
+fn check_headers(results: &Path) {
+    for (name, header) in [
+        ("slices.csv", SLICES),
+        ("blocks.csv", BLOCKS),
+        ("summary.csv", SUMMARY),
+    ] {
+        let text = fs::read_to_string(results.join(name)).unwrap();
+        assert_eq!(text.lines().next(), Some(header), "{name}");
+        assert!(text.lines().skip(1).all(|line| line.starts_with("1,")));
+        assert!(text.ends_with('\n'));
+    }
+}
+
+/// Two blocks with each driver; three arms, so that two rounds become three.
+fn check_slices(place: &Place) {
+    let slices = place.rows("slices.csv");
+    assert_eq!(slices.len(), 2 * 2 * 3 * 3);
+    let mut places = BTreeMap::new();
+    for row in &slices {
+        accounted_for(row);
+        assert_eq!(number(row, "measured_ns"), 10_000_000);
+        assert!(number(row, "replies") <= number(row, "answered"));
+        assert_eq!(row["errors"].is_empty(), number(row, "failed") == 0);
+        let block = (row["driver"].clone(), row["block"].clone());
+        let within = (row["model"].clone(), row["round"].clone());
+        let taken = places.insert((block, within), row["position"].clone());
+        assert_eq!(taken, None, "{row:?}");
+    }
+    // Every arm is once in every position.
+    let mut positions = BTreeMap::<_, Vec<_>>::new();
+    for ((block, (model, _)), position) in places {
+        positions.entry((block, model)).or_default().push(position);
+    }
+    assert_eq!(positions.len(), 2 * 2 * 3);
+    for mut taken in positions.into_values() {
+        taken.sort();
+        assert_eq!(taken, ["1", "2", "3"]);
+    }
+}
+
+fn check_blocks(place: &Place) {
+    let slices = place.rows("slices.csv");
+    let blocks = place.rows("blocks.csv");
+    assert_eq!(blocks.len(), 2 * 2 * 3);
+    let mut answered = 0;
+    for row in &blocks {
+        assert_eq!(row["status"], "ok");
+        assert_eq!(row["scenario"], "tiny");
+        accounted_for(row);
+        if row["failed"] == "0" {
+            assert_eq!(row["server_requests"], row["answered"]);
+        }
+        let same = |other: &&Row| {
+            ["driver", "model", "block"]
+                .iter()
+                .all(|name| other[*name] == row[*name])
+        };
+        let of_slices = slices
+            .iter()
+            .filter(same)
+            .map(|row| number(row, "answered"));
+        assert_eq!(of_slices.sum::<u64>(), number(row, "answered"));
+        answered += number(row, "answered");
+    }
+    assert!(answered > 0);
+}
+
+/// In each line the latencies of one arm in one block; each arm of each section has a tag.
+fn check_latencies(place: &Place) {
+    let logged = read_hlog(&place.results().join("latency.hlog"));
+    let blocks = place.rows("blocks.csv");
+    let tags: BTreeSet<_> = logged.iter().map(|(tag, _)| tag.as_str()).collect();
+    assert_eq!((tags.len(), logged.len()), (2 * 3, blocks.len()));
+    for tag in tags {
+        let parts: Vec<_> = tag.split('/').collect();
+        let same_tag = logged.iter().filter(|(other, _)| other == tag);
+        let counts: Vec<_> = same_tag.map(|(_, histogram)| histogram.len()).collect();
+        let of_arm = |row: &&Row| {
+            let model = row["model"].replace(' ', "_");
+            [&row["scenario"], &row["driver"], &row["clients"], &model]
+                .iter()
+                .all(|part| parts.contains(&part.as_str()))
+        };
+        let rows: Vec<_> = blocks.iter().filter(of_arm).collect();
+        assert_eq!((rows.len(), counts.len()), (2, 2), "{tag}");
+        // Requests of the ramp are answered but not measured.
+        for (row, count) in rows.into_iter().zip(counts) {
+            assert!(count <= number(row, "answered"), "{tag}: {count}: {row:?}");
+        }
+    }
+}
+
+fn check_tables(place: &Place, printed: &str) {
+    for word in ["tiny", "thread", "async", "pool --workers 3", "processes"] {
+        assert!(printed.contains(word), "{printed}");
+    }
+    let again = table(&place.results(), &[]);
+    assert_eq!((again.code, again.stdout.as_str()), (Some(0), printed));
+    let markdown = table(&place.results(), &["--markdown"]);
+    assert_eq!(markdown.code, Some(0));
+    let mut parts = markdown.stdout.split("\n\n");
+    let main = parts.find(|part| part.starts_with('|')).expect("a table");
+    assert_eq!(main.lines().count(), 2 + 6, "{}", markdown.stdout);
+
+    let readme = place.path("README.md");
+    let (before, after) = ("# Title\n\n<!-- table -->", "<!-- /table -->\n\nText.\n");
+    fs::write(&readme, format!("{before}\nold\n{after}")).unwrap();
+    let into = ["--into", readme.to_str().unwrap()];
+    assert_eq!(table(&place.results(), &into).code, Some(0));
+    let once = fs::read_to_string(&readme).unwrap();
+    assert!(once.starts_with(before) && once.ends_with(after), "{once}");
+    assert!(
+        once.contains(markdown.stdout.trim()) && !once.contains("old"),
+        "{once}"
+    );
+    assert!(once.contains("echobench table"), "{once}");
+    assert_eq!(table(&place.results(), &into).code, Some(0));
+    assert_eq!(fs::read_to_string(&readme).unwrap(), once);
+    fs::write(&readme, "# Title\n").unwrap();
+    table(&place.results(), &into).refused(&["README.md", "<!-- table -->"]);
+    assert_eq!(fs::read_to_string(&readme).unwrap(), "# Title\n");
+}
+
+#[test]
+fn every_measured_request_is_in_the_log() {
+    let scenario = TINY.replace("ramp = \"2ms\"", "ramp = \"0ms\"");
+    let place = Place::with(&scenario);
+    let run = finish(place.run(&["--models", "thread,fork", "--blocks", "1"]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let logged = read_hlog(&place.results().join("latency.hlog"));
+    let blocks = place.rows("blocks.csv");
+    assert_eq!((logged.len(), blocks.len()), (4, 4));
+    for (row, (_, histogram)) in blocks.iter().zip(&logged) {
+        assert_eq!(number(row, "answered"), histogram.len());
+    }
+}
+
+#[test]
+fn churn_is_measured_too() {
+    let scenario = TINY.replace("timeout =", "requests_per_connection = 1\ntimeout =");
+    let place = Place::with(&scenario);
+    let run = finish(place.run(&["--models", "iterative,fork", "--blocks", "1"]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let blocks = place.rows("blocks.csv");
+    assert_eq!(blocks.len(), 4);
+    for row in &blocks {
+        assert_eq!(row["memory_bytes_per_connection"], "");
+        if row["failed"] == "0" {
+            assert_eq!(row["server_requests"], row["answered"]);
+        }
+    }
+}
+
+#[test]
+fn results_are_never_overwritten() {
+    let place = Place::new();
+    let kept = place.results().join("kept");
+    fs::create_dir(place.results()).unwrap();
+    fs::write(&kept, "text").unwrap();
+    let results = place.results();
+    finish(place.run(&[])).refused(&[results.to_str().unwrap(), "not empty", "--out"]);
+    assert_eq!(fs::read_dir(&results).unwrap().count(), 1);
+
+    // An empty one will do. A file in its place will not, and nobody may write below a file.
+    fs::remove_file(&kept).unwrap();
+    fs::remove_dir(&results).unwrap();
+    fs::write(&results, "text").unwrap();
+    finish(place.run(&[])).refused(&["cannot write", results.to_str().unwrap()]);
+    let mut below = executable();
+    below
+        .args(["run", &place.scenario(), "--out"])
+        .arg(results.join("below"));
+    finish(below).refused(&["cannot write", "below"]);
+}
+
+#[test]
+fn what_cannot_be_run_is_said_in_a_line() {
+    let place = Place::new();
+    let scenario = place.scenario();
+    for (arguments, words) in [
+        (vec!["steadfast"], ["steadfast", "steady"]),
+        (
+            vec![&scenario, "--models", "thread,fibre"],
+            ["fibre", "fork"],
+        ),
+        (
+            vec![&scenario, "--models", "async,async"],
+            ["async", "twice"],
+        ),
+        (vec![&scenario, &scenario], ["tiny", "twice"]),
+        (vec!["steady", "steady"], ["steady", "twice"]),
+        (vec!["no/such.toml"], ["no/such.toml", "cannot read"]),
+        (vec![&scenario, "--placement", "moon"], ["moon", "split"]),
+        (vec![&scenario, "--blocks", "0"], ["0", "--blocks"]),
+        (vec![&scenario, "--quick", "--full"], ["--quick", "--full"]),
+        (vec![], ["SCENARIO", "required"]),
+        (vec![&scenario, "--colour"], ["--colour", "unexpected"]),
+    ] {
+        println!("run {arguments:?}");
+        let mut command = executable();
+        command
+            .arg("run")
+            .args(arguments)
+            .arg("--out")
+            .arg(place.results())
+            .current_dir(place.folder.path());
+        let mut finished = finish(command);
+        // Of a command line with something missing, the names follow on lines of their own.
+        finished.stderr = finished.stderr.replace(":\n  <", ": <");
+        finished.refused(&words);
+        assert!(!place.results().exists());
+    }
+}
+
+#[test]
+fn a_malformed_scenario_is_shown_where_it_is_wrong() {
+    for (from, to, words) in [
+        ("clients = [2]", "clients = [2]]", ["line 3", "clients"]),
+        ("clients = [2]", "clients = [0]", ["0 clients", "clients"]),
+        ("payload_bytes = 64", "payload = 64", ["line 7", "payload"]),
+        ("timeout = \"5s\"", "timeout = 5", ["line 8", "timeout"]),
+        ("blocks = 2", "blocks = \"two\"", ["line 11", "blocks"]),
+        ("\"async\"", "\"fibre\"", ["fibre", "thread"]),
+        (
+            "timeout =",
+            "work = \"sleep:1ms\"\ntimeout =",
+            ["line 8", "sleep:1ms"],
+        ),
+        (
+            "drivers = [\"threads\"",
+            "drivers = [\"fibres\"",
+            ["line 4", "fibres"],
+        ),
+    ] {
+        let place = Place::with(&TINY.replacen(from, to, 1));
+        let [one, other] = words;
+        finish(place.run(&[])).refused(&["tiny.toml", one, other]);
+        assert!(!place.results().exists());
+    }
+}
+
+#[test]
+fn a_table_needs_results_it_can_read() {
+    let place = Place::new();
+    let missing = place.path("missing");
+    table(&missing, &[]).refused(&[missing.to_str().unwrap(), "results folder"]);
+    table(&place.path("tiny.toml"), &[]).refused(&["tiny.toml", "results folder"]);
+    table(place.folder.path(), &[]).refused(&["results folder", "summary.csv"]);
+
+    let run = finish(place.run(&["--models", "thread", "--blocks", "1"]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    for name in ["summary.csv", "blocks.csv"] {
+        let path = place.results().join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let newer = text.replacen("\n1,", "\n2,", 1);
+        fs::write(&path, newer).unwrap();
+        table(&place.results(), &[]).refused(&[name, "line 2", "version '2'", "reads 1"]);
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(table(&place.results(), &[]).stdout, run.stdout);
+}
+
+/// Waits until a run has finished some blocks, which are then on disk.
+fn some_blocks_are_done(place: &Place) {
+    let path = place.results().join("blocks.csv");
+    let lines = || fs::read_to_string(&path).map_or(0, |text| text.lines().count());
+    eventually(|| (lines() > 2 * 2).then_some(()), lines);
+}
+
+/// What is on disk is whole: two arms with two slices in every finished block.
+fn whole_blocks(place: &Place) {
+    let blocks = place.rows("blocks.csv");
+    let slices = place.rows("slices.csv");
+    assert!(blocks.len() >= 2 * 2);
+    assert_eq!(blocks.len() % 2, 0);
+    for row in &blocks {
+        assert_eq!(row["status"], "ok", "{row:?}");
+        let same = |other: &&Row| {
+            ["driver", "model", "block"]
+                .iter()
+                .all(|name| other[*name] == row[*name])
+        };
+        assert_eq!(slices.iter().filter(same).count(), 2);
+    }
+}
+
+#[test]
+fn an_interrupt_keeps_what_is_finished() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let place = Place::new();
+        let options = ["--models", "thread,fork", "--blocks", "1000"];
+        let run = Running::start(place.run(&options));
+        some_blocks_are_done(&place);
+        run.signal(signal);
+        let run = run.end();
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert_eq!(place.status(), "interrupted");
+        whole_blocks(&place);
+        let blocks = place.rows("blocks.csv").len() / 2;
+        assert!(
+            run.stderr
+                .contains(&format!("interrupted: {blocks} finished")),
+            "{run:?}"
+        );
+        let again = table(&place.results(), &[]);
+        assert_eq!((again.code, again.stdout), (Some(0), run.stdout));
+    }
+}
+
+#[test]
+fn a_killed_run_leaves_readable_rows_and_no_processes() {
+    let place = Place::new();
+    let options = ["--models", "thread,fork", "--blocks", "1000"];
+    let run = Running::start(place.run(&options));
+    some_blocks_are_done(&place);
+    // Not between two blocks, when there would be little to leave behind.
+    run.processes_until(2, " drive");
+    run.signal(Signal::SIGKILL);
+    let run = run.end();
+    assert_eq!(run.code, None, "{run:?}");
+    assert_eq!(place.status(), "running");
+    whole_blocks(&place);
+}
+
+#[test]
+fn a_server_that_dies_has_a_row_that_says_so() {
+    for (victim, driver) in [("async", "threads"), ("fork", "processes")] {
+        let scenario = TINY
+            .replace("slice = \"10ms\"", "slice = \"150ms\"")
+            .replace("\"threads\", \"processes\"", &format!("\"{driver}\""));
+        let place = Place::with(&scenario);
+        let models = format!("thread,{victim},iterative");
+        let options = ["--models", &models, "--blocks", "2"];
+        let run = Running::start(place.run(&options));
+        // Once its clients are there too.
+        run.processes_until(3, " drive");
+        let words = format!(" serve {victim}");
+        let is_server = |line: &str| line.contains(&words) && !line.contains(" supervise ");
+        let (pid, _) = eventually(
+            || {
+                let mut all = run.processes().into_iter();
+                all.find(|(_, line)| is_server(line))
+            },
+            || run.processes(),
+        );
+        kill(pid, Signal::SIGKILL).unwrap();
+        let run = run.end();
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert_eq!(place.status(), "complete");
+        let blocks = place.rows("blocks.csv");
+        assert_eq!(blocks.len(), 2 * 3);
+        let (ok, failed): (Vec<_>, Vec<_>) =
+            blocks.into_iter().partition(|row| row["status"] == "ok");
+        assert_eq!(ok.len(), 2 * 3 - 1);
+        assert_eq!(failed[0]["model"], victim);
+        assert!(failed[0]["status"].contains("server"), "{failed:?}");
+        accounted_for(&failed[0]);
+        for row in ok {
+            assert!(number(&row, "answered") > 0, "{row:?}");
+        }
+        let words = format!("FAILED: {victim}, 2 {driver}: ");
+        assert!(run.stdout.contains(&words), "{run:?}");
+        assert_eq!(table(&place.results(), &[]).stdout, run.stdout);
+    }
+}
+
+#[test]
+fn a_server_that_does_not_start_has_a_row_that_says_so() {
+    let place = Place::new();
+    // The option is known only to the server.
+    let options = ["--models", "thread,pool --workers 0", "--blocks", "1"];
+    let run = finish(place.run(&options));
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for row in place.rows("blocks.csv") {
+        let ok = row["status"] == "ok";
+        assert_eq!(ok, row["model"] == "thread", "{row:?}");
+        assert!(ok || row["status"].contains("did not start"), "{row:?}");
+    }
+    assert!(run.stdout.contains("FAILED: pool --workers 0"), "{run:?}");
+}

@@ -1,0 +1,214 @@
+//! The tables that people read, character by character.
+
+use echobench::results::{BlockRow, SCHEMA_VERSION, SummaryRow};
+use echobench::scenario::Placement;
+use echobench::stats::Verdict;
+use echobench::tables::{Objective, Style, tables};
+use echobench_clients::Driver;
+use serde_json::json;
+
+/// One arm in the summary, without its values.
+struct Arm {
+    scenario: &'static str,
+    clients: u32,
+    driver: Driver,
+    model: &'static str,
+}
+
+impl Arm {
+    fn row(&self, metric: &str, estimate: Option<f64>) -> SummaryRow {
+        let row = json!({
+            "schema_version": SCHEMA_VERSION,
+            "scenario": self.scenario,
+            "clients": self.clients,
+            "driver": self.driver,
+            "placement": Placement::Split,
+            "model": self.model,
+            "metric": metric,
+            "estimate": estimate,
+            "method": "median of blocks, sign-test interval",
+            "blocks": 11,
+        });
+        // What is missing is not known.
+        serde_json::from_value(row).expect("a row")
+    }
+
+    /// All its metrics, in the order of the columns.
+    fn rows(&self, throughput: SummaryRow, values: [Option<f64>; 6]) -> Vec<SummaryRow> {
+        let names = [
+            "latency_p50_ns",
+            "latency_p99_ns",
+            "cpu_ns_per_request",
+            "memory_bytes_per_connection",
+            "failed_requests",
+            "clients_never_served",
+        ];
+        let rest = names.into_iter().zip(values);
+        let rest = rest.map(|(name, value)| self.row(name, value));
+        std::iter::once(throughput).chain(rest).collect()
+    }
+
+    fn block(&self, status: &str) -> BlockRow {
+        BlockRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.scenario.to_owned(),
+            clients: self.clients,
+            driver: self.driver,
+            placement: Placement::Split,
+            model: self.model.to_owned(),
+            block: 11,
+            status: status.to_owned(),
+            validity: BlockRow::VALID.to_owned(),
+            ..BlockRow::default()
+        }
+    }
+}
+
+fn steady(clients: u32, driver: Driver, model: &'static str) -> Arm {
+    Arm {
+        scenario: "steady",
+        clients,
+        driver,
+        model,
+    }
+}
+
+/// The ratio of an arm to the reference, with its interval.
+fn compared(mut row: SummaryRow, ratio: [f64; 3], verdict: Verdict) -> SummaryRow {
+    row.reference = Some("thread".to_owned());
+    row.ratio = Some(ratio[0]);
+    if verdict != Verdict::TooFewBlocks {
+        row.ratio_low = Some(ratio[1]);
+        row.ratio_high = Some(ratio[2]);
+    }
+    row.verdict = Some(verdict);
+    row
+}
+
+/// Every kind of cell there is: plain values, missing ones, failures, starved clients; ratios that
+/// are resolved, not resolved, and not to be had.
+fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
+    let rate = "throughput_per_second";
+    let mut summary = Vec::new();
+
+    let thread = steady(8, Driver::Threads, "thread");
+    let throughput = thread.row(rate, Some(98_765.4));
+    let values = [12_345.0, 56_789.0, 4_321.0, 13_926.4, 0.0, 0.0];
+    summary.extend(thread.rows(throughput, values.map(Some)));
+
+    let asynchronous = steady(8, Driver::Threads, "async");
+    let throughput = compared(
+        asynchronous.row(rate, Some(123_456.0)),
+        [1.25, 1.2, 1.304],
+        Verdict::Higher,
+    );
+    let values = [9_999.0, 1_234_567.0, 987.0, -2048.0, 1_234.0, 0.0];
+    summary.extend(asynchronous.rows(throughput, values.map(Some)));
+
+    let pool = steady(8, Driver::Threads, "pool --workers 3");
+    let throughput = compared(
+        pool.row(rate, Some(99_000.0)),
+        [1.01, 0.97, 1.05],
+        Verdict::Unresolved,
+    );
+    let values = [
+        Some(12_000.0),
+        None,
+        Some(4_000.0),
+        None,
+        Some(0.0),
+        Some(5.0),
+    ];
+    summary.extend(pool.rows(throughput, values));
+
+    let thread = steady(8, Driver::Processes, "thread");
+    let throughput = thread.row(rate, Some(90_000.0));
+    let values = [Some(1e9), Some(2.5e9), None, None, Some(0.0), Some(0.0)];
+    summary.extend(thread.rows(throughput, values));
+
+    let failing = steady(8, Driver::Processes, "async");
+    let throughput = compared(
+        failing.row(rate, Some(45_000.0)),
+        [0.5, 0.0, 0.0],
+        Verdict::TooFewBlocks,
+    );
+    summary.extend(failing.rows(throughput, [None; 6]));
+
+    let gone = steady(8, Driver::Processes, "fork");
+    let mut throughput = gone.row(rate, None);
+    throughput.reference = Some("thread".to_owned());
+    summary.extend(gone.rows(throughput, [None; 6]));
+
+    let churn = Arm {
+        scenario: "churn",
+        clients: 1,
+        driver: Driver::Tasks,
+        model: "iterative",
+    };
+    let throughput = churn.row(rate, Some(0.4));
+    let values = [Some(999.0), None, Some(1e6), None, Some(0.0), Some(0.0)];
+    summary.extend(churn.rows(throughput, values));
+
+    // How fairly clients were served, where there is something to say about it.
+    for (arm, least, most, jain, first) in [
+        (
+            steady(8, Driver::Threads, "thread"),
+            980.0,
+            1_020.0,
+            0.999,
+            1e6,
+        ),
+        (
+            steady(8, Driver::Threads, "pool --workers 3"),
+            0.0,
+            2_666.0,
+            0.375,
+            1.5e9,
+        ),
+    ] {
+        summary.push(arm.row("client_least_requests", Some(least)));
+        summary.push(arm.row("client_most_requests", Some(most)));
+        summary.push(arm.row("jain_index", Some(jain)));
+        summary.push(arm.row("first_reply_max_ns", Some(first)));
+    }
+
+    let mut disturbed = pool.block(BlockRow::OK);
+    "disturbed;generator".clone_into(&mut disturbed.validity);
+    let blocks = vec![
+        thread.block(BlockRow::OK),
+        disturbed,
+        gone.block("the server did not start: exit code 1"),
+        gone.block("the server did not start: exit code 1"),
+        failing.block("the server ended: killed by SIGKILL"),
+        churn.block(BlockRow::OK),
+    ];
+    (summary, blocks)
+}
+
+#[test]
+fn plain_tables() {
+    let (summary, blocks) = example();
+    let text = tables(&summary, &blocks, Style::Plain, Objective::default());
+    same(&text, include_str!("golden/tables.txt"));
+}
+
+#[test]
+fn markdown_tables() {
+    let (summary, blocks) = example();
+    let text = tables(&summary, &blocks, Style::Markdown, Objective::default());
+    same(&text, include_str!("golden/tables.md"));
+}
+
+fn same(text: &str, expected: &str) {
+    assert!(
+        text == expected,
+        "expected:\n{expected}\nbut it is:\n{text}"
+    );
+}
+
+#[test]
+fn nothing_measured_makes_no_table() {
+    for style in [Style::Plain, Style::Markdown] {
+        assert_eq!(tables(&[], &[], style, Objective::default()), "");
+    }
+}
