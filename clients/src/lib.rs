@@ -2,7 +2,7 @@
 //!
 //! A [`Plan`] says who asks what, and in which [`Window`]s of time. [`run`] carries it out with one
 //! of three drivers (threads, processes, tasks) and returns a [`Report`]. What a client does next
-//! is decided in one place, [`client`], for all drivers alike; a driver only knows how to wait,
+//! is decided in one place, `client.rs`, for all drivers alike; a driver only knows how to wait,
 //! connect, and exchange one request for one reply.
 //!
 //! Everything planned is accounted for: `planned = answered + errors + unsent`, always.
