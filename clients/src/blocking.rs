@@ -42,7 +42,8 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
             Action::Pace(instant) => {
                 if client.watches_clock() {
                     clock::sleep_until(instant.saturating_sub(clock::SPIN_NS));
-                    if clock::spin_until(instant) {
+                    let overslept = clock::now() > instant;
+                    if clock::spin_until(instant) || overslept {
                         client.hiccup();
                     }
                 } else {

@@ -345,7 +345,7 @@ impl<'a> Client<'a> {
         rate * (SPIN_NS as f64) < 1e9
     }
 
-    /// Something else had the CPU while the client was watching the clock.
+    /// Something else had the CPU while the client was watching the clock, or was to be woken for it.
     #[cold]
     pub(crate) fn hiccup(&mut self) {
         self.tallies[self.window].hiccups += 1;

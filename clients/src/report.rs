@@ -94,7 +94,8 @@ pub struct WindowReport {
     pub lost: u64,
     /// The part of them that was never begun, and has no service time.
     pub lost_unsent: u64,
-    /// How often something else had the CPU while a client watched the clock for a request to be due.
+    /// How often something else had the CPU while a client watched the clock for a request to be due,
+    /// or was to be woken for it.
     pub hiccups: u64,
     /// Requests that had a time of their own and were sent a millisecond or more after it, although
     /// the client was free: it did not get a CPU in time.

@@ -105,6 +105,9 @@ async fn run_client(
                 pacer
                     .sleep_until(until.saturating_sub(clock::SPIN_NS))
                     .await;
+                if clock::now() > until {
+                    client.hiccup();
+                }
                 // Others have their turn while this one watches the clock.
                 while clock::now() < until {
                     tokio::task::yield_now().await;

@@ -368,12 +368,10 @@ mod tests {
         assert_eq!((row.blocks, row.runs), (200, 190));
         assert!(row.sign_p > 0.01, "{row:?}");
         assert!(row.false_differences < 30, "{row:?}");
-        // Of a uniform distribution of width w: w / (2 sqrt(n)), here with n = 30.
-        let error = row.standard_error_60s.unwrap();
-        assert!(
-            (error / (0.005 / 30_f64.sqrt()) - 1.0).abs() < 0.2,
-            "{row:?}"
-        );
+        // Of a uniform distribution of width w it is w / (2 sqrt(n)), here with n = 30; that of a
+        // sample of it is a matter of how many lie close to its median.
+        let error = row.standard_error_60s.unwrap() / (0.005 / 30_f64.sqrt());
+        assert!((0.6..1.5).contains(&error), "{row:?}");
     }
 
     #[test]

@@ -338,8 +338,9 @@ fn lesson_table(lesson: &[LessonLine]) -> String {
             line.p99_ns,
             line.p999_ns,
         ];
-        let show = |time| match time {
-            0.0 => "0".to_owned(),
+        // Sums of fractions of a second are not quite 0 where they should be.
+        let show = |time: f64| match time {
+            time if time < 1.0 => "0".to_owned(),
             time => text::duration(time),
         };
         cells.extend(times.map(|time| text::or_unknown(time, show)));
