@@ -12,8 +12,8 @@ use crate::stats::{Verdict, fit_line};
 use crate::summary::ALPHA;
 use crate::text::{self, UNKNOWN, or_unknown};
 
-/// Below this, a fairness table is shown: two of ten clients get nothing.
-const UNFAIR: f64 = 0.8;
+/// Below this, a fairness table is shown: as if half of the clients got nothing.
+const UNFAIR: f64 = 0.5;
 /// The bill per connection is a line through at least so many numbers of connections …
 const BILL_POINTS: usize = 3;
 /// … of which the largest is at least this.
@@ -182,7 +182,7 @@ impl<'a> Line<'a> {
             (false, Some(_), _) => "1 (reference)".to_owned(),
             (true, _, Some(ratio)) => {
                 let interval = match (row.ratio_low, row.ratio_high) {
-                    (Some(low), Some(high)) => format!(" [{low:.2}, {high:.2}]"),
+                    (Some(low), Some(high)) => format!(" [{}, {}]", bound(low), bound(high)),
                     _ => String::new(),
                 };
                 let mark = match row.verdict {
@@ -208,6 +208,14 @@ impl<'a> Line<'a> {
 
 fn same_section(a: &SummaryRow, b: &SummaryRow) -> bool {
     a.section() == b.section()
+}
+
+/// An end of an interval, with as many digits as it takes to tell it from 1.
+fn bound(ratio: f64) -> String {
+    let digits = [2, 3]
+        .into_iter()
+        .find(|digits| format!("{ratio:.digits$}") != format!("{:.digits$}", 1.0));
+    format!("{ratio:.*}", digits.unwrap_or(4))
 }
 
 fn plural(count: usize, word: &str) -> String {
@@ -239,15 +247,7 @@ impl Report<'_> {
         }];
         parts.push(self.main_table());
         parts.push(self.notes());
-        let unfair = |line: &&Line<'_>| {
-            line.starved() > 0
-                || line
-                    .estimate("jain_index")
-                    .is_some_and(|jain| jain < UNFAIR)
-        };
-        if self.lines.iter().any(|line| unfair(&line)) {
-            parts.push(self.fairness_table());
-        }
+        parts.extend(self.fairness_table());
         parts.extend(self.sweep_tables(objective));
         parts.extend(self.bill_table());
         parts.join("\n\n") + "\n"
@@ -285,7 +285,21 @@ impl Report<'_> {
         })
     }
 
-    fn fairness_table(&self) -> String {
+    /// How clients were served, in the sections in which an arm was unfair.
+    fn fairness_table(&self) -> Option<String> {
+        let unfair = |line: &&Line<'_>| {
+            let jain = line.estimate("jain_index");
+            line.starved() > 0 || jain.is_some_and(|jain| jain < UNFAIR)
+        };
+        let sections: Vec<_> = self
+            .lines
+            .iter()
+            .filter(unfair)
+            .map(|line| line.first().section())
+            .collect();
+        if sections.is_empty() {
+            return None;
+        }
         let names = [
             "model",
             "never served",
@@ -294,8 +308,8 @@ impl Report<'_> {
             "Jain",
             "first reply",
         ];
-        let closed = |line: &Line<'_>| line.first().load_percent.is_none();
-        let table = self.sectioned(&names, &[0], closed, |line| {
+        let shown = |line: &Line<'_>| sections.contains(&line.first().section());
+        let table = self.sectioned(&names, &[0], shown, |line| {
             let requests = |name| or_unknown(line.estimate(name), |n| text::count(to_count(n)));
             vec![
                 line.first().model.clone(),
@@ -306,10 +320,10 @@ impl Report<'_> {
                 line.time("first_reply_max_ns"),
             ]
         });
-        format!(
+        Some(format!(
             "Fairness: requests of the least and the most served client in a block, Jain's index (1: equal \
              shares), and the longest wait for a first reply.\n\n{table}"
-        )
+        ))
     }
 
     /// Latency against rate, and the highest rate at which it keeps the objective.
