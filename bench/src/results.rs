@@ -214,6 +214,8 @@ pub struct BlockRow {
     pub kernel_stack_bytes_per_connection: Option<f64>,
     /// Growth of the page tables of the same.
     pub page_table_bytes_per_connection: Option<f64>,
+    /// The kernel's structures for the server's end of a connection, by the sizes of its slab objects.
+    pub socket_bytes_per_connection: Option<f64>,
     /// Processes of the server's tree while the connections are open.
     pub server_processes: Option<u64>,
     /// Threads of the same.

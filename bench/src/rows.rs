@@ -5,7 +5,7 @@ use hdrhistogram::Histogram;
 
 use crate::agent::interrupted;
 use crate::experiment::{Cell, Timetable};
-use crate::measure::{CpuTime, Machine, Memory};
+use crate::measure::{self, CpuTime, Machine, Memory};
 use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity, errors_column};
 use crate::scenario::Placement;
 use crate::stats::median;
@@ -301,6 +301,7 @@ impl Block<'_> {
             with.threads * KERNEL_STACK_BYTES,
             before.threads * KERNEL_STACK_BYTES,
         );
+        row.socket_bytes_per_connection = measure::socket_bytes().map(|bytes| bytes as f64);
         row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
     }
 

@@ -96,6 +96,9 @@ const METRICS: &[Metric] = &[
     median_only("kernel_stack_bytes_per_connection", |row| {
         row.kernel_stack_bytes_per_connection
     }),
+    median_only("socket_bytes_per_connection", |row| {
+        row.socket_bytes_per_connection
+    }),
     median_only("page_table_bytes_per_connection", |row| {
         row.page_table_bytes_per_connection
     }),

@@ -23,7 +23,7 @@ use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
 
 /// Starting and ending the processes of a block takes about this long for each of its clients.
-const START_PER_CLIENT: Duration = Duration::from_micros(700);
+const START_PER_CLIENT: Duration = Duration::from_millis(1);
 
 /// The options of `run`.
 #[derive(Args)]
@@ -340,7 +340,7 @@ fn tag(row: &BlockRow) -> String {
 /// How long a block takes in all, roughly; only for the time left.
 fn expected(cell: &Cell) -> u64 {
     let processes = u32::try_from(cell.scenario.models.len()).unwrap_or(1) * cell.clients;
-    let time = cell.block_time() + Duration::from_millis(80) + START_PER_CLIENT * processes;
+    let time = cell.block_time() + Duration::from_millis(150) + START_PER_CLIENT * processes;
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -1,23 +1,20 @@
 //! Tables for people: the same text after a run, from a committed folder, and in the README.
 
-use std::fmt;
-use std::str::FromStr;
+mod bill;
+mod sweep;
 
 use comfy_table::{CellAlignment, Table, presets};
-use echobench_clients::parse_duration;
 
 use crate::results::{BlockRow, SummaryRow};
 use crate::scenario::Placement;
-use crate::stats::{Verdict, fit_line};
+use crate::stats::Verdict;
 use crate::summary::ALPHA;
 use crate::text::{self, UNKNOWN, or_unknown};
 
+pub use sweep::Objective;
+
 /// Below this, a fairness table is shown: as if half of the clients got nothing.
 const UNFAIR: f64 = 0.5;
-/// The bill per connection is a line through at least so many numbers of connections …
-const BILL_POINTS: usize = 3;
-/// … of which the largest is at least this.
-const BILL_CONNECTIONS: u32 = 500;
 
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,57 +54,6 @@ pub fn tables(
         })
         .collect();
     parts.join("\n")
-}
-
-/// What a rate sweep looks for: a percentile of latency within a time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
-    metric: &'static str,
-    name: &'static str,
-    ns: f64,
-}
-
-const OBJECTIVES: [(&str, &str); 4] = [
-    ("p50", "latency_p50_ns"),
-    ("p99", "latency_p99_ns"),
-    ("p99.9", "latency_p999_ns"),
-    ("p99.99", "latency_p9999_ns"),
-];
-
-impl Default for Objective {
-    fn default() -> Self {
-        let [_, (name, metric), ..] = OBJECTIVES;
-        Objective {
-            metric,
-            name,
-            ns: 1e6,
-        }
-    }
-}
-
-impl fmt::Display for Objective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = text::duration(self.ns).replace(' ', "");
-        write!(f, "{}={}", self.name, time.replace(".00", ""))
-    }
-}
-
-impl FromStr for Objective {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong =
-            || format!("'{text}' is not an objective such as p99=1ms (p50, p99, p99.9, p99.99)");
-        let (name, time) = text.split_once('=').ok_or_else(wrong)?;
-        let time = parse_duration(&time.replace('µ', "u")).map_err(|_| wrong())?;
-        let known = OBJECTIVES.into_iter().find(|(known, _)| *known == name);
-        let (name, metric) = known.ok_or_else(wrong)?;
-        Ok(Objective {
-            metric,
-            name,
-            ns: time.as_nanos() as f64,
-        })
-    }
 }
 
 /// All metrics of one arm in one section.
@@ -323,152 +269,6 @@ impl Report<'_> {
         Some(format!(
             "Fairness: requests of the least and the most served client in a block, Jain's index (1: equal \
              shares), and the longest wait for a first reply.\n\n{table}"
-        ))
-    }
-
-    /// Latency against rate, and the highest rate at which it keeps the objective.
-    fn sweep_tables(&self, objective: Objective) -> Option<String> {
-        let swept = |line: &Line<'_>| line.first().load_percent.is_some();
-        if !self.lines.iter().any(swept) {
-            return None;
-        }
-        let names = [
-            "of peak",
-            "model",
-            "rate",
-            "p50",
-            "p99",
-            "p99.9",
-            "p99.99",
-            "service p99",
-            "lag p99",
-            "CPU/req",
-            "errors",
-        ];
-        let table = self.sectioned(&names, &[1, 10], swept, |line| {
-            vec![
-                or_unknown(line.first().load_percent, |percent| format!("{percent} %")),
-                line.first().model.clone(),
-                or_unknown(line.estimate("rate_per_second"), text::rate),
-                line.time("latency_p50_ns"),
-                line.time("latency_p99_ns"),
-                line.time("latency_p999_ns"),
-                line.time("latency_p9999_ns"),
-                line.time("service_p99_ns"),
-                line.time("lag_p99_ns"),
-                line.time("cpu_ns_per_request"),
-                line.errors(),
-            ]
-        });
-        Some(format!(
-            "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
-             was due.\n\n{table}\n\nHighest rate measured with {objective} and every request answered:\n{}",
-            self.best_rates(objective).join("\n")
-        ))
-    }
-
-    fn best_rates(&self, objective: Objective) -> Vec<String> {
-        let mut best: Vec<(String, Option<(f64, u32)>)> = Vec::new();
-        for line in &self.lines {
-            let first = line.first();
-            let Some(percent) = first.load_percent else {
-                continue;
-            };
-            let arm = format!(
-                "{} ({} {}, placement {})",
-                first.model, first.clients, first.driver, first.placement
-            );
-            let kept = line
-                .estimate(objective.metric)
-                .is_some_and(|ns| ns <= objective.ns)
-                && line.errors() == "0";
-            let rate = line
-                .estimate("rate_per_second")
-                .filter(|_| kept)
-                .map(|rate| (rate, percent));
-            match best.iter_mut().find(|(known, _)| *known == arm) {
-                Some((_, highest)) => {
-                    if rate.is_some_and(|(rate, _)| highest.is_none_or(|(most, _)| rate > most)) {
-                        *highest = rate;
-                    }
-                }
-                None => best.push((arm, rate)),
-            }
-        }
-        best.into_iter()
-            .map(|(arm, highest)| match highest {
-                Some((rate, percent)) => {
-                    format!("- {arm}: {}, {percent} % of its peak", text::rate(rate))
-                }
-                None => format!("- {arm}: at none of the rates"),
-            })
-            .collect()
-    }
-
-    /// Memory against connections, as a line: its slope is what one connection costs.
-    fn bill_table(&self) -> Option<String> {
-        let mut counts: Vec<u32> = self.lines.iter().map(|line| line.first().clients).collect();
-        counts.sort_unstable();
-        counts.dedup();
-        if counts.len() < BILL_POINTS || counts.last().is_none_or(|most| *most < BILL_CONNECTIONS) {
-            return None;
-        }
-        let metrics = [
-            "memory_bytes_per_connection",
-            "kernel_stack_bytes_per_connection",
-            "page_table_bytes_per_connection",
-        ];
-        let mut rows: Vec<Vec<String>> = Vec::new();
-        let mut models: Vec<&str> = Vec::new();
-        for line in &self.lines {
-            if !models.contains(&line.first().model.as_str()) {
-                models.push(&line.first().model);
-            }
-        }
-        for model in models {
-            let own: Vec<_> = self
-                .lines
-                .iter()
-                .filter(|line| line.first().model == model)
-                .collect();
-            let bills = metrics.map(|metric| {
-                let points: Vec<(f64, f64)> = own
-                    .iter()
-                    .filter_map(|line| {
-                        let clients = f64::from(line.first().clients);
-                        Some((clients, line.estimate(metric)? * clients))
-                    })
-                    .collect();
-                fit_line(&points).filter(|_| points.len() >= BILL_POINTS)
-            });
-            let [user, stacks, tables] = bills;
-            let bytes =
-                |bill: Option<crate::stats::Line>| or_unknown(bill, |b| text::bytes(b.slope));
-            let sum = user
-                .zip(stacks)
-                .zip(tables)
-                .map(|((a, b), c)| a.slope + b.slope + c.slope);
-            let mut row = vec![model.to_owned(), bytes(user), bytes(stacks), bytes(tables)];
-            row.push(or_unknown(sum, text::bytes));
-            row.push(or_unknown(user, |bill| format!("{:.4}", bill.r_squared)));
-            rows.push(row);
-        }
-        let names = [
-            "model",
-            "memory",
-            "kernel stack",
-            "page tables",
-            "sum",
-            "R² of memory",
-        ];
-        let mut table = self.new_table(&names.map(str::to_owned));
-        table.add_rows(rows);
-        Some(format!(
-            "The bill for one more connection, by least squares over {} to {} connections; socket buffers \
-             and the kernel's socket structures come on top, for every model alike.\n\n{}",
-            counts[0],
-            counts[counts.len() - 1],
-            Self::draw(&mut table, &[0])
         ))
     }
 
