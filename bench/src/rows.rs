@@ -14,8 +14,9 @@ use crate::stats::median;
 const KERNEL_STACK_BYTES: u64 = 16 * 1024;
 /// How often the machine is watched during a block.
 const WATCH_EVERY_NS: u64 = 5_000_000;
-/// A stretch without any CPU for the watch that is longer than a scheduler makes it wait.
-const STALL_NS: u64 = 50_000_000;
+/// A stretch without any CPU for the watch that is longer than a scheduler makes it wait, even with a
+/// thousand of our own threads to run.
+const STALL_NS: u64 = 200_000_000;
 /// A share of the CPUs used by others from which on a block counts as disturbed.
 const OTHERS: f64 = 0.15;
 /// A share of CPU time from which on a side counts as having none left.
