@@ -156,6 +156,15 @@ pub fn bind(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(bound) }
 }
 
+/// Called by an agent: one message to the experiment.
+pub fn say(message: &impl Serialize) -> anyhow::Result<()> {
+    let mut line = serde_json::to_string(message)?;
+    line.push('\n');
+    let mut output = io::stdout().lock();
+    output.write_all(line.as_bytes())?;
+    output.flush().context("nobody listens")
+}
+
 /// A child process of the experiment; it ends when this is dropped.
 pub struct Agent {
     name: String,

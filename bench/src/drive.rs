@@ -1,15 +1,14 @@
 //! The load process of one arm: takes a plan from standard input, says when it is ready, starts when
 //! told, and reports.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 use echobench_clients::Plan;
-use serde::Serialize;
 
-use crate::agent::{FromDriver, Start, die_with_parent};
+use crate::agent::{FromDriver, Start, die_with_parent, say};
 use crate::measure;
 
 /// The arguments of a load process.
@@ -54,12 +53,4 @@ fn hear<M: serde::de::DeserializeOwned>() -> anyhow::Result<Option<M>> {
     serde_json::from_str(&line)
         .map(Some)
         .context("not a message for a load process")
-}
-
-fn say(message: &impl Serialize) -> anyhow::Result<()> {
-    let mut line = serde_json::to_string(message)?;
-    line.push('\n');
-    let mut output = std::io::stdout().lock();
-    output.write_all(line.as_bytes())?;
-    output.flush().context("nobody listens")
 }

@@ -444,7 +444,7 @@ impl Writer {
 }
 
 /// Writes a file so that it appears whole or not at all.
-fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
+pub(crate) fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
     let part = path.with_extension("part");
     let written = File::create(&part).and_then(|mut file| {
         file.write_all(text.as_bytes())?;
@@ -455,7 +455,8 @@ fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
         .with_context(|| format!("cannot write {}", path.display()))
 }
 
-fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
+/// Rows as CSV, with or without the line of names.
+pub(crate) fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(names)
         .from_writer(Vec::new());

@@ -1,7 +1,7 @@
 //! The supervisor of one server process: starts it on its host, measures it from outside, and ends
 //! it, with everything it started.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
@@ -17,7 +17,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 
-use crate::agent::{FromSupervisor, ToSupervisor, bind, die_with_parent};
+use crate::agent::{FromSupervisor, ToSupervisor, bind, die_with_parent, say};
 use crate::measure::{self, CpuTime};
 
 /// How long a server may take to drain, beyond its own limit, before it is killed.
@@ -263,13 +263,4 @@ fn describe(status: ExitStatus) -> String {
         },
         (None, None) => "ended".to_owned(),
     }
-}
-
-fn say(message: &FromSupervisor) -> anyhow::Result<()> {
-    let mut line = serde_json::to_string(message)?;
-    line.push('\n');
-    std::io::stdout()
-        .lock()
-        .write_all(line.as_bytes())
-        .context("nobody listens")
 }

@@ -5,14 +5,12 @@ mod common;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Finished, HANG, executable, finish};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
+use echobench::agent::bind;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -30,15 +28,7 @@ impl Responder {
             .args(options.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        #[expect(
-            unsafe_code,
-            reason = "only the child itself can ask to die with its parent"
-        )]
-        // SAFETY: one system call, which allocates nothing and takes no lock.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
-        }
-        let mut child = command.spawn().expect("the executable starts");
+        let mut child = bind(&mut command).spawn().expect("the executable starts");
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         output.read_line(&mut line).expect("a line");

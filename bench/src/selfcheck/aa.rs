@@ -1,8 +1,6 @@
 //! The same arm against itself: what a comparison can resolve, and how often it finds a difference
 //! where there is none.
 
-use std::fs;
-use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -15,7 +13,7 @@ use super::report::{align, lines, plain};
 use crate::agent::{catch_interrupts, interrupted};
 use crate::experiment::Cell;
 use crate::measure::Machine;
-use crate::results::SCHEMA_VERSION;
+use crate::results::{SCHEMA_VERSION, csv_text, whole};
 use crate::rows::BlockOutcome;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
@@ -335,18 +333,7 @@ impl AaReport {
 
 /// Writes the rows as CSV, so that the file appears whole or not at all.
 pub fn write(path: &Path, report: &AaReport) -> anyhow::Result<()> {
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    for row in &report.rows {
-        writer.serialize(row)?;
-    }
-    let text = writer.into_inner()?;
-    let part = path.with_extension("part");
-    let written = fs::File::create(&part).and_then(|mut file| {
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&part, path)
-    });
-    written.with_context(|| format!("cannot write {}", path.display()))
+    whole(path, &csv_text(&report.rows, true)?)
 }
 
 #[cfg(test)]

@@ -10,7 +10,6 @@ use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,11 +17,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use echobench::agent::bind;
 use echobench_clients::decode_histogram;
 use echobench_protocol::{HEADER_LEN, Header, Reason, Work, error_reason};
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
@@ -63,17 +62,8 @@ impl Server {
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
-        #[expect(
-            unsafe_code,
-            reason = "only the child itself can ask to die with its parent"
-        )]
-        // SAFETY: one system call, which allocates nothing and takes no lock.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
-        }
-        let mut child = command.spawn().expect("the executable starts");
+            .stderr(Stdio::piped());
+        let mut child = bind(&mut command).spawn().expect("the executable starts");
         let stdout = lines(child.stdout.take().expect("piped"));
         let mut errors = child.stderr.take().expect("piped");
         let stderr = thread::spawn(move || {
@@ -382,15 +372,7 @@ impl Running {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        #[expect(
-            unsafe_code,
-            reason = "only the child itself can ask to die with its parent"
-        )]
-        // SAFETY: one system call, which allocates nothing and takes no lock.
-        unsafe {
-            command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?));
-        }
-        let mut child = command.spawn().expect("the executable starts");
+        let mut child = bind(&mut command).spawn().expect("the executable starts");
         Running {
             stdout: text(child.stdout.take().expect("piped")),
             stderr: text(child.stderr.take().expect("piped")),
