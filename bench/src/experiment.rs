@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::agent::{Agent, FromDriver, FromSupervisor, Start, ToSupervisor, interrupted};
+use crate::arm::Arm;
 use crate::measure::Memory;
 use crate::order;
 use crate::results::Section;
 use crate::rows::{Block, BlockOutcome, MachineWatch, Observed};
 use crate::scenario::{Effort, Placement, Scenario};
-use anyhow::{Context, bail};
+use anyhow::bail;
 use echobench_clients::{Arrivals, Driver, Plan, Window, Workload, clock};
 
 /// How long processes may take to come up, or to answer beyond what was planned.
@@ -21,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Cell {
     /// The workload.
     pub scenario: Scenario,
+    /// The servers that it meets.
+    pub arms: Vec<Arm>,
     /// Its effort, quick or full.
     pub effort: Effort,
     /// Number of clients.
@@ -48,7 +51,7 @@ pub(crate) struct Timetable {
 
 impl Timetable {
     fn new(cell: &Cell, random: &mut fastrand::Rng) -> Self {
-        let arms = cell.scenario.models.len();
+        let arms = cell.arms.len();
         let rounds = order::balanced_rounds(arms, cell.effort.rounds);
         let mut slots = Vec::new();
         for (round, arms) in order::rounds(arms, rounds, random).into_iter().enumerate() {
@@ -103,7 +106,7 @@ impl Timetable {
 }
 
 /// One arm while its block runs.
-struct Arm {
+struct Running {
     memory_before: Option<Memory>,
     supervisor: Agent,
     load: Agent,
@@ -174,12 +177,12 @@ impl Cell {
         &self,
         timetable: &Timetable,
         seed: u64,
-    ) -> anyhow::Result<Vec<anyhow::Result<Arm>>> {
+    ) -> anyhow::Result<Vec<anyhow::Result<Running>>> {
         let (server_cpus, client_cpus) = self.placement.cpus()?;
-        let models = &self.scenario.models;
-        let spawned: Vec<_> = models
+        let spawned: Vec<_> = self
+            .arms
             .iter()
-            .map(|model| spawn_pair(model, &server_cpus, &client_cpus))
+            .map(|arm| spawn_pair(arm, &server_cpus, &client_cpus))
             .collect();
         let deadline = Instant::now() + PATIENCE;
         let planned: Vec<_> = spawned
@@ -188,7 +191,7 @@ impl Cell {
             .map(|(index, pair)| {
                 let (supervisor, load) = pair?;
                 let (address, memory_before) = server_is_ready(&supervisor, deadline)?;
-                let mut arm = Arm {
+                let mut arm = Running {
                     memory_before,
                     supervisor,
                     load,
@@ -197,7 +200,7 @@ impl Cell {
                 Ok(arm)
             })
             .collect();
-        let connected = planned.into_iter().map(|arm: anyhow::Result<Arm>| {
+        let connected = planned.into_iter().map(|arm: anyhow::Result<Running>| {
             let arm = arm?;
             match arm.load.receive(deadline)? {
                 FromDriver::Ready => Ok(arm),
@@ -227,7 +230,7 @@ impl Cell {
     }
 
     /// Tells everybody when it starts: late enough that all have heard it by then.
-    fn start_load(&self, timetable: &Timetable, arms: &mut [anyhow::Result<Arm>]) -> u64 {
+    fn start_load(&self, timetable: &Timetable, arms: &mut [anyhow::Result<Running>]) -> u64 {
         let clients = u64::from(self.clients) * arms.len() as u64;
         let start_ns = clock::now() + 20_000_000 + clients * 50_000;
         for (index, arm) in arms.iter_mut().enumerate() {
@@ -263,7 +266,7 @@ impl Cell {
 
 /// The supervisor with its server, and the load process, of one arm.
 fn spawn_pair(
-    model: &str,
+    arm: &Arm,
     server_cpus: &[usize],
     client_cpus: &[usize],
 ) -> anyhow::Result<(Agent, Agent)> {
@@ -275,16 +278,12 @@ fn spawn_pair(
         }
         arguments
     };
-    let executable = std::env::current_exe().context("cannot find this executable")?;
-    let executable = executable
-        .to_str()
-        .context("the path of this executable is not UTF-8")?;
     let mut supervise = pinned("supervise", server_cpus);
-    supervise.extend(["--", executable, "serve"].map(str::to_owned));
-    supervise.extend(model.split_whitespace().map(str::to_owned));
-    let supervisor = Agent::spawn(&format!("the server {model}"), &supervise)?;
+    supervise.push("--".to_owned());
+    supervise.extend(arm.command()?);
+    let supervisor = Agent::spawn(&format!("the server {}", arm.name), &supervise)?;
     let load = Agent::spawn(
-        &format!("the clients of {model}"),
+        &format!("the clients of {}", arm.name),
         &pinned("drive", client_cpus),
     )?;
     Ok((supervisor, load))
@@ -301,7 +300,7 @@ fn server_is_ready(
     }
 }
 
-impl Arm {
+impl Running {
     /// Takes in what the processes report and ends them.
     fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
         let report = match self.load.receive(deadline)? {

@@ -4,6 +4,7 @@
 //! `ARCHITECTURE.md` shows how the parts fit together.
 
 pub mod agent;
+pub mod arm;
 pub mod commands;
 pub mod drive;
 pub mod environment;

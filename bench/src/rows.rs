@@ -135,7 +135,7 @@ impl Block<'_> {
             .map(|arm| arm.report.cpu_ns + arm.server_slices_ns().unwrap_or(0))
             .sum();
         for (index, observed) in arms.iter().enumerate() {
-            let model = &self.cell.scenario.models[index];
+            let model = &self.cell.arms[index].name;
             let mut row = self.empty_row(model);
             row.rate_per_second = self
                 .cell

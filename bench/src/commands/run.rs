@@ -12,6 +12,7 @@ use echobench_clients::raise_file_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::agent::{catch_interrupts, interrupted};
+use crate::arm::Arm;
 use crate::environment::Environment;
 use crate::experiment::Cell;
 use crate::histograms::interval_line;
@@ -163,6 +164,7 @@ fn cells(args: &RunArgs, scenarios: &[Scenario]) -> Vec<Cell> {
                 for &driver in &scenario.drivers {
                     cells.push(Cell {
                         scenario: scenario.clone(),
+                        arms: scenario.models.iter().map(|m| Arm::of_model(m)).collect(),
                         effort,
                         clients,
                         driver,
@@ -188,8 +190,8 @@ fn sweep(args: &RunArgs, cell: &Cell, blocks: &[BlockRow]) -> Vec<Cell> {
         cell.scenario.quick
     };
     effort.blocks = args.blocks.unwrap_or(effort.blocks);
-    let peak = |model: &String| {
-        let own = |row: &&BlockRow| row.section() == cell.section() && row.model == *model;
+    let peak = |arm: &Arm| {
+        let own = |row: &&BlockRow| row.section() == cell.section() && row.model == arm.name;
         let rates: Vec<f64> = blocks
             .iter()
             .filter(own)
@@ -198,7 +200,7 @@ fn sweep(args: &RunArgs, cell: &Cell, blocks: &[BlockRow]) -> Vec<Cell> {
         // An arm without a peak has failed, and will say so again.
         median(&rates).filter(|rate| *rate >= 1.0).unwrap_or(1.0)
     };
-    let peaks: Vec<f64> = cell.scenario.models.iter().map(peak).collect();
+    let peaks: Vec<f64> = cell.arms.iter().map(peak).collect();
     let at = |&percent: &u32| Cell {
         effort,
         load_percent: Some(percent),
@@ -339,7 +341,7 @@ fn tag(row: &BlockRow) -> String {
 
 /// How long a block takes in all, roughly; only for the time left.
 fn expected(cell: &Cell) -> u64 {
-    let processes = u32::try_from(cell.scenario.models.len()).unwrap_or(1) * cell.clients;
+    let processes = u32::try_from(cell.arms.len()).unwrap_or(1) * cell.clients;
     let time = cell.block_time() + Duration::from_millis(150) + START_PER_CLIENT * processes;
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

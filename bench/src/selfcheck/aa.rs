@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::report::{align, lines, plain};
 use crate::agent::{catch_interrupts, interrupted};
+use crate::arm::Arm;
 use crate::experiment::Cell;
 use crate::measure::Machine;
 use crate::results::{SCHEMA_VERSION, csv_text, whole};
@@ -109,13 +110,11 @@ pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<A
 /// The committed scenario, in its long form, with two arms that differ in nothing but their name: the
 /// second is given as an option what the first has by default.
 fn cell(model: &str) -> anyhow::Result<Cell> {
-    let mut scenario = Scenario::find("steady")?;
-    scenario.models = vec![
-        model.to_owned(),
-        format!("{model} --backlog {}", Settings::BACKLOG),
-    ];
+    let scenario = Scenario::find("steady")?;
+    let same = format!("{model} --backlog {}", Settings::BACKLOG);
     Ok(Cell {
         effort: scenario.full,
+        arms: vec![Arm::of_model(model), Arm::of_model(&same)],
         scenario,
         clients: CLIENTS,
         driver: Driver::Threads,
