@@ -301,8 +301,9 @@ fn an_arm_is_compared_with_itself() {
     let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert!(matches!(finished.code, Some(0 | 2 | 3)), "{finished:?}");
     let rows = json["rows"].as_array().unwrap();
-    // Two models, four metrics each.
-    assert_eq!(rows.len(), 8);
+    // The bare loop, and two models with four metrics each.
+    assert_eq!(rows.len(), 9);
+    assert_eq!(rows[0]["model"], "bare loop");
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let names = reader.headers().unwrap().clone();
     let written: Vec<_> = reader.records().map(Result::unwrap).collect();

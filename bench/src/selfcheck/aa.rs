@@ -33,6 +33,13 @@ const DRAWS: u32 = 2_000;
 /// A sign balance less likely than this, over all rows together, is a bias and not chance.
 const BIAS: f64 = 0.01;
 
+/// What the bare loop is called among the models.
+const BARE_LOOP: &str = "bare loop";
+/// The bare loop needs no processes, so its blocks are short, and this part of the time is enough.
+const BARE_LOOP_SHARE: u32 = 4;
+/// Multiplications between two looks at the clock, some microseconds.
+const BARE_LOOP_STEPS: u64 = 4_096;
+
 /// The metrics, and the standard error of a ratio in 60 s of wall time that they should keep to.
 const METRICS: [(&str, Option<f64>); 4] = [
     ("throughput_per_second", Some(0.005)),
@@ -48,7 +55,7 @@ pub struct AaRow {
     pub schema_version: u32,
     /// Both arms.
     pub model: &'static str,
-    /// Number of clients.
+    /// Number of clients; none beside the bare loop.
     pub clients: u32,
     /// How they are run.
     pub driver: Driver,
@@ -97,6 +104,13 @@ pub struct AaReport {
 pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<AaReport> {
     catch_interrupts().context("cannot catch interrupts")?;
     let mut report = AaReport { rows: Vec::new() };
+    progress(&format!(
+        "a bare loop against itself for {} s",
+        seconds.div_ceil(BARE_LOOP_SHARE)
+    ));
+    report
+        .rows
+        .push(bare_loop(seconds.div_ceil(BARE_LOOP_SHARE))?);
     for model in MODELS {
         progress(&format!("{model} against itself for {seconds} s"));
         report.rows.extend(pair(model, seconds, seed)?);
@@ -122,6 +136,53 @@ fn cell(model: &str) -> anyhow::Result<Cell> {
         load_percent: None,
         peaks: Vec::new(),
     })
+}
+
+/// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
+/// blocks as servers are. No comparison of servers is sharper than this.
+fn bare_loop(seconds: u32) -> anyhow::Result<AaRow> {
+    let cell = cell(MODELS[0])?;
+    let before = Machine::read();
+    let began = Instant::now();
+    let mut ratios = Vec::new();
+    while began.elapsed() < Duration::from_secs(u64::from(seconds)) && !interrupted() {
+        let rounds: Vec<f64> = (0..cell.effort.rounds)
+            .map(|round| {
+                let (one, other) = (count(cell.effort.slice.0), count(cell.effort.slice.0));
+                let ratio = (other / one).ln();
+                // ABBA: a drift of the machine favours neither.
+                if round % 2 == 0 { ratio } else { -ratio }
+            })
+            .collect();
+        ratios.extend(crate::stats::median(&rounds));
+    }
+    let wall = began.elapsed().as_secs_f64() / ratios.len().max(1) as f64;
+    let run_blocks = cell.scenario.quick.blocks as usize;
+    Ok(AaRow {
+        clients: 0,
+        load_average_before: before.load_average,
+        load_average_after: Machine::read().load_average,
+        ..judge(
+            BARE_LOOP,
+            ("loops_per_second", None),
+            &ratios,
+            wall,
+            run_blocks,
+        )
+    })
+}
+
+/// Turns of a loop in so much time.
+fn count(length: Duration) -> f64 {
+    let began = Instant::now();
+    let (mut turns, mut value) = (0_u32, 1_u64);
+    while began.elapsed() < length {
+        for step in 0..BARE_LOOP_STEPS {
+            value = std::hint::black_box(value.wrapping_mul(step | 1));
+        }
+        turns += 1;
+    }
+    f64::from(turns)
 }
 
 fn pair(model: &'static str, seconds: u32, seed: u64) -> anyhow::Result<Vec<AaRow>> {
@@ -317,12 +378,12 @@ impl AaReport {
             0 => "equal arms come out equal, and the errors keep to their targets",
             2 => "one of two equal arms came out ahead too often to be chance",
             _ if self.misses_target() => {
-                "the errors are above their targets: this machine is too disturbed, or not for this"
+                "errors are above their targets on this machine at this time"
             }
             _ => "too few blocks; give more --seconds",
         };
         format!(
-            "{verdict}; {} a block; load average {} before, {} after",
+            "{verdict}; {} a block of servers; load average {} before, {} after",
             text::duration(1e9 * row.block_wall_seconds),
             load(self.rows[0].load_average_before),
             load(row.load_average_after),
