@@ -14,7 +14,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
 use nix::errno::Errno;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{getpid, getppid};
+use nix::unistd::{Pid, getpid, getppid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -143,17 +143,20 @@ pub fn die_with_parent() -> io::Result<()> {
 pub fn bind(command: &mut Command) -> &mut Command {
     command.process_group(0);
     let parent = getpid();
-    let bound = move || {
-        die_with_parent()?;
-        // It may have died before it was asked for.
-        if getppid() == parent {
-            Ok(())
-        } else {
-            Err(Errno::ESRCH.into())
-        }
-    };
-    // SAFETY: the closure only makes a system call; it neither allocates nor locks.
+    let bound = move || die_with(parent);
+    // SAFETY: the closure only makes system calls; it neither allocates nor locks.
     unsafe { command.pre_exec(bound) }
+}
+
+/// Called by a child process, forked by `parent`, first of all: it must not outlive that one.
+pub fn die_with(parent: Pid) -> io::Result<()> {
+    die_with_parent()?;
+    // It may have died before it was asked for.
+    if getppid() == parent {
+        Ok(())
+    } else {
+        Err(Errno::ESRCH.into())
+    }
 }
 
 /// Called by an agent: one message to the experiment.

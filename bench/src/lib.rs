@@ -12,6 +12,7 @@ pub mod experiment;
 pub mod histograms;
 pub mod measure;
 pub mod order;
+pub mod probe;
 pub mod responder;
 pub mod results;
 pub mod rows;

@@ -64,13 +64,14 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), LoadError> {
         .map_err(LoadError::system("cannot make a pipe to a client process"))
 }
 
-/// A forked child has only the thread that forked: locks that others held would stay locked in it.
-fn assert_single_threaded() {
+/// Panics if this process has more than one thread: a forked child has only the thread that forked,
+/// and locks that others held would stay locked in it.
+pub fn assert_single_threaded() {
     let entries = std::fs::metadata("/proc/self/task").map(|task| task.nlink());
     assert_eq!(
         entries.ok(),
         Some(3),
-        "the driver `processes` needs a single-threaded process"
+        "a process that forks must have one thread"
     );
 }
 

@@ -33,6 +33,12 @@ pub enum Command {
     /// Give back what is read, at once or after a known time (used by `selfcheck`)
     #[command(hide = true)]
     Respond(crate::responder::RespondArgs),
+    /// Time one primitive operation, as often as each line of standard input says (used by `cargo bench`)
+    #[command(hide = true)]
+    Probe(crate::probe::ProbeArgs),
+    /// End at once (used by `probe spawn`)
+    #[command(hide = true)]
+    Nothing,
 }
 
 impl Command {
@@ -48,6 +54,8 @@ impl Command {
             Command::Supervise(args) => crate::supervise::run(&args),
             Command::Drive(args) => crate::drive::run(&args),
             Command::Respond(args) => crate::responder::run(&args),
+            Command::Probe(args) => crate::probe::run(&args),
+            Command::Nothing => Ok(ExitCode::SUCCESS),
         }
     }
 }
