@@ -11,7 +11,7 @@ use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
@@ -363,22 +363,30 @@ pub struct Running {
 }
 
 impl Running {
-    pub fn start(mut command: Command) -> Running {
+    pub fn start(command: Command) -> Running {
+        let (running, _) = Running::start_with_input(command);
+        running
+    }
+
+    /// The same with its standard input, which is at its end as soon as it is dropped.
+    pub fn start_with_input(mut command: Command) -> (Running, ChildStdin) {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let mark = format!("{}-{number}", std::process::id());
         command
             .env("ECHOBENCH_TEST_MARK", &mark)
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = bind(&mut command).spawn().expect("the executable starts");
-        Running {
+        let input = child.stdin.take().expect("piped");
+        let running = Running {
             stdout: text(child.stdout.take().expect("piped")),
             stderr: text(child.stderr.take().expect("piped")),
             child,
             mark,
-        }
+        };
+        (running, input)
     }
 
     pub fn pid(&self) -> Pid {

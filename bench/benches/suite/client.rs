@@ -1,0 +1,33 @@
+//! What does the load generator itself cost? One connection on one CPU: a bare loop of writes and
+//! reads, the same with every reply compared, and the load generator, against one `thread` server.
+
+use criterion::{Criterion, Throughput};
+use echobench::measure::{allowed_cpus, pin_current_process};
+use echobench_clients::Driver;
+
+use crate::common::{self, Server, bare_loop, load};
+
+const PAYLOAD: u32 = 64;
+
+pub(crate) fn client(criterion: &mut Criterion) {
+    let cpus = allowed_cpus().expect("the CPUs are known");
+    pin_current_process(&cpus[..1]).expect("the CPU is allowed");
+    let server = Server::start("thread");
+    let target = server.address;
+    let mut group = common::group(criterion, "client");
+    group.throughput(Throughput::Elements(1));
+    for (name, check) in [("bare_loop", false), ("bare_loop_checked", true)] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| bare_loop(target, PAYLOAD, iterations, check));
+        });
+    }
+    for (name, driver) in [
+        ("load_threads", Driver::Threads),
+        ("load_tasks", Driver::Tasks),
+    ] {
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|iterations| load(target, driver, 1, None, iterations));
+        });
+    }
+    group.finish();
+}

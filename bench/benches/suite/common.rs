@@ -1,0 +1,133 @@
+//! What the groups share: their time, and a server of the built executable with somebody to ask it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion};
+use echobench::agent::bind;
+use echobench_clients::{Driver, Plan, Window, Workload, clock};
+use echobench_protocol::{Header, Work};
+
+/// Payloads, by the names they have in the names of benchmarks.
+pub(crate) const SIZES: [(&str, u32); 3] = [("64B", 64), ("1KiB", 1024), ("64KiB", 65_536)];
+
+/// A group whose benchmarks take some three seconds each.
+pub(crate) fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group
+        .warm_up_time(Duration::from_millis(500))
+        .measurement_time(Duration::from_secs(2))
+        .sample_size(20);
+    group
+}
+
+/// The executable that is measured.
+pub(crate) fn executable() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_echobench"))
+}
+
+/// A server process, which ends with this.
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) address: SocketAddr,
+}
+
+impl Server {
+    pub(crate) fn start(model: &str) -> Self {
+        let mut command = Command::new(executable());
+        command.args(["serve", model]).stdout(Stdio::piped());
+        let mut process = bind(&mut command).spawn().expect("the executable is built");
+        let mut line = String::new();
+        let output = process.stdout.take().expect("standard output is piped");
+        BufReader::new(output)
+            .read_line(&mut line)
+            .expect("the server speaks");
+        let address = line
+            .trim()
+            .strip_prefix("ready ")
+            .expect("the server is ready");
+        Server {
+            address: address.parse().expect("an address"),
+            process,
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().expect("the server is there");
+        self.process.wait().expect("the server ends");
+    }
+}
+
+/// A request with this payload.
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let header = Header {
+        work: Work::None,
+        payload_len: u32::try_from(payload.len()).expect("small payloads"),
+        sequence: 1,
+    };
+    [&header.encode(), payload].concat()
+}
+
+/// Asks and awaits the reply so many times on one connection, in the simplest way there is.
+pub(crate) fn bare_loop(
+    target: SocketAddr,
+    payload_bytes: u32,
+    iterations: u64,
+    check: bool,
+) -> Duration {
+    let mut stream = TcpStream::connect(target).expect("the server listens");
+    stream.set_nodelay(true).expect("a TCP socket");
+    let frame = frame(&vec![7; payload_bytes as usize]);
+    let mut reply = vec![0; frame.len()];
+    let mut exchange = || {
+        stream.write_all(&frame).expect("the server reads");
+        stream.read_exact(&mut reply).expect("the server replies");
+        assert!(!check || reply == frame, "a wrong reply");
+    };
+    // Without it, the first would wait until the server has accepted.
+    exchange();
+    let began = Instant::now();
+    for _ in 0..iterations {
+        exchange();
+    }
+    began.elapsed()
+}
+
+/// So many requests by the load generator, of 64 bytes each; from the first to the last reply.
+pub(crate) fn load(
+    target: SocketAddr,
+    driver: Driver,
+    clients: u32,
+    requests_per_connection: Option<u64>,
+    iterations: u64,
+) -> Duration {
+    let plan = Plan {
+        target,
+        driver,
+        clients,
+        task_threads: 1,
+        workload: Workload {
+            requests_per_connection,
+            // With one connection at a time, the last client waits for all others.
+            timeout_ns: 60_000_000_000,
+            ..Workload::default()
+        },
+        windows: vec![Window {
+            start_ns: 0,
+            measure_ns: 0,
+            end_ns: u64::MAX,
+            requests: Some(iterations),
+        }],
+        end_ns: None,
+    };
+    let report = echobench_clients::run(&plan, clock::now).expect("the server listens");
+    let window = &report.windows[0];
+    assert_eq!(window.answered, iterations, "{:?}", window.errors);
+    Duration::from_nanos(window.last_ns - window.first_ns)
+}

@@ -1,0 +1,67 @@
+//! What does it cost to start something, and to send a message? Each timed by a process of its own:
+//! nothing is ever forked from this one, which has threads and grows.
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion};
+use echobench::measure::allowed_cpus;
+use echobench::probe::{OPERATIONS, Probe, ProbeArgs};
+use echobench::scenario::Placement;
+
+use crate::common;
+
+/// Memory of the process that forks, in MiB.
+const RESIDENT: [u32; 4] = [0, 64, 256, 1024];
+
+fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: String, args: &ProbeArgs) {
+    let mut probe = None;
+    group.bench_function(name, |bencher| {
+        let start = || Probe::start_from(common::executable(), args).expect("a probe starts");
+        let probe = probe.get_or_insert_with(start);
+        bencher.iter_custom(|count| probe.time(count).expect("the probe measures"));
+    });
+}
+
+/// All on one CPU, so that what is measured is the work and not where the scheduler puts it.
+pub(crate) fn spawn(criterion: &mut Criterion) {
+    let mut group = common::group(criterion, "spawn");
+    for operation in OPERATIONS.iter().filter(|o| o.between().is_empty()) {
+        let args = ProbeArgs {
+            placement: Placement::Same,
+            ..ProbeArgs::new(operation)
+        };
+        if operation.name == "fork" {
+            for resident_mib in RESIDENT {
+                let args = ProbeArgs {
+                    resident_mib,
+                    ..args.clone()
+                };
+                bench(&mut group, format!("fork/{resident_mib}MiB"), &args);
+            }
+        } else {
+            bench(&mut group, operation.name.to_owned(), &args);
+        }
+    }
+    group.finish();
+}
+
+/// With both ends on one CPU, and on different ones where there are two: it matters more than what
+/// the message goes through.
+pub(crate) fn ipc(criterion: &mut Criterion) {
+    let mut group = common::group(criterion, "ipc");
+    let several = allowed_cpus().is_ok_and(|cpus| cpus.len() > 1);
+    let placements = [Placement::Same, Placement::Split];
+    for placement in &placements[..=usize::from(several)] {
+        for operation in OPERATIONS {
+            for between in operation.between() {
+                let args = ProbeArgs {
+                    between: *between,
+                    placement: *placement,
+                    ..ProbeArgs::new(operation)
+                };
+                let name = format!("{placement}/{between}/{}", operation.name);
+                bench(&mut group, name, &args);
+            }
+        }
+    }
+    group.finish();
+}
