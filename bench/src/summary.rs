@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use rayon::prelude::*;
-
 use crate::results::{BlockRow, SCHEMA_VERSION, Section, SliceRow, SummaryRow};
 use crate::stats::{compare_family, median, sign_interval};
 
@@ -179,20 +177,19 @@ fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
 #[must_use]
 pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow]) -> Vec<SummaryRow> {
     let table = Table::new(slices, blocks);
+    let mut rows = Vec::new();
     let mut scenarios: Vec<&str> = Vec::new();
     for (Section { scenario, .. }, _) in &table.sections {
         if !scenarios.contains(&scenario.as_str()) {
             scenarios.push(scenario);
         }
     }
-    let families: Vec<_> = scenarios
-        .into_iter()
-        .flat_map(|scenario| METRICS.iter().map(move |metric| (scenario, metric)))
-        .collect();
-    families
-        .into_par_iter()
-        .flat_map_iter(|(scenario, metric)| summarize_metric(&table, scenario, metric))
-        .collect()
+    for scenario in scenarios {
+        for metric in METRICS {
+            rows.extend(summarize_metric(&table, scenario, metric));
+        }
+    }
+    rows
 }
 
 fn summarize_metric(table: &Table<'_>, scenario: &str, metric: &Metric) -> Vec<SummaryRow> {

@@ -1,9 +1,9 @@
-//! What does it cost to come from rows to verdicts, and what do several threads save?
+//! What does it cost to come from rows to verdicts, and would several threads save anything?
 
 use std::hint::black_box;
 use std::path::Path;
 
-use criterion::Criterion;
+use criterion::{Criterion, SamplingMode};
 use echobench::results::{read_blocks, read_slices};
 use echobench::stats::{holm, sign_interval};
 use echobench::summary::summarize;
@@ -21,6 +21,7 @@ const SAMPLES: usize = 10_000;
 
 pub(crate) fn analysis(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "analysis");
+    group.sampling_mode(SamplingMode::Flat).sample_size(10);
     let pools = [("serial", pool(1)), ("rayon", pool(0))];
     let histograms: Vec<_> = (0..HISTOGRAMS).map(latencies).collect();
     for (name, pool) in &pools {
@@ -42,11 +43,9 @@ pub(crate) fn analysis(criterion: &mut Criterion) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(RUN);
     let slices = read_slices(&folder).expect("it is committed");
     let blocks = read_blocks(&folder).expect("it is committed");
-    for (name, pool) in &pools {
-        group.bench_function(format!("summary/{name}"), |bencher| {
-            bencher.iter(|| pool.install(|| summarize(&slices, &blocks)));
-        });
-    }
+    group.bench_function("summary", |bencher| {
+        bencher.iter(|| summarize(&slices, &blocks));
+    });
     group.finish();
 }
 
