@@ -3,6 +3,8 @@
 //! `run.json` appears whole; `slices.csv`, `blocks.csv` and `latency.hlog` grow by whole blocks, each
 //! in one write; `summary.csv` appears whole. Nothing is ever overwritten by another run.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -10,6 +12,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use echobench_clients::{Driver, ErrorKind};
+use indexmap::IndexMap;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +22,8 @@ use crate::environment::Environment;
 use crate::histograms::interval_log_header;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::Verdict;
+
+pub use kept::Kept;
 
 /// Rises when a column changes its name or meaning.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -339,31 +346,74 @@ pub struct RunRecord {
     pub seed: u64,
     /// `running`, `complete`, or why it ended early.
     pub status: String,
+    /// When it was taken up again after it had been cut short, in RFC 3339, UTC.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resumed: Vec<String>,
     /// The machine and the build.
     pub environment: Environment,
-    /// The scenarios as they were run, by name.
-    pub scenarios: BTreeMap<String, Scenario>,
+    /// The scenarios as they were run, by name, in the order of the tables.
+    pub scenarios: IndexMap<String, Scenario>,
+}
+
+impl BlockRow {
+    /// What must never happen, whatever the load: wrong replies, dead clients, and counts that differ
+    /// between clients and server. `messages` may explain the kinds of errors.
+    #[must_use]
+    pub fn violations(&self, messages: &BTreeMap<ErrorKind, String>) -> Vec<String> {
+        let place = format!(
+            "{}, {} {}, {}, block {}",
+            self.scenario, self.clients, self.driver, self.model, self.block
+        );
+        let mut violations = Vec::new();
+        for kind in [
+            ErrorKind::WrongBytes,
+            ErrorKind::ProtocolError,
+            ErrorKind::ClientDied,
+        ] {
+            let prefix = format!("{}=", column_name(kind));
+            let mut counts = self.errors.split(';');
+            if let Some(count) = counts.find_map(|part| part.strip_prefix(&prefix)) {
+                let why = messages.get(&kind);
+                let why = why.map_or_else(String::new, |message| format!(" ({message})"));
+                violations.push(format!("{place}: {kind}: {count}{why}"));
+            }
+        }
+        if let Some(counted) = self.server_requests
+            && self.failed == 0
+            && counted != self.answered
+        {
+            violations.push(format!(
+                "{place}: the clients had {} replies, the server counted {counted} requests",
+                self.answered
+            ));
+        }
+        violations
+    }
 }
 
 /// Errors as a column holds them.
 #[must_use]
 pub fn errors_column(errors: &BTreeMap<ErrorKind, u64>) -> String {
-    let name = |kind: &ErrorKind| match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => kind.to_string(),
-    };
     let parts: Vec<_> = errors
         .iter()
-        .map(|(kind, count)| format!("{}={count}", name(kind)))
+        .map(|(kind, count)| format!("{}={count}", column_name(*kind)))
         .collect();
     parts.join(";")
+}
+
+fn column_name(kind: ErrorKind) -> String {
+    match serde_json::to_value(kind) {
+        Ok(serde_json::Value::String(name)) => name,
+        _ => kind.to_string(),
+    }
 }
 
 /// A results folder that is being written.
 pub struct Writer {
     folder: PathBuf,
     slices: File,
-    blocks: File,
+    /// Locked, so that no two runs write to the same folder.
+    blocks: Flock<File>,
     latency: File,
     /// The first rows bring the line of names with them.
     named: bool,
@@ -380,26 +430,42 @@ impl Writer {
                 folder.display()
             );
         }
+        let mut writer = Self::open(folder)?;
+        writer
+            .latency
+            .write_all(interval_log_header().as_bytes())
+            .with_context(place)?;
+        writer.record(record)?;
+        Ok(writer)
+    }
+
+    /// Opens the files that grow.
+    fn open(folder: &Path) -> anyhow::Result<Self> {
         let append = |name: &str| {
             OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(folder.join(name))
-                .with_context(place)
+                .with_context(|| format!("cannot write results to {}", folder.display()))
         };
-        let mut latency = append("latency.hlog")?;
-        latency
-            .write_all(interval_log_header().as_bytes())
-            .with_context(place)?;
-        let writer = Writer {
+        let blocks = Flock::lock(append("blocks.csv")?, FlockArg::LockExclusiveNonblock);
+        let blocks = match blocks {
+            Ok(blocks) => blocks,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                bail!(
+                    "another run is writing to {}; wait for it",
+                    folder.display()
+                )
+            }
+            Err((_, error)) => bail!("cannot lock {}/blocks.csv: {error}", folder.display()),
+        };
+        Ok(Writer {
             slices: append("slices.csv")?,
-            blocks: append("blocks.csv")?,
-            latency,
+            blocks,
+            latency: append("latency.hlog")?,
             named: false,
             folder: folder.to_owned(),
-        };
-        writer.record(record)?;
-        Ok(writer)
+        })
     }
 
     /// The folder.
@@ -466,6 +532,19 @@ pub(crate) fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
+/// The record of a results folder.
+pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
+    let path = folder.join("run.json");
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{} is not a results folder: no run.json", folder.display()))?;
+    let mut record: RunRecord =
+        serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
+    for (name, scenario) in &mut record.scenarios {
+        scenario.name.clone_from(name);
+    }
+    Ok(record)
+}
+
 /// The slices of a results folder.
 pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
     read(folder, "slices.csv")
@@ -487,6 +566,12 @@ pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
 }
 
 fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
+    let lines = read_lines(folder, name)?;
+    Ok(lines.into_iter().map(|(row, _)| row).collect())
+}
+
+/// The rows of a CSV, each with the position of its end in the file.
+fn read_lines<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<(R, u64)>> {
     let path = folder.join(name);
     if !folder.is_dir() {
         bail!(
@@ -501,8 +586,11 @@ fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let names = reader.headers()?.clone();
     let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.with_context(|| format!("cannot read {}", path.display()))?;
+    let mut record = csv::StringRecord::new();
+    while reader
+        .read_record(&mut record)
+        .with_context(|| format!("cannot read {}", path.display()))?
+    {
         let line = record.position().map_or(0, csv::Position::line);
         let place = || format!("{}, line {line}", path.display());
         let version = record.get(0).unwrap_or_default();
@@ -512,7 +600,8 @@ fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>
                 place()
             );
         }
-        rows.push(record.deserialize(Some(&names)).with_context(place)?);
+        let row = record.deserialize(Some(&names)).with_context(place)?;
+        rows.push((row, reader.position().byte()));
     }
     Ok(rows)
 }

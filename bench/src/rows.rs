@@ -144,9 +144,6 @@ impl Block<'_> {
             match observed {
                 Ok(observed) => {
                     let total = observed.report.total();
-                    outcome
-                        .violations
-                        .extend(self.violations(model, &total, observed));
                     let slots = self.timetable.slots_of(index).enumerate();
                     let slices: Vec<SliceRow> = slots
                         .map(|(nth, slot)| self.slice_row(model, observed, nth, slot))
@@ -163,11 +160,14 @@ impl Block<'_> {
                     let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
                     let overran = overran as f64 > OVERRUN * slices.len() as f64;
                     row.validity = Validity::column(&self.troubles(&row, &total, overran));
+                    outcome
+                        .violations
+                        .extend(row.violations(&observed.report.messages));
                     outcome.slices.extend(slices);
                     outcome.latencies.push(total.latency);
                 }
                 Err(error) => {
-                    row.status = format!("{error:#}");
+                    row.status = format!("{error:#}").replace('\n', " ");
                     outcome.latencies.push(WindowReport::default().latency);
                 }
             }
@@ -351,41 +351,6 @@ impl Block<'_> {
         }
         let all = if one_thread { 1 } else { client_cpus.len() };
         clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
-    }
-
-    /// What must never happen, whatever the load.
-    fn violations(&self, model: &str, total: &WindowReport, seen: &Observed) -> Vec<String> {
-        let Cell {
-            scenario,
-            clients,
-            driver,
-            ..
-        } = self.cell;
-        let place = format!(
-            "{}, {clients} {driver}, {model}, block {}",
-            scenario.name, self.number
-        );
-        let mut violations = Vec::new();
-        for kind in [
-            ErrorKind::WrongBytes,
-            ErrorKind::ProtocolError,
-            ErrorKind::ClientDied,
-        ] {
-            if let Some(count) = total.errors.get(&kind) {
-                let message = seen.report.messages.get(&kind).map_or("", String::as_str);
-                violations.push(format!("{place}: {kind}: {count} ({message})"));
-            }
-        }
-        if let Some(counted) = seen.server_requests
-            && total.failed() == 0
-            && counted != total.answered
-        {
-            violations.push(format!(
-                "{place}: the clients had {} replies, the server counted {counted} requests",
-                total.answered
-            ));
-        }
-        violations
     }
 }
 

@@ -4,12 +4,11 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
-use common::{Finished, Running, eventually, executable, finish, read_hlog};
+use common::place::{Place, Row, TINY, number, table};
+use common::{Running, eventually, executable, finish, read_hlog};
 use nix::sys::signal::{Signal, kill};
-use tempfile::TempDir;
 
 /// The names of the columns: a change of one needs another schema version.
 const SLICES: &str = "\
@@ -31,106 +30,10 @@ const SUMMARY: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
 
-/// A scenario of some hundred milliseconds a block.
-const TINY: &str = r#"question = "Does it work?"
-models = ["thread", "async", "pool --workers 3"]
-clients = [2]
-drivers = ["threads", "processes"]
-
-[traffic]
-payload_bytes = 64
-timeout = "5s"
-
-[quick]
-blocks = 2
-rounds = 2
-slice = "10ms"
-ramp = "2ms"
-gap = "3ms"
-
-[full]
-blocks = 3
-rounds = 2
-slice = "10ms"
-ramp = "2ms"
-gap = "3ms"
-"#;
-
-/// A folder with a scenario in it, and room for results.
-struct Place {
-    folder: TempDir,
-}
-
-impl Place {
-    fn new() -> Place {
-        Place::with(TINY)
-    }
-
-    fn with(scenario: &str) -> Place {
-        let folder = TempDir::new().unwrap();
-        fs::write(folder.path().join("tiny.toml"), scenario).unwrap();
-        Place { folder }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn scenario(&self) -> String {
-        self.path("tiny.toml").to_str().unwrap().to_owned()
-    }
-
-    fn results(&self) -> PathBuf {
-        self.path("results")
-    }
-
-    fn run(&self, options: &[&str]) -> Command {
-        let mut command = executable();
-        command
-            .arg("run")
-            .arg(self.scenario())
-            .arg("--out")
-            .arg(self.results())
-            .args(["--seed", "7"])
-            .args(options)
-            .current_dir(self.folder.path());
-        command
-    }
-
-    fn rows(&self, name: &str) -> Vec<Row> {
-        rows(&self.results().join(name))
-    }
-
-    fn status(&self) -> String {
-        let text = fs::read_to_string(self.results().join("run.json")).unwrap();
-        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
-        record["status"].as_str().unwrap().to_owned()
-    }
-}
-
-/// A line of a CSV, by column.
-type Row = BTreeMap<String, String>;
-
-/// All lines of a CSV, each of which must be whole.
-fn rows(path: &Path) -> Vec<Row> {
-    let mut reader = csv::Reader::from_path(path).unwrap();
-    reader.deserialize().map(Result::unwrap).collect()
-}
-
-fn number(row: &Row, column: &str) -> u64 {
-    row[column].parse().expect("a whole number")
-}
-
 /// What was planned was answered, or failed, or was never sent.
 fn accounted_for(row: &Row) {
     let parts = ["answered", "failed", "unsent"].map(|name| number(row, name));
     assert_eq!(number(row, "planned"), parts.iter().sum::<u64>(), "{row:?}");
-}
-
-fn table(folder: &Path, options: &[&str]) -> Finished {
-    let mut command = executable();
-    command.arg("table").arg(folder).args(options);
-    finish(command)
 }
 
 #[test]

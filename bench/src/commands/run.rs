@@ -1,6 +1,6 @@
 //! `echobench run`: an experiment over one or more scenarios, block by block.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -16,9 +16,9 @@ use crate::arm::Arm;
 use crate::environment::Environment;
 use crate::experiment::Cell;
 use crate::histograms::interval_line;
-use crate::results::{BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer};
+use crate::results::{BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, read_record};
 use crate::rows::BlockOutcome;
-use crate::scenario::{Placement, Scenario, check_arm};
+use crate::scenario::{Effort, Placement, Scenario, check_arm};
 use crate::stats::median;
 use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
@@ -30,7 +30,7 @@ const START_PER_CLIENT: Duration = Duration::from_millis(1);
 #[derive(Args)]
 pub struct RunArgs {
     /// Scenarios by name (see `echobench list`), or files: NAME.toml
-    #[arg(value_name = "SCENARIO", required = true)]
+    #[arg(value_name = "SCENARIO", required_unless_present = "resume")]
     scenarios: Vec<String>,
 
     /// The short form (the default)
@@ -67,45 +67,25 @@ pub struct RunArgs {
     /// Decides the order of the arms and the clients' traffic [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
+
+    /// Finish the run in this results folder, which was killed or interrupted: as it was begun, by the
+    /// same executable on the same machine
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
+          "placement", "blocks", "out", "seed"])]
+    resume: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    let scenarios = scenarios(args)?;
-    let cells = cells(args, &scenarios);
-    let environment = Environment::capture();
-    let folder = args
-        .out
-        .clone()
-        .unwrap_or_else(|| default_folder(args, &environment));
-    let seed = args
-        .seed
-        .unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs());
-    let record = RunRecord {
-        schema_version: SCHEMA_VERSION,
-        effort: if args.full { "full" } else { "quick" }.to_owned(),
-        seed,
-        status: "running".to_owned(),
-        environment,
-        scenarios: scenarios
-            .iter()
-            .map(|s| (s.name.clone(), s.clone()))
-            .collect(),
+    let mut run = match &args.resume {
+        Some(folder) => Run::resume(folder)?,
+        None => Run::begin(args)?,
     };
-    let writer = Writer::create(&folder, &record)?;
     catch_interrupts()?;
-    let mut run = Run {
-        writer,
-        record,
-        seed,
-        began: Instant::now(),
-        slices: Vec::new(),
-        blocks: Vec::new(),
-        violations: Vec::new(),
-    };
+    let cells = run.record.cells();
     run.all_blocks(&cells)?;
     let sweeps: Vec<Cell> = cells
         .iter()
-        .flat_map(|cell| sweep(args, cell, &run.blocks))
+        .flat_map(|cell| sweep(cell, &run.record, &run.blocks))
         .collect();
     if !sweeps.is_empty() && !interrupted() {
         run.all_blocks(&sweeps)?;
@@ -113,6 +93,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     run.finish(args.objective)
 }
 
+/// The scenarios as the options want them.
 fn scenarios(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
     let mut scenarios: Vec<Scenario> = Vec::new();
     for name in &args.scenarios {
@@ -136,60 +117,121 @@ fn scenarios(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
         if let Some(placement) = args.placement {
             scenario.placements = vec![placement];
         }
-        for placement in &scenario.placements {
-            placement.cpus()?;
+        if let Some(blocks) = args.blocks {
+            scenario.quick.blocks = blocks;
+            scenario.full.blocks = blocks;
         }
-        // Better now than in the middle of the run; servers and load processes inherit the limit.
-        raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
         scenarios.push(scenario);
     }
     Ok(scenarios)
 }
 
-fn cells(args: &RunArgs, scenarios: &[Scenario]) -> Vec<Cell> {
-    let mut cells = Vec::new();
+/// Better now than in the middle of the run.
+fn check_possible<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) -> anyhow::Result<()> {
     for scenario in scenarios {
-        let mut effort = if args.full {
+        for placement in &scenario.placements {
+            placement.cpus()?;
+        }
+        // Servers and load processes inherit the limit.
+        raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
+    }
+    Ok(())
+}
+
+impl RunRecord {
+    /// Whether the long forms of the scenarios are run.
+    const FULL: &str = "full";
+
+    fn effort(&self, scenario: &Scenario) -> Effort {
+        if self.effort == Self::FULL {
             scenario.full
         } else {
             scenario.quick
-        };
-        effort.blocks = args.blocks.unwrap_or(effort.blocks);
-        if let Some(sweep) = &scenario.sweep {
-            // As closed loops, only to find the peaks.
-            effort.blocks = effort.blocks.min(sweep.peak_blocks);
         }
-        for &placement in &scenario.placements {
-            for &clients in &scenario.clients {
-                for &driver in &scenario.drivers {
-                    cells.push(Cell {
-                        scenario: scenario.clone(),
-                        arms: scenario.models.iter().map(|m| Arm::of_model(m)).collect(),
-                        effort,
-                        clients,
-                        driver,
-                        placement,
-                        load_percent: None,
-                        peaks: Vec::new(),
-                    });
+    }
+
+    fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for scenario in self.scenarios.values() {
+            let mut effort = self.effort(scenario);
+            if let Some(sweep) = &scenario.sweep {
+                // As closed loops, only to find the peaks.
+                effort.blocks = effort.blocks.min(sweep.peak_blocks);
+            }
+            for &placement in &scenario.placements {
+                for &clients in &scenario.clients {
+                    for &driver in &scenario.drivers {
+                        cells.push(Cell {
+                            scenario: scenario.clone(),
+                            arms: scenario.models.iter().map(|m| Arm::of_model(m)).collect(),
+                            effort,
+                            clients,
+                            driver,
+                            placement,
+                            load_percent: None,
+                            peaks: Vec::new(),
+                        });
+                    }
                 }
             }
         }
+        cells
     }
-    cells
+
+    /// The arms whose rows were written together with `first`, the row of the first of them; `None` for
+    /// a row of no block of this run.
+    fn together(&self, cells: &[Cell], first: &BlockRow) -> Option<Vec<String>> {
+        let section = Section {
+            load_percent: None,
+            ..first.section()
+        };
+        let cell = cells.iter().find(|cell| cell.section() == section)?;
+        let blocks = match first.load_percent {
+            None => cell.effort.blocks,
+            Some(percent) => {
+                let sweep = cell.scenario.sweep.as_ref()?;
+                sweep.percent.contains(&percent).then_some(())?;
+                self.effort(&cell.scenario).blocks
+            }
+        };
+        (first.block <= blocks).then(|| cell.arms.iter().map(|arm| arm.name.clone()).collect())
+    }
+
+    /// Refuses to go on under other conditions than those of the rows that are there.
+    fn check_same_conditions(&self, now: &Environment, folder: &Path) -> anyhow::Result<()> {
+        let folder = folder.display();
+        let begun = &self.environment;
+        if self.status == COMPLETE {
+            bail!("the run in {folder} is complete; see it with: echobench table {folder}");
+        }
+        if self.schema_version != SCHEMA_VERSION
+            || begun.executable_sha256 != now.executable_sha256
+            || begun.revision != now.revision
+        {
+            bail!(
+                "the run in {folder} was begun by another build of echobench ({}); resume it with \
+                 that one, or start a new run",
+                begun.short_revision().unwrap_or(&begun.version)
+            );
+        }
+        if begun.machine != now.machine {
+            bail!(
+                "the run in {folder} was begun on another kind of machine ({}, this is {}); resume it \
+                 there, or start a new run",
+                begun.machine.slug(),
+                now.machine.slug()
+            );
+        }
+        Ok(())
+    }
 }
 
 /// The open loops of a rate sweep, relative to the peaks that the closed loop `cell` has found.
-fn sweep(args: &RunArgs, cell: &Cell, blocks: &[BlockRow]) -> Vec<Cell> {
+fn sweep(cell: &Cell, record: &RunRecord, blocks: &[BlockRow]) -> Vec<Cell> {
     let Some(sweep) = &cell.scenario.sweep else {
         return Vec::new();
     };
-    let mut effort = if args.full {
-        cell.scenario.full
-    } else {
-        cell.scenario.quick
-    };
-    effort.blocks = args.blocks.unwrap_or(effort.blocks);
+    let effort = record.effort(&cell.scenario);
     let peak = |arm: &Arm| {
         let own = |row: &&BlockRow| row.section() == cell.section() && row.model == arm.name;
         let rates: Vec<f64> = blocks
@@ -228,11 +270,17 @@ fn default_folder(args: &RunArgs, environment: &Environment) -> PathBuf {
         .unwrap_or(base)
 }
 
+/// The states of a run, as the record has them.
+const RUNNING: &str = "running";
+const COMPLETE: &str = "complete";
+const INTERRUPTED: &str = "interrupted";
+
 /// A run under way: what has been measured so far, here and on disk.
 struct Run {
     writer: Writer,
     record: RunRecord,
-    seed: u64,
+    /// The zero of the times in the interval log is so much before `began`.
+    log_age: Duration,
     began: Instant,
     slices: Vec<SliceRow>,
     blocks: Vec<BlockRow>,
@@ -240,37 +288,103 @@ struct Run {
 }
 
 impl Run {
+    /// A new run in a new folder.
+    fn begin(args: &RunArgs) -> anyhow::Result<Self> {
+        let scenarios = scenarios(args)?;
+        check_possible(&scenarios)?;
+        let environment = Environment::capture();
+        let folder = args
+            .out
+            .clone()
+            .unwrap_or_else(|| default_folder(args, &environment));
+        let effort = if args.full { RunRecord::FULL } else { "quick" };
+        let record = RunRecord {
+            schema_version: SCHEMA_VERSION,
+            effort: effort.to_owned(),
+            seed: args
+                .seed
+                .unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs()),
+            status: RUNNING.to_owned(),
+            resumed: Vec::new(),
+            environment,
+            scenarios: scenarios.into_iter().map(|s| (s.name.clone(), s)).collect(),
+        };
+        Ok(Run {
+            writer: Writer::create(&folder, &record)?,
+            record,
+            log_age: Duration::ZERO,
+            began: Instant::now(),
+            slices: Vec::new(),
+            blocks: Vec::new(),
+            violations: Vec::new(),
+        })
+    }
+
+    /// A run that was cut short, with what it has measured.
+    fn resume(folder: &Path) -> anyhow::Result<Self> {
+        let mut record = read_record(folder)?;
+        let now = Environment::capture();
+        record.check_same_conditions(&now, folder)?;
+        check_possible(record.scenarios.values())?;
+        let cells = record.cells();
+        let (writer, kept) = Writer::resume(folder, |row| record.together(&cells, row))?;
+        RUNNING.clone_into(&mut record.status);
+        record.resumed.push(now.started);
+        writer.record(&record)?;
+        let nothing_more = BTreeMap::new();
+        let violations = kept.blocks.iter();
+        let violations = violations.flat_map(|row| row.violations(&nothing_more));
+        Ok(Run {
+            violations: violations.collect(),
+            writer,
+            record,
+            log_age: kept.log_age,
+            began: Instant::now(),
+            slices: kept.slices,
+            blocks: kept.blocks,
+        })
+    }
+
     /// Block 1 of every cell, then block 2 of every cell: a slow drift of the machine meets all alike.
     fn all_blocks(&mut self, cells: &[Cell]) -> anyhow::Result<()> {
-        let rounds = cells
-            .iter()
-            .map(|cell| cell.effort.blocks)
-            .max()
-            .unwrap_or(0);
-        let progress = Progress::new(cells);
-        for block in 1..=rounds {
-            for cell in cells.iter().filter(|cell| block <= cell.effort.blocks) {
-                progress.begin(cell, block);
-                match cell.run_block(block, self.seed) {
-                    Ok(outcome) => self.keep(cell, outcome)?,
-                    Err(_) if interrupted() => {
-                        progress.end();
-                        "interrupted".clone_into(&mut self.record.status);
-                        return Ok(());
-                    }
-                    Err(error) => return Err(error),
+        let rounds = cells.iter().map(|cell| cell.effort.blocks).max();
+        let planned = (1..=rounds.unwrap_or(0)).flat_map(|block| {
+            let cells = cells.iter().filter(move |cell| block <= cell.effort.blocks);
+            cells.map(move |cell| (cell, block))
+        });
+        // Some are there already if the run was taken up again.
+        let missing: Vec<(&Cell, u32)> = planned
+            .filter(|&(cell, block)| !self.has(cell, block))
+            .collect();
+        let progress = Progress::new(&missing);
+        for (cell, block) in missing {
+            progress.begin(cell, block);
+            match cell.run_block(block, self.record.seed) {
+                Ok(outcome) => self.keep(cell, outcome)?,
+                Err(_) if interrupted() => {
+                    progress.end();
+                    INTERRUPTED.clone_into(&mut self.record.status);
+                    return Ok(());
                 }
-                progress.advance(expected(cell));
+                Err(error) => return Err(error),
             }
+            progress.advance(expected(cell));
         }
         progress.end();
-        "complete".clone_into(&mut self.record.status);
+        COMPLETE.clone_into(&mut self.record.status);
         Ok(())
+    }
+
+    fn has(&self, cell: &Cell, block: u32) -> bool {
+        let section = cell.section();
+        self.blocks
+            .iter()
+            .any(|row| row.block == block && row.section() == section)
     }
 
     fn keep(&mut self, cell: &Cell, outcome: BlockOutcome) -> anyhow::Result<()> {
         let length = cell.block_time();
-        let start = self.began.elapsed().saturating_sub(length);
+        let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
         let mut log = String::new();
         for (row, histogram) in outcome.blocks.iter().zip(&outcome.latencies) {
             if row.is_ok() {
@@ -295,10 +409,11 @@ impl Run {
             tables(&summary, &self.blocks, Style::Plain, objective)
         );
         eprintln!("\nresults in {}", self.writer.folder().display());
-        if self.record.status != "complete" {
+        if self.record.status != COMPLETE {
             eprintln!(
-                "interrupted: {} finished blocks are kept",
-                self.finished_blocks()
+                "interrupted: {} finished blocks are kept; for the others: echobench run --resume {}",
+                self.finished_blocks(),
+                self.writer.folder().display()
             );
             return Ok(ExitCode::FAILURE);
         }
@@ -353,11 +468,8 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(cells: &[Cell]) -> Self {
-        let total = cells
-            .iter()
-            .map(|cell| expected(cell) * u64::from(cell.effort.blocks))
-            .sum();
+    fn new(blocks: &[(&Cell, u32)]) -> Self {
+        let total = blocks.iter().map(|(cell, _)| expected(cell)).sum();
         let plain = !std::io::stderr().is_terminal();
         let target = if plain {
             ProgressDrawTarget::hidden()

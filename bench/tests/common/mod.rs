@@ -6,6 +6,8 @@
     reason = "compiled into each test executable, which uses what it needs"
 )]
 
+pub mod place;
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
