@@ -134,6 +134,11 @@ pub fn die_with_parent() -> io::Result<()> {
     set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
 }
 
+/// Takes that back: the end of standard input will tell, and there is something to be ended first.
+pub fn outlive_parent() -> io::Result<()> {
+    set_pdeathsig(None).map_err(Into::into)
+}
+
 /// Makes the child that `command` starts end with this process, however this process ends, and
 /// keeps the terminal's Ctrl-C from it: its owner decides.
 #[expect(

@@ -8,7 +8,7 @@ use crate::agent::{Agent, FromDriver, FromSupervisor, Start, ToSupervisor, inter
 use crate::arm::Arm;
 use crate::measure::Memory;
 use crate::order;
-use crate::results::Section;
+use crate::results::{BlockRow, Section};
 use crate::rows::{Block, BlockOutcome, MachineWatch, Observed};
 use crate::scenario::{Effort, Placement, Scenario};
 use anyhow::bail;
@@ -51,16 +51,21 @@ pub(crate) struct Timetable {
 
 impl Timetable {
     fn new(cell: &Cell, random: &mut fastrand::Rng) -> Self {
-        let arms = cell.arms.len();
-        let rounds = order::balanced_rounds(arms, cell.effort.rounds);
+        let arms = cell.arms.iter().enumerate();
+        let driven: Vec<usize> = arms
+            .filter(|(_, arm)| arm.skip.is_none())
+            .map(|(index, _)| index)
+            .collect();
+        let rounds = order::balanced_rounds(driven.len(), cell.effort.rounds);
+        let orders = order::rounds(driven.len(), rounds, random);
         let mut slots = Vec::new();
-        for (round, arms) in order::rounds(arms, rounds, random).into_iter().enumerate() {
-            for (position, arm) in arms.into_iter().enumerate() {
-                slots.push((round, position, arm));
+        for (round, order) in orders.into_iter().enumerate() {
+            for (position, nth) in order.into_iter().enumerate() {
+                slots.push((round, position, driven[nth]));
             }
         }
         let gap_ns = cell.effort.gap.ns() + 15_000 * u64::from(cell.clients);
-        let memory_ns = 20_000_000 + 200_000 * u64::from(cell.clients);
+        let memory_ns = 20_000_000 + 400_000 * u64::from(cell.clients);
         Timetable {
             slots,
             effort: cell.effort,
@@ -270,6 +275,9 @@ fn spawn_pair(
     server_cpus: &[usize],
     client_cpus: &[usize],
 ) -> anyhow::Result<(Agent, Agent)> {
+    if let Some(reason) = &arm.skip {
+        bail!("{}{reason}", BlockRow::SKIPPED);
+    }
     let pinned = |command: &str, cpus: &[usize]| {
         let mut arguments = vec![command.to_owned()];
         if !cpus.is_empty() {
@@ -279,8 +287,7 @@ fn spawn_pair(
         arguments
     };
     let mut supervise = pinned("supervise", server_cpus);
-    supervise.push("--".to_owned());
-    supervise.extend(arm.command()?);
+    supervise.extend(arm.supervised()?);
     let supervisor = Agent::spawn(&format!("the server {}", arm.name), &supervise)?;
     let load = Agent::spawn(
         &format!("the clients of {}", arm.name),
@@ -289,7 +296,7 @@ fn spawn_pair(
     Ok((supervisor, load))
 }
 
-fn server_is_ready(
+pub(crate) fn server_is_ready(
     supervisor: &Agent,
     deadline: Instant,
 ) -> anyhow::Result<(SocketAddr, Option<Memory>)> {

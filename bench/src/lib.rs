@@ -23,3 +23,4 @@ pub mod summary;
 pub mod supervise;
 pub mod tables;
 pub mod text;
+pub mod verify;

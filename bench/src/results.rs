@@ -135,7 +135,8 @@ pub struct BlockRow {
     pub model: String,
     /// The block, from 1.
     pub block: u32,
-    /// `ok`, or what went wrong with the arm; then nothing of it enters the statistics.
+    /// `ok`, or what went wrong with the arm, or `skipped: ` and why; then nothing of it enters the
+    /// statistics.
     pub status: String,
     /// `valid`, or by what the block's figures of this arm were limited or disturbed, as in
     /// `generator;disturbed` (see [`Validity`]).
@@ -188,6 +189,9 @@ pub struct BlockRow {
     pub lag_p99_ns: Option<u64>,
     /// Median time to connect.
     pub connect_p50_ns: Option<u64>,
+    /// Connections opened in a second before the first slice, starting the clients included; none under
+    /// churn.
+    pub connected_per_second: Option<f64>,
     /// CPU time of the server's tree over all slices for each answered request.
     pub cpu_ns_per_request: Option<f64>,
     /// The user part of it, from ticks of 10 ms.
@@ -282,6 +286,15 @@ impl BlockRow {
 
     /// The status of an arm with which nothing went wrong.
     pub const OK: &str = "ok";
+
+    /// How the status of an arm begins that was not run because it cannot be, here or in this scenario.
+    pub const SKIPPED: &str = "skipped: ";
+
+    /// Why the arm was not run, if it was skipped.
+    #[must_use]
+    pub fn skipped(&self) -> Option<&str> {
+        self.status.strip_prefix(Self::SKIPPED)
+    }
 
     /// Whether its values enter the statistics.
     #[must_use]

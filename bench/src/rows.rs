@@ -247,6 +247,11 @@ impl Block<'_> {
         if row.clients_never_served == 0 {
             row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
         }
+        if self.cell.scenario.traffic.requests_per_connection.is_none() && report.connecting_ns > 0
+        {
+            let connected = total.connections.min(u64::from(self.cell.clients));
+            row.connected_per_second = Some(connected as f64 * 1e9 / report.connecting_ns as f64);
+        }
         row.server_requests = observed.server_requests;
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         row.stall_max_ns = self.machine.stall_max_ns;

@@ -10,6 +10,7 @@ use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_dura
 use echobench_protocol::MAX_PAYLOAD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::arm::{Arm, External};
 use crate::measure::allowed_cpus;
 
 /// The committed scenarios, in the order in which they are shown and run.
@@ -21,6 +22,9 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("placement", include_str!("../scenarios/placement.toml")),
     ("idle", include_str!("../scenarios/idle.toml")),
     ("rate_sweep", include_str!("../scenarios/rate_sweep.toml")),
+    ("languages", include_str!("../scenarios/languages.toml")),
+    ("c10k", include_str!("../scenarios/c10k.toml")),
+    ("c20k", include_str!("../scenarios/c20k.toml")),
 ];
 
 /// Between two slices of an open loop there must be time to send what is late, and to be answered.
@@ -37,6 +41,13 @@ pub struct Scenario {
     pub question: String,
     /// The arms: a model each, with options of `serve` if it needs any, as in `pool --workers 8`.
     pub models: Vec<String>,
+    /// More arms: servers of other projects.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub external: Vec<External>,
+    /// Whether the arms of a block are alive at once and driven in turn, or, where the machine cannot
+    /// hold them all, one after the other.
+    #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
+    pub alternate: bool,
     /// Numbers of clients; a table has a section for each.
     pub clients: Vec<u32>,
     /// How the clients are run.
@@ -54,6 +65,10 @@ pub struct Scenario {
     pub quick: Effort,
     /// How long the form takes whose results are committed.
     pub full: Effort,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn anywhere() -> Vec<Placement> {
@@ -251,7 +266,7 @@ impl Scenario {
 
     /// What TOML's types cannot say.
     fn check(&self) -> anyhow::Result<()> {
-        if self.models.is_empty()
+        if self.models.is_empty() && self.external.is_empty()
             || self.clients.is_empty()
             || self.drivers.is_empty()
             || self.placements.is_empty()
@@ -261,9 +276,7 @@ impl Scenario {
         if self.clients.contains(&0) || self.traffic.active_clients == Some(0) {
             bail!("clients: 0 clients make no load; give 1 or more");
         }
-        for model in &self.models {
-            check_arm(model)?;
-        }
+        self.check_arms()?;
         if self.traffic.payload_bytes > MAX_PAYLOAD {
             bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
         }
@@ -294,6 +307,42 @@ impl Scenario {
             }
         }
         Ok(())
+    }
+
+    /// Every arm can be read, and has a name of its own.
+    pub fn check_arms(&self) -> anyhow::Result<()> {
+        for model in &self.models {
+            check_arm(model)?;
+        }
+        for external in &self.external {
+            external.check()?;
+        }
+        let external = self.external.iter().map(|external| &external.name);
+        let names: Vec<_> = self.models.iter().chain(external).collect();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                bail!("model '{name}' is named twice");
+            }
+        }
+        Ok(())
+    }
+
+    /// Its arms, models first. External servers only return bytes: where requests ask for work, they are
+    /// skipped.
+    pub fn arms(&self) -> anyhow::Result<Vec<Arm>> {
+        let mut arms: Vec<_> = self
+            .models
+            .iter()
+            .map(|model| Arm::of_model(model))
+            .collect();
+        for external in &self.external {
+            let mut arm = Arm::of_external(external)?;
+            if self.traffic.work != WorkMix::default() {
+                arm.skip = Some("an external server does no work, it only echoes".to_owned());
+            }
+            arms.push(arm);
+        }
+        Ok(arms)
     }
 
     /// The workload of its clients.

@@ -80,6 +80,7 @@ const METRICS: &[Metric] = &[
     median_only("lag_p50_ns", |row| float(row.lag_p50_ns)),
     median_only("lag_p99_ns", |row| float(row.lag_p99_ns)),
     block("connect_p50_ns", |row| float(row.connect_p50_ns)),
+    median_only("connected_per_second", |row| row.connected_per_second),
     block("cpu_ns_per_request", |row| row.cpu_ns_per_request),
     block("cpu_user_ns_per_request", |row| row.cpu_user_ns_per_request),
     block("cpu_system_ns_per_request", |row| {

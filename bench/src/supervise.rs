@@ -2,7 +2,7 @@
 //! it, with everything it started.
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
@@ -13,15 +13,19 @@ use clap::Args;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use echobench_clients::clock;
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 
-use crate::agent::{FromSupervisor, ToSupervisor, bind, die_with_parent, say};
+use crate::agent::{FromSupervisor, ToSupervisor, bind, die_with_parent, outlive_parent, say};
+use crate::arm::PORT;
 use crate::measure::{self, CpuTime};
 
 /// How long a server may take to drain, beyond its own limit, before it is killed.
 const PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long an external server may take until it can be connected to.
+const READY: Duration = Duration::from_secs(10);
 
 /// How long the threads of a server may take to come up and touch their stacks, before its memory
 /// without connections is read.
@@ -34,6 +38,11 @@ pub struct SuperviseArgs {
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
 
+    /// The server is not an echobench: it is given a port, is ready when it can be connected to, and
+    /// what it writes is only of interest if it fails
+    #[arg(long)]
+    external: bool,
+
     /// The server's command line; its first line of output is `ready ADDR`
     #[arg(required = true, last = true)]
     command: Vec<String>,
@@ -44,17 +53,48 @@ enum Event {
     /// Nobody will ask any more.
     Orphaned,
     Said(String),
+    /// The external server can be connected to.
+    Reached(SocketAddr),
+    /// It cannot, after [`READY`].
+    OutOfReach(SocketAddr),
     /// The server's output has ended, and so has the server or soon will.
     Silent,
 }
 
 /// Supervises until the server has ended.
 pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
-    die_with_parent()?;
+    if args.external {
+        // Its children are not bound to it, so its group is ended before this process.
+        outlive_parent()?;
+    } else {
+        die_with_parent()?;
+    }
     if !args.cpus.is_empty() {
         measure::pin_current_process(&args.cpus).context("cannot pin the server to its CPUs")?;
     }
-    let (program, arguments) = args.command.split_first().context("no server command")?;
+    let (send, events) = unbounded();
+    let child = if args.external {
+        start_external(&args.command, &send)?
+    } else {
+        start(&args.command, &send)?
+    };
+    forward_requests(send);
+    let mut supervisor = Supervisor {
+        pid: child.id(),
+        child,
+        external: args.external,
+        stopping: false,
+        killed: false,
+        counters: None,
+        last_words: None,
+        watch: None,
+    };
+    supervisor.serve(&events)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn start(words: &[String], send: &Sender<Event>) -> anyhow::Result<Child> {
+    let (program, arguments) = words.split_first().context("no server command")?;
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -64,25 +104,70 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
         .spawn()
         .with_context(|| format!("cannot start '{program}'"))?;
     let output = child.stdout.take().context("standard output is piped")?;
-    let (send, events) = unbounded();
     forward_server(output, send.clone());
-    forward_requests(send);
-    let mut supervisor = Supervisor {
-        pid: child.id(),
-        child,
-        stopping: false,
-        counters: None,
-        watch: None,
-    };
-    supervisor.serve(&events)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(child)
+}
+
+/// The same for a server that is told where to listen, and does not say when it does.
+fn start_external(words: &[String], send: &Sender<Event>) -> anyhow::Result<Child> {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+    let address = free.context("no port is free for the server")?;
+    let port = address.port().to_string();
+    let words: Vec<_> = words.iter().map(|word| word.replace(PORT, &port)).collect();
+    let (program, arguments) = words.split_first().context("no server command")?;
+    let (output, words) = std::io::pipe()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(words.try_clone()?)
+        .stderr(words);
+    // Signals that an experiment blocks for itself would be blocked in a server that knows nothing of it,
+    // and could not end it.
+    let mask = SigSet::thread_get_mask()?;
+    SigSet::empty().thread_set_mask()?;
+    let child = bind(&mut command).spawn();
+    mask.thread_set_mask()?;
+    // It holds the writing end of the pipe.
+    drop(command);
+    let child = child.or_else(|error| {
+        // Said as the end of the server, which it is for whoever wants to measure it.
+        say(&FromSupervisor::Exited {
+            clean: false,
+            status: format!("cannot start '{program}': {error}"),
+            cpu_ns: 0,
+            counters: None,
+        })?;
+        std::process::exit(1)
+    });
+    forward_server(output, send.clone());
+    reach(address, send.clone());
+    child
+}
+
+/// Tells when the address can be connected to.
+fn reach(address: SocketAddr, send: Sender<Event>) {
+    let deadline = Instant::now() + READY;
+    thread::spawn(move || {
+        while Instant::now() < deadline {
+            // Where nobody listens, a connection can by chance come to be with itself.
+            let reached = TcpStream::connect(address)
+                .is_ok_and(|stream| stream.local_addr().is_ok_and(|own| own != address));
+            if reached {
+                let _ = send.send(Event::Reached(address));
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = send.send(Event::OutOfReach(address));
+    });
 }
 
 fn forward_server(output: impl std::io::Read + Send + 'static, send: Sender<Event>) {
     thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
             // Fails only when this process is about to end.
-            let _ = send.send(Event::Said(line));
+            let _ = send.send(Event::Said(String::from_utf8_lossy(&line).into_owned()));
         }
         let _ = send.send(Event::Silent);
     });
@@ -123,8 +208,14 @@ impl Watch {
 struct Supervisor {
     child: Child,
     pid: u32,
+    external: bool,
+    /// It has been asked to go.
     stopping: bool,
+    /// It did not go by itself.
+    killed: bool,
     counters: Option<String>,
+    /// The last line an external server wrote.
+    last_words: Option<String>,
     watch: Option<Watch>,
 }
 
@@ -143,7 +234,18 @@ impl Supervisor {
                 .min()
                 .unwrap_or(Duration::from_secs(3600));
             match events.recv_timeout(wait) {
+                Ok(Event::Said(line)) if self.external => {
+                    let line = line.trim();
+                    if !line.is_empty() {
+                        self.last_words = Some(line.to_owned());
+                    }
+                }
                 Ok(Event::Said(line)) => self.hear(&line)?,
+                Ok(Event::Reached(address)) => self.ready(address)?,
+                Ok(Event::OutOfReach(address)) => {
+                    self.last_words = Some(format!("no connection to {address} within {READY:?}"));
+                    self.kill();
+                }
                 Ok(Event::Asked(ToSupervisor::Watch {
                     cpu_at_ns,
                     memory_at_ns,
@@ -160,7 +262,7 @@ impl Supervisor {
                 Ok(Event::Asked(ToSupervisor::Stop)) => {
                     self.stopping = true;
                     give_up = Some(Instant::now() + PATIENCE);
-                    kill(self.server(), Signal::SIGTERM)?;
+                    self.ask_to_end()?;
                 }
                 Ok(Event::Silent) => return self.farewell(),
                 Ok(Event::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
@@ -183,8 +285,18 @@ impl Supervisor {
         Pid::from_raw(self.pid.cast_signed())
     }
 
+    /// An external server may be a shell around it, or leave its children to themselves.
+    fn ask_to_end(&self) -> nix::Result<()> {
+        if self.external {
+            killpg(self.server(), Signal::SIGTERM)
+        } else {
+            kill(self.server(), Signal::SIGTERM)
+        }
+    }
+
     /// The server, and whatever it started, is a process group of its own.
-    fn kill(&self) {
+    fn kill(&mut self) {
+        self.killed = true;
         // Fails only when nobody is left.
         let _ = killpg(self.server(), Signal::SIGKILL);
     }
@@ -194,16 +306,20 @@ impl Supervisor {
             let address: SocketAddr = address
                 .parse()
                 .with_context(|| format!("the server said '{line}', which has no address"))?;
-            thread::sleep(SETTLE);
-            let memory = measure::memory(self.pid).ok();
-            say(&FromSupervisor::Ready {
-                address: address.to_string(),
-                memory,
-            })?;
+            self.ready(address)?;
         } else if let Some(counters) = line.strip_prefix("counters ") {
             self.counters = Some(counters.to_owned());
         }
         Ok(())
+    }
+
+    fn ready(&self, address: SocketAddr) -> anyhow::Result<()> {
+        thread::sleep(SETTLE);
+        let memory = measure::memory(self.pid).ok();
+        say(&FromSupervisor::Ready {
+            address: address.to_string(),
+            memory,
+        })
     }
 
     /// Takes the reading that is due, if one is.
@@ -239,9 +355,13 @@ impl Supervisor {
         // The server was this process's only child: what it and its children used is all there is.
         let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
         let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        // Many a server has no other way to end than the signal itself.
+        let as_asked = status.success() || self.external && !self.killed;
+        let last_words = self.last_words.take();
+        let last_words = last_words.map_or_else(String::new, |words| format!(" ({words})"));
         say(&FromSupervisor::Exited {
-            clean: self.stopping && status.success(),
-            status: describe(status),
+            clean: self.stopping && as_asked,
+            status: describe(status) + &last_words,
             cpu_ns: micros.unsigned_abs() * 1000,
             counters: self.counters.take(),
         })

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Client, HANG, Server, echo, eventually, executable, frame};
-use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
+use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Reason, Work, error_reason};
 use echobench_servers::MODELS;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
@@ -53,16 +53,7 @@ fn largest() -> usize {
 #[test]
 fn frames_of_every_size_come_back_as_they_are() {
     with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        for (sequence, payload) in [0, 1, 64, 4072, 4073, 100_000, largest()]
-            .into_iter()
-            .enumerate()
-        {
-            client.exchange(&frame(sequence as u64, payload, Work::None));
-        }
-        client.exchange(&frame(u64::MAX, 0, Work::None));
-        client.finish();
-        assert_eq!(client.rest(), b"");
+        server.holds("sizes");
         let ended = server.stop();
         assert_eq!(ended.counters.get("requests"), 8);
         assert_eq!(ended.counters.get("errors"), 0);
@@ -71,65 +62,34 @@ fn frames_of_every_size_come_back_as_they_are() {
 
 #[test]
 fn work_is_done_and_answered() {
-    with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        let time = Duration::from_millis(3);
-        for work in [
-            Work::Block(time),
-            Work::Spin(time),
-            Work::Block(Duration::ZERO),
-        ] {
-            client.exchange(&frame(7, 100, work));
-        }
-    });
+    with_each_model(&[], |_, server| server.holds("work"));
 }
 
 #[test]
 fn an_oversize_frame_is_refused_and_the_server_lives() {
     with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        client.exchange(&echo(1));
-        client.send(&frame(2, largest() + 1, Work::None)[..HEADER_LEN]);
-        client.refused(Reason::PayloadTooLarge, 2);
-        drop(client);
-        // The error frame arrives even if the client sends the whole frame before it reads.
-        let mut client = server.connect();
-        client.send(&frame(3, 2 * largest(), Work::None));
-        client.finish();
-        client.refused(Reason::PayloadTooLarge, 3);
-        server.connect().exchange(&echo(4));
+        server.holds("oversize");
+        // So is one just over the default limit, and the error frame arrives even if the client sends the
+        // whole frame before it reads.
+        for (sequence, payload) in [(3, largest() + 1), (4, 2 * largest())] {
+            let mut client = server.connect();
+            client.send(&frame(sequence, payload, Work::None));
+            client.finish();
+            client.refused(Reason::PayloadTooLarge, sequence);
+        }
         let ended = server.stop();
-        assert_eq!(ended.counters.get("errors"), 2);
+        assert_eq!(ended.counters.get("errors"), 3);
         assert_eq!(ended.counters.get("requests"), 2);
     });
 }
 
 #[test]
 fn what_is_no_request_is_refused_with_its_reason() {
-    fn changed(byte: usize, value: u8) -> Vec<u8> {
-        let mut frame = frame(9, 0, Work::None);
-        frame[byte] = value;
-        frame
-    }
     with_each_model(&["--max-work", "1s"], |_, server| {
-        let too_long = frame(9, 0, Work::Block(Duration::from_micros(1_000_001)));
-        for (bytes, reason, sequence) in [
-            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), Reason::BadMagic, 0),
-            (changed(3, 2), Reason::UnknownVersion, 0),
-            (changed(4, 1), Reason::UnknownFlags, 9),
-            (changed(7, 1), Reason::UnknownFlags, 9),
-            (changed(5, 3), Reason::UnknownWork, 9),
-            (too_long, Reason::WorkTooLong, 9),
-        ] {
-            let mut client = server.connect();
-            client.send(&bytes);
-            client.refused(reason, sequence);
-        }
-        // What came before it is answered first.
+        server.holds("malformed");
         let mut client = server.connect();
-        client.send(&[echo(1), changed(5, 9)].concat());
-        assert_eq!(client.receive(echo(1).len()), echo(1));
-        client.refused(Reason::UnknownWork, 9);
+        client.send(&frame(9, 0, Work::Block(Duration::from_micros(1_000_001))));
+        client.refused(Reason::WorkTooLong, 9);
         drop(client);
         assert_eq!(server.stop().counters.get("errors"), 7);
     });
@@ -137,31 +97,13 @@ fn what_is_no_request_is_refused_with_its_reason() {
 
 #[test]
 fn frames_may_arrive_byte_by_byte() {
-    with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        let frames = [echo(1), frame(2, 5, Work::Block(Duration::from_millis(1)))].concat();
-        for byte in &frames {
-            client.send(&[*byte]);
-        }
-        assert_eq!(client.receive(frames.len()), frames);
-    });
+    with_each_model(&[], |_, server| server.holds("bytewise"));
 }
 
 #[test]
 fn frames_may_arrive_all_at_once() {
     with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        let work = |sequence| match sequence % 10 {
-            3 => Work::Block(Duration::from_micros(100)),
-            7 => Work::Spin(Duration::from_micros(100)),
-            _ => Work::None,
-        };
-        let frames: Vec<u8> = (0..100_u8)
-            .flat_map(|sequence| frame(sequence.into(), sequence.into(), work(sequence)))
-            .collect();
-        client.send(&frames);
-        assert_eq!(client.receive(frames.len()), frames);
-        drop(client);
+        server.holds("pipelined");
         assert_eq!(server.stop().counters.get("requests"), 100);
     });
 }
@@ -169,16 +111,9 @@ fn frames_may_arrive_all_at_once() {
 #[test]
 fn a_client_that_sends_no_more_is_still_answered() {
     with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        let slow = frame(1, 64, Work::Block(Duration::from_millis(20)));
-        client.send(&[slow.clone(), echo(2)].concat());
-        client.finish();
-        assert_eq!(client.rest(), [slow, echo(2)].concat());
+        server.holds("half-close");
         // In the middle of a frame there is nothing to answer.
-        let mut client = server.connect();
-        client.send(&echo(3)[..50]);
-        client.finish();
-        assert_eq!(client.rest(), b"");
+        server.holds("cut-short");
         let ended = server.stop();
         assert_eq!(ended.counters.get("requests"), 2);
         assert_eq!(ended.counters.get("errors"), 1);
@@ -188,11 +123,7 @@ fn a_client_that_sends_no_more_is_still_answered() {
 #[test]
 fn a_reset_in_the_middle_of_a_frame_hurts_nobody_else() {
     with_each_model(&[], |_, server| {
-        let mut client = server.connect();
-        client.exchange(&echo(1));
-        client.send(&echo(2)[..50]);
-        client.reset();
-        server.connect().exchange(&echo(3));
+        server.holds("reset");
         let counters = server.counters_until(|counters| counters.get("active") == 0);
         assert_eq!(counters.get("errors"), 1);
         assert_eq!(counters.get("requests"), 2);
@@ -215,24 +146,24 @@ fn two_hundred_connections_at_once() {
         server.counters_until(|counters| {
             counters.get("active") == at_once && counters.get("waiting") == waiting
         });
-        for (sequence, client) in (0..).zip(&mut clients) {
-            client.send(&echo(sequence));
-        }
         if at_once == CONNECTIONS {
+            for (sequence, client) in (0..).zip(&mut clients) {
+                client.send(&echo(sequence));
+            }
             // Nobody waits for anybody who came before.
             for (sequence, client) in (0..CONNECTIONS).rev().zip(clients.iter_mut().rev()) {
                 assert_eq!(client.receive(echo(sequence).len()), echo(sequence));
             }
-        } else {
-            // They are served in turn, each when one before it has gone.
-            for (sequence, mut client) in (0..).zip(clients.drain(..)) {
-                assert_eq!(client.receive(echo(sequence).len()), echo(sequence));
-            }
         }
         drop(clients);
-        let counters = server.counters_until(|counters| counters.get("active") == 0);
-        assert_eq!(counters.get("accepted"), CONNECTIONS);
-        assert_eq!(counters.get("requests"), CONNECTIONS);
+        // Elsewhere they are served in turn, each when one before it has gone.
+        server.holds("many");
+        let asked = if at_once == CONNECTIONS { 2 } else { 1 };
+        let counters = server.counters_until(|counters| {
+            counters.get("active") == 0
+                && counters.get("accepted") == 2 * CONNECTIONS
+                && counters.get("requests") == asked * CONNECTIONS
+        });
         assert_eq!(counters.get("errors"), 0);
     });
 }

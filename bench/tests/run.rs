@@ -21,7 +21,7 @@ const BLOCKS: &str = "\
     jain_index,client_least_requests,client_most_requests,first_reply_max_ns,\
     server_requests,throughput_per_second,latency_p50_ns,latency_p90_ns,latency_p99_ns,\
     latency_p999_ns,latency_p9999_ns,latency_max_ns,service_p50_ns,service_p99_ns,\
-    lag_p50_ns,lag_p99_ns,connect_p50_ns,cpu_ns_per_request,cpu_user_ns_per_request,\
+    lag_p50_ns,lag_p99_ns,connect_p50_ns,connected_per_second,cpu_ns_per_request,cpu_user_ns_per_request,\
     cpu_system_ns_per_request,context_switches_per_request,server_cpus,client_cpus,\
     idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,hiccups,stall_max_ns,\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\

@@ -48,7 +48,8 @@ pub enum LoadError {
     },
     /// More descriptors are needed than the process may open.
     #[error(
-        "{clients} clients need {needed} open files, the limit is {limit} (raise it with: ulimit -n {needed})"
+        "{clients} clients need {needed} open files, the limit is {limit} (RLIMIT_NOFILE; raise it with: \
+         ulimit -n {needed})"
     )]
     FileLimit {
         /// Clients of the plan.
@@ -83,9 +84,17 @@ impl LoadError {
 /// With [`Driver::Processes`] the calling process must have only one thread.
 pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError> {
     raise_file_limit(plan.clients)?;
-    match plan.driver {
+    let began = clock::now();
+    let mut connecting_ns = 0;
+    let start = || {
+        connecting_ns = clock::now() - began;
+        start()
+    };
+    let mut report = match plan.driver {
         Driver::Threads => threads::run(plan, start),
         Driver::Processes => processes::run(plan, start),
         Driver::Tasks => tasks::run(plan, start),
-    }
+    }?;
+    report.connecting_ns = connecting_ns;
+    Ok(report)
 }

@@ -193,6 +193,9 @@ pub struct Report {
     pub first_reply_by_client: BTreeMap<u32, u64>,
     /// CPU time of all clients together, from the start of the windows to the end of the last one.
     pub cpu_ns: u64,
+    /// How long it took until every client was started and, unless it opens connections only for
+    /// requests, connected, or had failed to be.
+    pub connecting_ns: u64,
     /// For each kind of error, what the first one said.
     pub messages: BTreeMap<ErrorKind, String>,
 }

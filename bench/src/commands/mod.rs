@@ -8,6 +8,7 @@ mod run;
 mod selfcheck;
 mod serve;
 mod table;
+mod verify;
 
 /// What `echobench` can do.
 #[derive(clap::Subcommand)]
@@ -20,6 +21,8 @@ pub enum Command {
     Run(run::RunArgs),
     /// Print the tables of a results folder again
     Table(table::TableArgs),
+    /// Check that a server does what an echo server has to do
+    Verify(verify::VerifyArgs),
     /// Prove this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
     Selfcheck(selfcheck::SelfcheckArgs),
     /// Show the models, services and scenarios there are
@@ -49,6 +52,7 @@ impl Command {
             Command::Load(args) => load::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Table(args) => table::run(&args),
+            Command::Verify(args) => verify::run(&args),
             Command::Selfcheck(args) => selfcheck::run(&args),
             Command::List => list::run(),
             Command::Supervise(args) => crate::supervise::run(&args),

@@ -12,13 +12,13 @@ use echobench_clients::raise_file_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::agent::{catch_interrupts, interrupted};
-use crate::arm::Arm;
+use crate::arm::{Arm, External};
 use crate::environment::Environment;
 use crate::experiment::Cell;
 use crate::histograms::interval_line;
 use crate::results::{BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, read_record};
 use crate::rows::BlockOutcome;
-use crate::scenario::{Effort, Placement, Scenario, check_arm};
+use crate::scenario::{Effort, Placement, Scenario};
 use crate::stats::median;
 use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
@@ -46,6 +46,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODELS", value_delimiter = ',')]
     models: Vec<String>,
 
+    /// One more arm, an echo server of another project, as in "mine=server --port {port}"; {port} is
+    /// where it is to listen on 127.0.0.1. Can be given several times
+    #[arg(long, value_name = "NAME=COMMAND")]
+    external: Vec<External>,
+
     /// Another placement than the scenario's: none, split (servers and clients on CPUs of their
     /// own) or same (all on one CPU)
     #[arg(long)]
@@ -71,7 +76,7 @@ pub struct RunArgs {
     /// Finish the run in this results folder, which was killed or interrupted: as it was begun, by the
     /// same executable on the same machine
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
-          "placement", "blocks", "out", "seed"])]
+          "external", "placement", "blocks", "out", "seed"])]
     resume: Option<PathBuf>,
 }
 
@@ -81,7 +86,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         None => Run::begin(args)?,
     };
     catch_interrupts()?;
-    let cells = run.record.cells();
+    let cells = run.record.cells()?;
     run.all_blocks(&cells)?;
     let sweeps: Vec<Cell> = cells
         .iter()
@@ -108,12 +113,11 @@ fn scenarios(args: &RunArgs) -> anyhow::Result<Vec<Scenario>> {
                 .map(|model| model.trim().to_owned())
                 .collect();
         }
-        for (index, arm) in scenario.models.iter().enumerate() {
-            check_arm(arm)?;
-            if scenario.models[..index].contains(arm) {
-                bail!("model '{arm}' is named twice");
-            }
+        if !args.models.is_empty() {
+            scenario.external.clear();
         }
+        scenario.external.extend_from_slice(&args.external);
+        scenario.check_arms()?;
         if let Some(placement) = args.placement {
             scenario.placements = vec![placement];
         }
@@ -132,8 +136,9 @@ fn check_possible<'a>(scenarios: impl IntoIterator<Item = &'a Scenario>) -> anyh
         for placement in &scenario.placements {
             placement.cpus()?;
         }
-        // Servers and load processes inherit the limit.
-        raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
+        // Servers and load processes inherit the limit. Where only the larger numbers of clients are
+        // beyond it, their rows say so.
+        raise_file_limit(scenario.clients.iter().copied().min().unwrap_or(0))?;
     }
     Ok(())
 }
@@ -150,7 +155,7 @@ impl RunRecord {
         }
     }
 
-    fn cells(&self) -> Vec<Cell> {
+    fn cells(&self) -> anyhow::Result<Vec<Cell>> {
         let mut cells = Vec::new();
         for scenario in self.scenarios.values() {
             let mut effort = self.effort(scenario);
@@ -158,24 +163,26 @@ impl RunRecord {
                 // As closed loops, only to find the peaks.
                 effort.blocks = effort.blocks.min(sweep.peak_blocks);
             }
+            let arms = scenario.arms()?;
+            let at_once = if scenario.alternate { arms.len() } else { 1 };
             for &placement in &scenario.placements {
                 for &clients in &scenario.clients {
                     for &driver in &scenario.drivers {
-                        cells.push(Cell {
+                        cells.extend(arms.chunks(at_once).map(|arms| Cell {
                             scenario: scenario.clone(),
-                            arms: scenario.models.iter().map(|m| Arm::of_model(m)).collect(),
+                            arms: arms.to_vec(),
                             effort,
                             clients,
                             driver,
                             placement,
                             load_percent: None,
                             peaks: Vec::new(),
-                        });
+                        }));
                     }
                 }
             }
         }
-        cells
+        Ok(cells)
     }
 
     /// The arms whose rows were written together with `first`, the row of the first of them; `None` for
@@ -185,7 +192,8 @@ impl RunRecord {
             load_percent: None,
             ..first.section()
         };
-        let cell = cells.iter().find(|cell| cell.section() == section)?;
+        let is_first = |cell: &&Cell| cell.section() == section && cell.arms[0].name == first.model;
+        let cell = cells.iter().find(is_first)?;
         let blocks = match first.load_percent {
             None => cell.effort.blocks,
             Some(percent) => {
@@ -326,7 +334,7 @@ impl Run {
         let now = Environment::capture();
         record.check_same_conditions(&now, folder)?;
         check_possible(record.scenarios.values())?;
-        let cells = record.cells();
+        let cells = record.cells()?;
         let (writer, kept) = Writer::resume(folder, |row| record.together(&cells, row))?;
         RUNNING.clone_into(&mut record.status);
         record.resumed.push(now.started);
@@ -377,9 +385,9 @@ impl Run {
 
     fn has(&self, cell: &Cell, block: u32) -> bool {
         let section = cell.section();
-        self.blocks
-            .iter()
-            .any(|row| row.block == block && row.section() == section)
+        let first = &cell.arms[0].name;
+        let mut rows = self.blocks.iter();
+        rows.any(|row| row.block == block && row.model == *first && row.section() == section)
     }
 
     fn keep(&mut self, cell: &Cell, outcome: BlockOutcome) -> anyhow::Result<()> {
@@ -423,7 +431,8 @@ impl Run {
             }
             return Ok(ExitCode::from(2));
         }
-        let all_well = self.blocks.iter().all(BlockRow::is_ok);
+        let is_well = |row: &BlockRow| row.is_ok() || row.skipped().is_some();
+        let all_well = self.blocks.iter().all(is_well);
         Ok(if all_well {
             ExitCode::SUCCESS
         } else {

@@ -9,13 +9,13 @@ const BILL_POINTS: usize = 3;
 /// … of which the largest is at least this.
 const BILL_CONNECTIONS: u32 = 500;
 
-const METRICS: [&str; 4] = [
+pub(super) const METRICS: [&str; 4] = [
     "memory_bytes_per_connection",
     "kernel_stack_bytes_per_connection",
     "page_table_bytes_per_connection",
     "socket_bytes_per_connection",
 ];
-const NAMES: [&str; 7] = [
+pub(super) const NAMES: [&str; 7] = [
     "model",
     "memory",
     "kernel stack",

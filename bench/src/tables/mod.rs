@@ -1,6 +1,7 @@
 //! Tables for people: the same text after a run, from a committed folder, and in the README.
 
 mod bill;
+mod held;
 mod sweep;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -196,6 +197,7 @@ impl Report<'_> {
         parts.extend(self.fairness_table());
         parts.extend(self.sweep_tables(objective));
         parts.extend(self.bill_table());
+        parts.extend(self.held_table());
         parts.join("\n\n") + "\n"
     }
 
@@ -225,10 +227,21 @@ impl Report<'_> {
                 line.time("latency_p99_ns"),
                 line.time("cpu_ns_per_request"),
                 or_unknown(line.estimate("memory_bytes_per_connection"), text::bytes),
-                line.errors(),
+                self.errors(line),
                 line.ratio(),
             ]
         })
+    }
+
+    fn errors(&self, line: &Line<'_>) -> String {
+        let of_line = |row: &&&BlockRow| {
+            row.model == line.first().model && row.section() == line.first().section()
+        };
+        let mut rows = self.blocks.iter().filter(of_line);
+        if rows.any(|row| row.skipped().is_some()) {
+            return "skipped".to_owned();
+        }
+        line.errors()
     }
 
     /// How clients were served, in the sections in which an arm was unfair.
@@ -455,7 +468,10 @@ impl Report<'_> {
                 status,
                 ..
             } = row;
-            let failure = format!("FAILED: {model}, {clients} {driver}: {status}");
+            let failure = match row.skipped() {
+                Some(reason) => format!("SKIPPED: {model}: {reason}"),
+                None => format!("FAILED: {model}, {clients} {driver}: {status}"),
+            };
             if !failures.contains(&failure) {
                 failures.push(failure);
             }

@@ -3,15 +3,15 @@
 #![allow(
     dead_code,
     unreachable_pub,
+    unused_imports,
     reason = "compiled into each test executable, which uses what it needs"
 )]
 
 pub mod place;
 
 use std::collections::HashMap;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd as _;
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,12 +20,13 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use echobench::agent::bind;
+use echobench::verify::{self, Exchange as _};
+pub use echobench::verify::{changed, echo, frame};
 use echobench_clients::decode_histogram;
-use echobench_protocol::{HEADER_LEN, Header, Reason, Work, error_reason};
+use echobench_protocol::Reason;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
 /// A test that waits longer than this hangs. It says nothing about how fast anything has to be.
@@ -94,11 +95,16 @@ impl Server {
     }
 
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).expect("the server can be connected to");
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(HANG)).unwrap();
-        stream.set_write_timeout(Some(HANG)).unwrap();
-        Client(stream)
+        let stream = verify::connect(self.address, HANG);
+        Client(stream.expect("the server can be connected to"))
+    }
+
+    /// A check of the conformance suite holds, and the server is taken for what it is.
+    pub fn holds(&self, check: &str) {
+        let check = verify::CHECKS.iter().find(|known| known.name == check);
+        let check = check.expect("a check of this name");
+        let peer = verify::Peer::known(self.address, HANG);
+        assert_eq!(check.run(peer), verify::Outcome::Passed, "{}", check.what);
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -248,27 +254,23 @@ pub fn eventually<T, S: std::fmt::Debug>(
     panic!("it does not come to it; it is {:?}", state());
 }
 
-/// A client with one connection.
+/// A client with one connection: that of the conformance suite, but it fails the test.
 #[derive(Debug)]
 pub struct Client(pub TcpStream);
 
 impl Client {
     pub fn send(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).expect("the server takes it");
+        self.0.send(bytes).expect("the server takes it");
     }
 
     /// Reads so many bytes.
     pub fn receive(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes = vec![0; count];
-        self.0.read_exact(&mut bytes).expect("a reply");
-        bytes
+        self.0.receive(count).expect("a reply")
     }
 
     /// Reads what comes before the server closes.
     pub fn rest(&mut self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        self.0.read_to_end(&mut bytes).expect("the server closes");
-        bytes
+        self.0.rest().expect("the server closes")
     }
 
     /// The server closes without another word, in whatever way.
@@ -283,52 +285,23 @@ impl Client {
 
     /// No more requests.
     pub fn finish(&self) {
-        self.0.shutdown(Shutdown::Write).unwrap();
+        self.0.finish().expect("it is open");
     }
 
     /// Sends a frame and gets it back as it is.
     pub fn exchange(&mut self, frame: &[u8]) {
-        self.send(frame);
-        assert!(self.receive(frame.len()) == frame, "wrong bytes");
+        self.0.exchange(frame).expect("the same bytes");
     }
 
     /// Gets an error frame for this request, and then the end.
     pub fn refused(&mut self, reason: Reason, sequence: u64) {
-        let reply = self.rest();
-        assert_eq!(error_reason(&reply), Some(reason), "{reply:?}");
-        assert_eq!(reply[16..HEADER_LEN], sequence.to_be_bytes());
-        assert_eq!(reply[HEADER_LEN..], *reason.to_string().as_bytes());
+        self.0.refused(reason, sequence).expect("an error frame");
     }
 
     /// Closes with a reset.
     pub fn reset(self) {
-        let linger = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        setsockopt(&self.0.as_fd(), sockopt::Linger, &linger).unwrap();
+        self.0.reset().expect("it is open");
     }
-}
-
-/// A request with a payload that is like no other.
-pub fn frame(sequence: u64, payload: usize, work: Work) -> Vec<u8> {
-    let header = Header {
-        work,
-        payload_len: u32::try_from(payload).unwrap(),
-        sequence,
-    };
-    let bytes = sequence.to_le_bytes().into_iter().cycle();
-    let payload = bytes.zip(0_u8..=250).cycle().take(payload);
-    header
-        .encode()
-        .into_iter()
-        .chain(payload.map(|(a, b)| a.wrapping_mul(31) ^ b))
-        .collect()
-}
-
-/// A request without work.
-pub fn echo(sequence: u64) -> Vec<u8> {
-    frame(sequence, 64, Work::None)
 }
 
 /// How a command came to its end.

@@ -1,0 +1,25 @@
+"""Echo (RFC 862) with a task per connection on one thread: python3 asyncio_echo.py PORT"""
+
+import asyncio
+import sys
+
+
+async def echo(reader, writer):
+    # asyncio sets TCP_NODELAY by itself.
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except ConnectionError:
+        pass  # A client that goes away is no news.
+    finally:
+        writer.close()
+
+
+async def main():
+    port = int(sys.argv[1])
+    server = await asyncio.start_server(echo, "127.0.0.1", port, backlog=4096, reuse_address=True)
+    await server.serve_forever()
+
+
+asyncio.run(main())

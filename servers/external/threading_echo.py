@@ -1,0 +1,27 @@
+"""Echo (RFC 862) with a thread per connection: python3 threading_echo.py PORT"""
+
+import signal
+import socketserver
+import sys
+
+
+class Echo(socketserver.StreamRequestHandler):
+    disable_nagle_algorithm = True
+
+    def handle(self):
+        while data := self.request.recv(65536):
+            self.request.sendall(data)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    request_queue_size = 4096
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        pass  # A client that goes away is no news.
+
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+with Server(("127.0.0.1", int(sys.argv[1])), Echo) as server:
+    server.serve_forever()
