@@ -1,0 +1,30 @@
+//! Any text as a scenario: it is read, or refused in one line; and what is read can be recorded.
+#![no_main]
+
+use std::cell::RefCell;
+use std::fs;
+
+use echobench::scenario::Scenario;
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+
+thread_local! {
+    static FOLDER: RefCell<TempDir> = RefCell::new(TempDir::with_prefix("fuzz").unwrap());
+}
+
+fuzz_target!(|input: &[u8]| {
+    let path = FOLDER.with_borrow(|folder| folder.path().join("fuzz.toml"));
+    fs::write(&path, input).unwrap();
+    match Scenario::find(path.to_str().unwrap()) {
+        Err(error) => {
+            let line = format!("{error:#}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+        Ok(scenario) => {
+            scenario.arms().unwrap();
+            let recorded = serde_json::to_string(&scenario).unwrap();
+            let read: Scenario = serde_json::from_str(&recorded).unwrap();
+            assert_eq!(serde_json::to_string(&read).unwrap(), recorded);
+        }
+    }
+});

@@ -1,0 +1,41 @@
+//! Any text as the files of a results folder: they are read, or refused; and a run that is taken up again
+//! leaves a folder that can be read.
+#![no_main]
+
+use std::cell::RefCell;
+use std::fs;
+
+use echobench::results::{Writer, read_blocks, read_slices, read_summary};
+use echobench::summary::summarize;
+use echobench::tables::{Objective, Style, tables};
+use libfuzzer_sys::fuzz_target;
+use tempfile::TempDir;
+
+thread_local! {
+    static FOLDER: RefCell<TempDir> = RefCell::new(TempDir::with_prefix("fuzz").unwrap());
+}
+
+/// Between the texts of the files.
+const BORDER: &str = "\n===\n";
+
+fuzz_target!(|input: &[u8]| {
+    let text = String::from_utf8_lossy(input);
+    let mut parts = text.split(BORDER);
+    let folder = FOLDER.with_borrow(|folder| folder.path().to_owned());
+    for name in ["blocks.csv", "slices.csv", "latency.hlog", "summary.csv"] {
+        fs::write(folder.join(name), parts.next().unwrap_or_default()).unwrap();
+    }
+    if let (Ok(Some(summary)), Ok(blocks)) = (read_summary(&folder), read_blocks(&folder)) {
+        let _ = tables(&summary, &blocks, Style::Plain, Objective::default());
+    }
+    if let (Ok(slices), Ok(blocks)) = (read_slices(&folder), read_blocks(&folder)) {
+        let _ = tables(&summarize(&slices, &blocks), &blocks, Style::Plain, Objective::default());
+    }
+    let resumed = Writer::resume(&folder, |row| Some(vec![row.model.clone()]));
+    if let Ok((writer, kept)) = resumed {
+        drop(writer);
+        let blocks = read_blocks(&folder).unwrap();
+        assert_eq!(blocks.len(), kept.blocks.len());
+        assert_eq!(read_slices(&folder).unwrap().len(), kept.slices.len());
+    }
+});
