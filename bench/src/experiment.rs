@@ -65,7 +65,7 @@ impl Timetable {
             }
         }
         let gap_ns = cell.effort.gap.ns() + 15_000 * u64::from(cell.clients);
-        let memory_ns = 20_000_000 + 400_000 * u64::from(cell.clients);
+        let memory_ns = 20_000_000 + 800_000 * u64::from(cell.clients);
         Timetable {
             slots,
             effort: cell.effort,

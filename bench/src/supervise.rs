@@ -12,9 +12,11 @@ use anyhow::Context;
 use clap::Args;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use echobench_clients::clock;
+use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::time::TimeValLike;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use crate::agent::{FromSupervisor, ToSupervisor, bind, die_with_parent, outlive_parent, say};
@@ -26,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long an external server may take until it can be connected to.
 const READY: Duration = Duration::from_secs(10);
+
+/// How long the last output of an external server may take to arrive after its end.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// How long the threads of a server may take to come up and touch their stacks, before its memory
 /// without connections is read.
@@ -57,7 +62,7 @@ enum Event {
     Reached(SocketAddr),
     /// It cannot, after [`READY`].
     OutOfReach(SocketAddr),
-    /// The server's output has ended, and so has the server or soon will.
+    /// The server has ended, or soon will have.
     Silent,
 }
 
@@ -104,7 +109,11 @@ fn start(words: &[String], send: &Sender<Event>) -> anyhow::Result<Child> {
         .spawn()
         .with_context(|| format!("cannot start '{program}'"))?;
     let output = child.stdout.take().context("standard output is piped")?;
-    forward_server(output, send.clone());
+    let send = send.clone();
+    thread::spawn(move || {
+        forward_lines(output, &send);
+        let _ = send.send(Event::Silent);
+    });
     Ok(child)
 }
 
@@ -130,7 +139,7 @@ fn start_external(words: &[String], send: &Sender<Event>) -> anyhow::Result<Chil
     mask.thread_set_mask()?;
     // It holds the writing end of the pipe.
     drop(command);
-    let child = child.or_else(|error| {
+    let child = child.or_else(|error| -> anyhow::Result<Child> {
         // Said as the end of the server, which it is for whoever wants to measure it.
         say(&FromSupervisor::Exited {
             clean: false,
@@ -139,10 +148,10 @@ fn start_external(words: &[String], send: &Sender<Event>) -> anyhow::Result<Chil
             counters: None,
         })?;
         std::process::exit(1)
-    });
-    forward_server(output, send.clone());
+    })?;
+    forward_external(output, child.id(), send.clone());
     reach(address, send.clone());
-    child
+    Ok(child)
 }
 
 /// Tells when the address can be connected to.
@@ -163,11 +172,25 @@ fn reach(address: SocketAddr, send: Sender<Event>) {
     });
 }
 
-fn forward_server(output: impl std::io::Read + Send + 'static, send: Sender<Event>) {
+fn forward_lines(output: impl std::io::Read, send: &Sender<Event>) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        // Fails only when this process is about to end.
+        let _ = send.send(Event::Said(String::from_utf8_lossy(&line).into_owned()));
+    }
+}
+
+/// Whether a server closes its output says nothing about its end, if it is not ours: only the end does.
+fn forward_external(output: impl std::io::Read + Send + 'static, pid: u32, send: Sender<Event>) {
+    let lines = send.clone();
+    let reader = thread::spawn(move || forward_lines(output, &lines));
     thread::spawn(move || {
-        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
-            // Fails only when this process is about to end.
-            let _ = send.send(Event::Said(String::from_utf8_lossy(&line).into_owned()));
+        let id = Id::Pid(Pid::from_raw(pid.cast_signed()));
+        // It stays to be reaped.
+        while waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        // Its last words may be under way; somebody it started may hold the pipe for ever.
+        let patience = Instant::now() + LAST_WORDS;
+        while !reader.is_finished() && Instant::now() < patience {
+            thread::sleep(Duration::from_millis(1));
         }
         let _ = send.send(Event::Silent);
     });

@@ -57,9 +57,9 @@ fn an_external_server_stands_in_the_same_table() {
 fn an_external_server_is_asked_to_end() {
     let place = Place::with(&TINY.replace(", \"processes\"", ""));
     let ended = place.path("ended");
-    // A shell that says goodbye, if the signal reaches it.
+    // A shell that says goodbye, if the signal reaches it, and nothing else.
     let command = format!(
-        "mine=sh -c 'trap \"echo goodbye >{}\" TERM; {} & wait'",
+        "mine=sh -c 'trap \"echo goodbye >{}\" TERM; exec >/dev/null 2>&1; {} & wait'",
         ended.display(),
         own("async").replace('\'', "")
     );

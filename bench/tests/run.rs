@@ -5,6 +5,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use common::place::{Place, Row, TINY, number, table};
 use common::{Running, eventually, executable, finish, read_hlog};
@@ -443,4 +444,30 @@ fn a_server_that_does_not_start_has_a_row_that_says_so() {
         assert!(ok || row["status"].contains("did not start"), "{row:?}");
     }
     assert!(run.stdout.contains("FAILED: pool --workers 0"), "{run:?}");
+}
+
+#[test]
+fn connections_beyond_a_limit_have_a_row_that_names_it() {
+    let scenario = TINY
+        .replace("clients = [2]", "clients = [2, 300]")
+        .replace("\"threads\", \"processes\"", "\"tasks\"");
+    let place = Place::with(&scenario);
+    let run = place.run(&["--models", "async", "--blocks", "1"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -n 200; exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let run = finish(limited);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for row in place.rows("blocks.csv") {
+        if row["clients"] == "2" {
+            assert_eq!(row["status"], "ok", "{row:?}");
+        } else {
+            for word in ["332 open files", "200", "RLIMIT_NOFILE"] {
+                assert!(row["status"].contains(word), "{row:?}");
+            }
+        }
+    }
+    assert!(run.stdout.contains("FAILED: async, 300 tasks: "), "{run:?}");
 }
