@@ -357,6 +357,7 @@ impl Scenario {
             requests_per_connection: self.traffic.requests_per_connection,
             timeout_ns: self.traffic.timeout.ns(),
             seed,
+            ..Workload::default()
         }
     }
 }

@@ -23,7 +23,7 @@ const GLANCE: Duration = Duration::from_millis(50);
 /// Runs one client to its end. `ready` is called when it is connected, or has failed to be, and
 /// returns the instant at which the windows start, or `None` if they never will.
 pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> Option<u64>) {
-    let mut reply = vec![0; client.frame_len()];
+    let mut reply = vec![0; client.reply_room()];
     let mut stream = None;
     if client.connects_ahead() {
         stream = connect(plan, &mut client);
@@ -75,7 +75,7 @@ fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
     let opened = socket(plan, client).and_then(|socket| {
         let timeout = Duration::from_nanos(plan.workload.timeout_ns);
         socket.connect_timeout(&plan.target.into(), timeout)?;
-        if client.frame_len() > SEND_WHOLE {
+        if client.frame().len() > SEND_WHOLE {
             socket.set_nonblocking(true)?;
         } else {
             socket.set_read_timeout(Some(timeout.min(GLANCE)))?;
@@ -100,17 +100,29 @@ fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
 fn exchange(client: &mut Client<'_>, stream: &TcpStream, reply: &mut [u8]) -> u64 {
     client.request();
     let sent = clock::now();
-    let outcome = if reply.len() > SEND_WHOLE {
+    let outcome = if client.frame().len() > SEND_WHOLE {
         both_ways(client, stream, reply, sent)
     } else {
         there_and_back(client, stream, reply, sent)
     };
     let received = clock::now();
-    match outcome.and_then(|()| client.check(reply)) {
-        Ok(()) => client.answered(sent, received),
+    let checked = outcome.and_then(|length| client.check(&reply[..length]).map(|()| length));
+    match checked {
+        Ok(length) => {
+            client.answered(sent, received);
+            print(client.line(&reply[..length]));
+        }
         Err(failure) => client.failed(sent, received, failure),
     }
     received
+}
+
+/// Prints a whole line by one write, so that those of several processes stay whole.
+pub(crate) fn print(line: Option<String>) {
+    if let Some(line) = line {
+        // Nobody may read it any more; the counts remain.
+        let _ = io::stdout().lock().write_all(line.as_bytes());
+    }
 }
 
 fn there_and_back(
@@ -118,7 +130,7 @@ fn there_and_back(
     mut stream: &TcpStream,
     reply: &mut [u8],
     sent_ns: u64,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let frame = client.frame();
     let mut sent = 0;
     while sent < frame.len() {
@@ -130,12 +142,12 @@ fn there_and_back(
     let mut received = 0;
     while received < reply.len() {
         match stream.read(&mut reply[received..]) {
-            Ok(0) => return Err(client.cut_short(&reply[..received])),
+            Ok(0) => return client.ended(&reply[..received]),
             Ok(count) => received += count,
             Err(error) => wait(client, stream, PollFlags::POLLIN, sent_ns, &error)?,
         }
     }
-    Ok(())
+    Ok(received)
 }
 
 /// Sends and receives at the same time, on a socket that does not block.
@@ -144,7 +156,7 @@ fn both_ways(
     mut stream: &TcpStream,
     reply: &mut [u8],
     sent_ns: u64,
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let frame = client.frame();
     let (mut sent, mut received) = (0, 0);
     while received < reply.len() {
@@ -160,7 +172,7 @@ fn both_ways(
             }
         }
         match stream.read(&mut reply[received..]) {
-            Ok(0) => return Err(client.cut_short(&reply[..received])),
+            Ok(0) => return client.ended(&reply[..received]),
             Ok(count) => received += count,
             Err(error) if error.kind() == Io::WouldBlock && !idle => {}
             Err(error) => {
@@ -173,7 +185,7 @@ fn both_ways(
             }
         }
     }
-    Ok(())
+    Ok(received)
 }
 
 /// After a call that ended without progress: returns when another one may make some, or fails when

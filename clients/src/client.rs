@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use echobench_protocol::{HEADER_LEN, Header, error_reason};
 
 use crate::clock::SPIN_NS;
-use crate::plan::{Plan, Spacing, Window};
+use crate::plan::{Ask, Plan, Spacing, Window};
 use crate::report::{ErrorKind, Report};
 
 /// After a failed connection the next attempt waits, at first this long, then twice as long each time.
@@ -17,6 +17,8 @@ const LONGEST_BACKOFF_NS: u64 = 100_000_000;
 const GRACE_NS: u64 = 10_000_000;
 /// A request that is sent this much later than it could have been counts as late.
 const LATE_NS: u64 = 1_000_000;
+/// Room for a line of the time service, which has 31 bytes here and may have others elsewhere.
+const LINE_ROOM: usize = 256;
 /// Samples all clients of a process may hold before they are folded into the histograms.
 const SAMPLES_PER_PROCESS: usize = 1 << 20;
 
@@ -29,8 +31,8 @@ pub(crate) enum Action {
     Pace(u64),
     /// Open the connection, then report [`Client::connected`] or [`Client::failed`].
     Connect,
-    /// Make a [`Client::request`], send its [`Client::frame`], receive as many bytes, then report to [`Client::answered`] or
-    /// [`Client::failed`].
+    /// Make a [`Client::request`], send its [`Client::frame`], receive up to [`Client::reply_room`]
+    /// bytes, then report to [`Client::answered`] or [`Client::failed`].
     Exchange,
     /// Close the connection.
     Close,
@@ -116,8 +118,14 @@ impl<'a> Client<'a> {
     pub(crate) fn new(plan: &'a Plan, index: u32, shared: &'a Mutex<Report>) -> Self {
         let mut random = fastrand::Rng::with_seed(plan.workload.seed);
         let mut own = fastrand::Rng::with_seed(random.u64(..) ^ (u64::from(index) << 32 | 0x9e37));
-        let mut frame = vec![0; HEADER_LEN + plan.workload.payload_bytes as usize];
-        own.fill(&mut frame[HEADER_LEN..]);
+        let mut frame = match plan.workload.ask {
+            Ask::Bytes => vec![0; HEADER_LEN + plan.workload.payload_bytes as usize],
+            Ask::Name => [&[0; HEADER_LEN], name(plan, index).as_bytes()].concat(),
+            Ask::Time => Vec::new(),
+        };
+        if plan.workload.ask == Ask::Bytes {
+            own.fill(&mut frame[HEADER_LEN..]);
+        }
         let held = SAMPLES_PER_PROCESS / plan.clients.max(1) as usize;
         Client {
             index,
@@ -213,15 +221,19 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Makes the frame of the next request.
+    /// Makes the frame of the next request, if the client is to say anything.
     pub(crate) fn request(&mut self) {
         self.sequence += 1;
+        let Some((place, payload)) = self.frame.split_first_chunk_mut::<HEADER_LEN>() else {
+            return;
+        };
+        let is_first = self.on_connection == 0;
         let header = Header {
-            work: self.plan.workload.work.draw(&mut self.work),
-            payload_len: self.plan.workload.payload_bytes,
+            work: self.plan.workload.work.draw(is_first, &mut self.work),
+            payload_len: u32::try_from(payload.len()).expect("made from a number like this"),
             sequence: self.sequence,
         };
-        self.frame[..HEADER_LEN].copy_from_slice(&header.encode());
+        *place = header.encode();
     }
 
     /// The frame of the request under way.
@@ -229,9 +241,12 @@ impl<'a> Client<'a> {
         &self.frame
     }
 
-    /// Length of every frame in bytes.
-    pub(crate) fn frame_len(&self) -> usize {
-        self.frame.len()
+    /// The most bytes that a right reply has: all echoes have as many.
+    pub(crate) fn reply_room(&self) -> usize {
+        match self.plan.workload.ask {
+            Ask::Bytes | Ask::Name => self.frame.len(),
+            Ask::Time => LINE_ROOM,
+        }
     }
 
     /// When to stop waiting for the reply to a request sent at `sent_ns`.
@@ -253,12 +268,38 @@ impl<'a> Client<'a> {
         self.sample(Measure::Connect, now - began_ns);
     }
 
-    /// `reply`, as long as the request, was received.
+    /// `reply` was received, and is whole.
     pub(crate) fn check(&self, reply: &[u8]) -> Result<(), Failure> {
         if reply == self.frame {
             return Ok(());
         }
-        Err(self.unlike(reply))
+        match self.plan.workload.ask {
+            Ask::Bytes | Ask::Name => Err(self.unlike(reply)),
+            Ask::Time => check_line(reply),
+        }
+    }
+
+    /// The connection ended after `reply`, which has room left: its length, if that is how such a
+    /// reply ends.
+    #[cold]
+    pub(crate) fn ended(&self, reply: &[u8]) -> Result<usize, Failure> {
+        match self.plan.workload.ask {
+            Ask::Bytes | Ask::Name => Err(self.cut_short(reply)),
+            Ask::Time if reply.is_empty() => Err(Failure::new(
+                ErrorKind::EarlyClose,
+                "closed without a line of text",
+            )),
+            Ask::Time => Ok(reply.len()),
+        }
+    }
+
+    /// The line about a right reply, if replies are to be printed.
+    pub(crate) fn line(&self, reply: &[u8]) -> Option<String> {
+        self.plan.workload.print_replies.then(|| {
+            let text = String::from_utf8_lossy(&reply[self.frame.len().min(HEADER_LEN)..]);
+            let name = name(self.plan, self.index);
+            format!("{name} hears: {}\n", text.trim_end())
+        })
     }
 
     #[cold]
@@ -284,8 +325,7 @@ impl<'a> Client<'a> {
     }
 
     /// The connection ended after `reply`, which is shorter than the request.
-    #[cold]
-    pub(crate) fn cut_short(&self, reply: &[u8]) -> Failure {
+    fn cut_short(&self, reply: &[u8]) -> Failure {
         if error_reason(reply).is_some() {
             return self.unlike(reply);
         }
@@ -574,6 +614,25 @@ impl<'a> Client<'a> {
     }
 }
 
+/// What client `index` is called.
+fn name(plan: &Plan, index: u32) -> String {
+    format!("{} {}", plan.driver.one(), u64::from(index) + 1)
+}
+
+/// Whether a reply is what the time service says: a line of text, and nothing else.
+fn check_line(reply: &[u8]) -> Result<(), Failure> {
+    let line = reply.strip_suffix(b"\n").map(<[u8]>::trim_ascii_end);
+    match line {
+        Some(line) if !line.is_empty() && line.iter().all(|byte| matches!(byte, b' '..=b'~')) => {
+            Ok(())
+        }
+        _ => Err(Failure::new(
+            ErrorKind::WrongBytes,
+            format!("{} bytes that are not one line of text", reply.len()),
+        )),
+    }
+}
+
 fn nanoseconds(seconds: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
@@ -852,7 +911,7 @@ mod tests {
             let mut client = Client::new(&plan, index, &shared);
             for _ in 0..10 {
                 client.request();
-                assert_eq!(client.frame().len(), client.frame_len());
+                assert_eq!(client.frame().len(), client.reply_room());
                 assert!(seen.insert(client.frame().to_vec()));
             }
         }
@@ -1046,16 +1105,35 @@ mod tests {
             let failure = client.cut_short(&reply);
             assert_eq!(failure.kind, ErrorKind::ProtocolError);
             assert!(failure.message.contains(&reason.to_string()));
-            reply.resize(client.frame_len(), 0);
+            reply.resize(client.reply_room(), 0);
             let failure = client.check(&reply).unwrap_err();
             assert_eq!(failure.kind, ErrorKind::ProtocolError);
         }
 
-        for length in [0, 1, HEADER_LEN, client.frame_len() - 1] {
+        for length in [0, 1, HEADER_LEN, client.reply_room() - 1] {
             let failure = client.cut_short(&client.frame()[..length]);
             assert_eq!(failure.kind, ErrorKind::EarlyClose);
-            let words = format!("{length} of {} bytes", client.frame_len());
+            let words = format!("{length} of {} bytes", client.reply_room());
             assert!(failure.message.contains(&words), "{}", failure.message);
+        }
+    }
+
+    #[test]
+    fn the_time_is_one_line_of_text() {
+        let mut plan = plan(vec![quota(1)]);
+        plan.workload.ask = Ask::Time;
+        let shared = shared(&plan);
+        let mut client = Client::new(&plan, 0, &shared);
+        client.request();
+        assert!(client.frame().is_empty());
+        for right in ["Sun, 06 Nov 1994 08:49:37 GMT\r\n", "noon\n"] {
+            assert_eq!(client.ended(right.as_bytes()).unwrap(), right.len());
+            assert!(client.check(right.as_bytes()).is_ok(), "{right:?}");
+        }
+        assert_eq!(client.ended(b"").unwrap_err().kind, ErrorKind::EarlyClose);
+        for wrong in ["noon", "\r\n", "noon\nand more\n", "no\0on\n"] {
+            let failure = client.check(wrong.as_bytes()).unwrap_err();
+            assert_eq!(failure.kind, ErrorKind::WrongBytes, "{wrong:?}");
         }
     }
 

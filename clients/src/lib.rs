@@ -21,7 +21,7 @@ mod threads;
 
 pub use connect::raise_file_limit;
 pub use plan::{
-    Arrivals, Driver, ParseError, Plan, Spacing, Window, WorkMix, Workload, parse_duration,
+    Arrivals, Ask, Driver, ParseError, Plan, Spacing, Window, WorkMix, Workload, parse_duration,
 };
 pub use processes::assert_single_threaded;
 pub use report::{

@@ -28,6 +28,18 @@ impl Driver {
     pub const ALL: [Driver; 3] = [Driver::Threads, Driver::Processes, Driver::Tasks];
 }
 
+impl Driver {
+    /// What one client is.
+    #[must_use]
+    pub fn one(self) -> &'static str {
+        match self {
+            Driver::Threads => "thread",
+            Driver::Processes => "process",
+            Driver::Tasks => "task",
+        }
+    }
+}
+
 impl fmt::Display for Driver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -67,17 +79,23 @@ pub fn parse_duration(text: &str) -> Result<Duration, ParseError> {
 /// The work of the requests: kinds of [`Work`], each with its weight.
 ///
 /// Written as one kind (`none`, `block:5ms`, `spin:50us`) or as several with weights
-/// (`none=99,block:10ms=1`).
+/// (`none=99,block:10ms=1`). What is marked `first` is the work of the first request on each
+/// connection: `block:5s=first` alone, or before the work of the others (`block:5s=first,spin:50us`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct WorkMix {
+    first: Option<Work>,
     parts: Vec<(Work, u32)>,
     total: u32,
 }
 
 impl WorkMix {
-    /// The work of the next request. A mix of one kind draws nothing from `random`.
-    pub(crate) fn draw(&self, random: &mut fastrand::Rng) -> Work {
+    /// The work of the next request, which may be the first on its connection. A mix of one kind
+    /// draws nothing from `random`.
+    pub(crate) fn draw(&self, is_first: bool, random: &mut fastrand::Rng) -> Work {
+        if let Some(work) = self.first.filter(|_| is_first) {
+            return work;
+        }
         if let [(work, _)] = self.parts[..] {
             return work;
         }
@@ -94,7 +112,8 @@ impl WorkMix {
     /// The longest work of the mix.
     #[must_use]
     pub fn longest(&self) -> Duration {
-        let times = self.parts.iter().map(|(work, _)| work.duration());
+        let parts = self.parts.iter().map(|&(work, _)| work);
+        let times = parts.chain(self.first).map(Work::duration);
         times.max().unwrap_or_default()
     }
 }
@@ -102,6 +121,7 @@ impl WorkMix {
 impl Default for WorkMix {
     fn default() -> Self {
         WorkMix {
+            first: None,
             parts: vec![(Work::None, 1)],
             total: 1,
         }
@@ -112,8 +132,14 @@ impl FromStr for WorkMix {
     type Err = ParseError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let mut parts = Vec::new();
+        let (mut first, mut parts) = (None, Vec::new());
         for part in text.split(',') {
+            if let Some(work) = part.trim_end().strip_suffix("=first") {
+                if first.replace(parse_work(work.trim())?).is_some() {
+                    return Err(ParseError(format!("'{text}' has two kinds of first work")));
+                }
+                continue;
+            }
             let (work, weight) = match part.split_once('=') {
                 Some((work, weight)) => (work, weight.trim().parse().ok()),
                 None => (part, Some(1)),
@@ -121,32 +147,36 @@ impl FromStr for WorkMix {
             let weight = weight.filter(|weight| (1..=1_000_000).contains(weight));
             let weight = weight.ok_or_else(|| {
                 ParseError(format!(
-                    "the weight in '{part}' is not a number from 1 to 1000000"
+                    "the weight in '{part}' is neither a number from 1 to 1000000 nor 'first'"
                 ))
             })?;
             parts.push((parse_work(work.trim())?, weight));
         }
+        if parts.is_empty() {
+            parts.push((Work::None, 1));
+        }
         let total = parts.iter().map(|(_, weight)| weight).sum();
-        Ok(WorkMix { parts, total })
+        Ok(WorkMix {
+            first,
+            parts,
+            total,
+        })
     }
 }
 
 impl fmt::Display for WorkMix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, (work, weight)) in self.parts.iter().enumerate() {
-            if index > 0 {
-                f.write_str(",")?;
-            }
-            match work {
-                Work::None => f.write_str("none")?,
-                Work::Block(time) => write!(f, "block:{}", humantime::format_duration(*time))?,
-                Work::Spin(time) => write!(f, "spin:{}", humantime::format_duration(*time))?,
-            }
-            if self.parts.len() > 1 {
-                write!(f, "={weight}")?;
-            }
-        }
-        Ok(())
+        let first = self.first.map(|work| written(work) + "=first");
+        let parts = self
+            .parts
+            .iter()
+            .map(|&(work, weight)| match self.parts.len() {
+                1 => written(work),
+                _ => format!("{}={weight}", written(work)),
+            });
+        let only_first = first.is_some() && matches!(self.parts[..], [(Work::None, _)]);
+        let parts = parts.filter(|_| !only_first);
+        f.write_str(&first.into_iter().chain(parts).collect::<Vec<_>>().join(","))
     }
 }
 
@@ -161,6 +191,14 @@ impl TryFrom<String> for WorkMix {
 impl From<WorkMix> for String {
     fn from(mix: WorkMix) -> Self {
         mix.to_string()
+    }
+}
+
+fn written(work: Work) -> String {
+    match work {
+        Work::None => "none".to_owned(),
+        Work::Block(time) => format!("block:{}", humantime::format_duration(time)),
+        Work::Spin(time) => format!("spin:{}", humantime::format_duration(time)),
     }
 }
 
@@ -228,10 +266,29 @@ impl FromStr for Spacing {
     }
 }
 
+/// What a client says to its server, and what it takes for a right reply.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ask {
+    /// Frames with random payload, which come back as they are.
+    #[default]
+    Bytes,
+    /// Frames with the name of the client (`thread 3`), which come back as they are.
+    Name,
+    /// Nothing: the server speaks first, one line, and closes (RFC 867).
+    Time,
+}
+
 /// What each client asks of the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
-    /// Payload of each request in bytes; the frame has 24 bytes more.
+    /// What clients say.
+    #[serde(default)]
+    pub ask: Ask,
+    /// Whether to print the text of each right reply on standard output as it arrives.
+    #[serde(default)]
+    pub print_replies: bool,
+    /// Payload of each request in bytes, of [`Ask::Bytes`]; the frame has 24 bytes more.
     pub payload_bytes: u32,
     /// What the server does before it replies.
     pub work: WorkMix,
@@ -254,6 +311,8 @@ pub struct Workload {
 impl Default for Workload {
     fn default() -> Self {
         Workload {
+            ask: Ask::default(),
+            print_replies: false,
             payload_bytes: 64,
             work: WorkMix::default(),
             think_ns: 0,
@@ -339,7 +398,15 @@ mod tests {
 
     #[test]
     fn work_mixes_read_back_as_written() {
-        for text in ["none", "block:5ms", "spin:50us", "none=99,block:10ms=1"] {
+        for text in [
+            "none",
+            "block:5ms",
+            "spin:50us",
+            "none=99,block:10ms=1",
+            "block:5s=first",
+            "block:5s=first,spin:50us",
+            "block:5s=first,none=99,block:10ms=1",
+        ] {
             let mix: WorkMix = text.parse().unwrap();
             assert_eq!(mix.to_string(), text);
         }
@@ -353,6 +420,7 @@ mod tests {
             ("block:5ns", "microseconds"),
             ("none=0,block:1ms=1", "weight"),
             ("none=x", "weight"),
+            ("none=first,block:1s=first", "two kinds"),
         ] {
             let error = text.parse::<WorkMix>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
@@ -364,9 +432,20 @@ mod tests {
         let mix: WorkMix = "none=90,block:1ms=10".parse().unwrap();
         let mut random = fastrand::Rng::with_seed(7);
         let blocked = (0..10_000)
-            .filter(|_| mix.draw(&mut random) != Work::None)
+            .filter(|_| mix.draw(false, &mut random) != Work::None)
             .count();
         assert!((850..1150).contains(&blocked), "{blocked}");
+    }
+
+    #[test]
+    fn the_first_request_may_have_work_of_its_own() {
+        let mix: WorkMix = "block:5s=first,spin:50us".parse().unwrap();
+        let mut random = fastrand::Rng::with_seed(7);
+        let block = Work::Block(Duration::from_secs(5));
+        assert_eq!(mix.draw(true, &mut random), block);
+        let spin = Work::Spin(Duration::from_micros(50));
+        assert_eq!(mix.draw(false, &mut random), spin);
+        assert_eq!(mix.longest(), Duration::from_secs(5));
     }
 
     #[test]

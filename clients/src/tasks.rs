@@ -13,13 +13,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-use crate::LoadError;
 use crate::client::{Action, Client, Failure};
 use crate::clock;
 use crate::connect::{connect_failure, exchange_failure, socket, timed_out};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::report::{ErrorKind, Report};
+use crate::{LoadError, blocking};
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError> {
     let runtime = runtime(plan.task_threads).map_err(LoadError::system(
@@ -85,7 +85,7 @@ async fn run_client(
     pacer: &Pacer,
     ready: impl Future<Output = Option<u64>>,
 ) {
-    let mut reply = vec![0; client.frame_len()];
+    let mut reply = vec![0; client.reply_room()];
     let mut stream = None;
     if client.connects_ahead() {
         stream = connect(plan, &mut client).await;
@@ -193,8 +193,12 @@ async fn exchange(
         }
     };
     let received = clock::now();
-    match outcome.and_then(|()| client.check(reply)) {
-        Ok(()) => client.answered(sent, received),
+    let checked = outcome.and_then(|length| client.check(&reply[..length]).map(|()| length));
+    match checked {
+        Ok(length) => {
+            client.answered(sent, received);
+            blocking::print(client.line(&reply[..length]));
+        }
         Err(failure) => client.failed(sent, received, failure),
     }
     received
@@ -204,25 +208,25 @@ async fn there_and_back(
     client: &Client<'_>,
     stream: &mut TcpStream,
     reply: &mut [u8],
-) -> Result<(), Failure> {
+) -> Result<usize, Failure> {
     let (mut from, mut to) = stream.split();
     let receive = async {
         let mut received = 0;
         while received < reply.len() {
             match from.read(&mut reply[received..]).await {
-                Ok(0) => return Err(client.cut_short(&reply[..received])),
+                Ok(0) => return client.ended(&reply[..received]),
                 Ok(count) => received += count,
                 Err(error) => return Err(exchange_failure(&error)),
             }
         }
-        Ok(())
+        Ok(received)
     };
     let send = async {
         to.write_all(client.frame())
             .await
             .map_err(|error| exchange_failure(&error))
     };
-    if client.frame().len() <= crate::blocking::SEND_WHOLE {
+    if client.frame().len() <= blocking::SEND_WHOLE {
         send.await?;
         return receive.await;
     }

@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 
 use crate::connection::Connection;
 use crate::listener::{Accepted, BindError, Incoming, Listener, REST};
-use crate::server::{Server, say};
+use crate::server::{Server, now, say};
 use crate::settings::Settings;
 
 /// So many connections are accepted before signals get a look.
@@ -27,6 +27,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
+const STOP: u64 = 2;
 
 /// What [`Acceptor::poll_accept`] has to offer.
 pub(crate) enum Accept {
@@ -44,6 +45,19 @@ enum Phase {
     Over,
 }
 
+type Announce = Box<dyn FnOnce(SocketAddr) -> io::Result<()>>;
+
+/// Brings a server to its end from within its own process, as SIGTERM does from outside.
+#[derive(Debug)]
+pub struct Stopper(Arc<Server>);
+
+impl Stopper {
+    /// The server stops accepting, and ends when its connections have come to their end.
+    pub fn stop(&self) {
+        self.0.tell_stop();
+    }
+}
+
 /// Accepts the connections of a server, and everything else that happens to it.
 ///
 /// A model calls `accept` until there is nothing more: by then every connection has ended, or the
@@ -57,7 +71,8 @@ pub struct Acceptor {
     shared: Option<Arc<Listener>>,
     address: SocketAddr,
     phase: Phase,
-    announced: bool,
+    /// What to do as soon as the model has set itself up.
+    announce: Option<Announce>,
     /// So many connections to accept before the next look at the events.
     burst: u32,
     rests_until: Option<Instant>,
@@ -83,6 +98,7 @@ impl Acceptor {
         epoll
             .add(&listener, readable(LISTENER))
             .and_then(|()| epoll.add(&signals, readable(SIGNALS)))
+            .and_then(|()| epoll.add(server.stop(), readable(STOP)))
             .map_err(io::Error::from)?;
         Ok(Acceptor {
             server,
@@ -92,7 +108,7 @@ impl Acceptor {
             shared: None,
             address,
             phase: Phase::Accepting,
-            announced: false,
+            announce: Some(Box::new(announce)),
             burst: 0,
             rests_until: None,
             next_stats,
@@ -104,6 +120,17 @@ impl Acceptor {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Does this, instead of printing `ready ADDR`, when the server can be connected to.
+    pub fn when_ready(&mut self, announce: impl FnOnce(SocketAddr) -> io::Result<()> + 'static) {
+        self.announce = Some(Box::new(announce));
+    }
+
+    /// For another thread of this process.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        Stopper(Arc::clone(&self.server))
     }
 
     pub(crate) fn settings(&self) -> Settings {
@@ -161,7 +188,7 @@ impl Acceptor {
 
     fn next(&mut self, may_wait: bool) -> io::Result<Accept> {
         // Not before the model has set itself up, whose memory is part of a server at rest.
-        if !std::mem::replace(&mut self.announced, true) {
+        if let Some(announce) = self.announce.take() {
             announce(self.address)?;
         }
         loop {
@@ -211,7 +238,7 @@ impl Acceptor {
         // Rounded up: to wake too early would be to wake twice.
         let millis = limit.as_nanos().div_ceil(1_000_000);
         let timeout = EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
-        let mut events = [EpollEvent::empty(); 2];
+        let mut events = [EpollEvent::empty(); 3];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -220,7 +247,14 @@ impl Acceptor {
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.burst = self.burst.max(BURST),
-                _ => self.heed_signals()?,
+                SIGNALS => self.heed_signals()?,
+                _ => {
+                    // It stays readable.
+                    self.epoll.delete(self.server.stop())?;
+                    if matches!(self.phase, Phase::Accepting) {
+                        self.stop();
+                    }
+                }
             }
         }
         self.heed_time();
@@ -230,7 +264,13 @@ impl Acceptor {
     fn heed_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.read_signal()? {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
-            match Signal::try_from(number) {
+            let signal = Signal::try_from(number);
+            if self.server.settings.verbose
+                && let Ok(signal) = signal
+            {
+                say(&format!("{} {signal}", now()));
+            }
+            match signal {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => self.stop(),
                 Ok(Signal::SIGUSR1) => self.server.print_counters(),
                 Ok(Signal::SIGCHLD) => self.reap(),

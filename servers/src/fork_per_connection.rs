@@ -13,9 +13,14 @@ use crate::child;
 use crate::settings::Settings;
 
 pub(crate) fn serve(mut acceptor: Acceptor, _: &Settings) -> io::Result<()> {
+    if !child::is_single_threaded() {
+        return Err(io::Error::other(
+            "a process of several threads cannot fork; give the server a process of its own: echobench serve fork",
+        ));
+    }
     let parent = getpid();
     while let Some(connection) = acceptor.accept()? {
-        child::assert_single_threaded();
+        assert!(child::is_single_threaded(), "a thread was started");
         #[expect(unsafe_code, reason = "fork copies a process in the middle of things")]
         // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
         match unsafe { fork() } {

@@ -29,7 +29,7 @@ mod thread_per_connection;
 
 use std::io;
 
-pub use acceptor::Acceptor;
+pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
 pub use settings::{Runtime, Settings, UnknownRuntime};
 

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{SOCK_CLOEXEC, SOCK_NONBLOCK};
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::Connection;
-use crate::server::{Server, say};
+use crate::server::{Server, now, say};
 
 /// How long the listener rests when a connection cannot be accepted for want of descriptors or
 /// memory. The connection stays in the kernel's queue; to ask again at once would only burn the CPU.
@@ -97,12 +97,9 @@ impl Listener {
             let error = match self.socket.accept4(SOCK_CLOEXEC | flags) {
                 Ok((socket, address)) => {
                     if self.server.settings.verbose {
-                        let now = humantime::format_rfc3339_millis(SystemTime::now());
                         let peer = address.as_socket().map(|peer| peer.to_string());
-                        say(&format!(
-                            "{now} connection from {}",
-                            peer.unwrap_or_default()
-                        ));
+                        let peer = peer.unwrap_or_default();
+                        say(&format!("{} connection from {peer}", now()));
                     }
                     let connection = Connection::new(&self.server, TcpStream::from(socket));
                     return Accepted::Connection(connection);

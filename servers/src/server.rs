@@ -6,7 +6,9 @@ use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
+use humantime::{Rfc3339Timestamp, format_rfc3339_millis};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
 
@@ -22,7 +24,7 @@ pub(crate) struct Server {
     /// yet mean another file.
     sockets: Mutex<HashSet<RawFd>>,
     draining: AtomicBool,
-    /// Readable from the beginning of the drain on.
+    /// Readable from the beginning of the drain on, or a little earlier.
     stop: EventFd,
     complained: AtomicBool,
 }
@@ -59,7 +61,12 @@ impl Server {
         let sockets = self.sockets();
         self.draining.store(true, Relaxed);
         sockets.iter().copied().for_each(end_reading);
-        // Fails only if it was written to before.
+        self.tell_stop();
+    }
+
+    /// Makes [`Server::stop`] readable.
+    pub(crate) fn tell_stop(&self) {
+        // Fails only if it was written to a great many times before.
         let _ = self.stop.write(1);
     }
 
@@ -68,7 +75,7 @@ impl Server {
         self.draining.load(Relaxed)
     }
 
-    /// Readable from the beginning of the drain on.
+    /// Readable from the beginning of the drain on, or a little earlier.
     pub(crate) fn stop(&self) -> BorrowedFd<'_> {
         self.stop.as_fd()
     }
@@ -90,6 +97,11 @@ impl Server {
     fn sockets(&self) -> MutexGuard<'_, HashSet<RawFd>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The time, as it stands in lines about events.
+pub(crate) fn now() -> Rfc3339Timestamp {
+    format_rfc3339_millis(SystemTime::now())
 }
 
 /// One line on standard error, which may be closed.

@@ -1,17 +1,20 @@
 //! `echobench load`: the load generator on its own, against any echo server.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 use echobench_clients::{
-    Arrivals, Driver, ErrorKind, Percentiles, Plan, Report, Spacing, Window, WindowReport, WorkMix,
-    Workload, clock, parse_duration,
+    Arrivals, Ask, Driver, ErrorKind, Percentiles, Plan, Report, Spacing, Window, WindowReport,
+    WorkMix, Workload, clock, parse_duration,
 };
-use echobench_protocol::MAX_PAYLOAD;
+use echobench_protocol::{MAX_PAYLOAD, Service};
+use echobench_servers::{Acceptor, Model, Settings, find};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
@@ -20,10 +23,22 @@ use crate::text::{self, or_unknown};
 
 /// The options of `load`.
 #[derive(Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub struct LoadArgs {
     /// The server, such as 127.0.0.1:7000
-    #[arg(value_name = "ADDR")]
-    target: String,
+    #[arg(value_name = "ADDR", required_unless_present = "serve")]
+    target: Option<String>,
+
+    /// Also be the server, in other threads of this process: a model that does not fork
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["target", "json", "csv"])]
+    serve: Option<String>,
+
+    /// What the server does with the bytes: echo, raw, or time, which speaks first and closes
+    #[arg(long, default_value_t)]
+    service: Service,
 
     /// Connections; each has one request under way at a time
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -53,8 +68,16 @@ pub struct LoadArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 64, value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_PAYLOAD)))]
     payload: u32,
 
-    /// What the server does before it replies: none, block:5ms, spin:50us, or a mix such as
-    /// none=99,block:10ms=1
+    /// Each client sends its own name, such as "thread 3", as the payload
+    #[arg(long, conflicts_with = "payload")]
+    say_names: bool,
+
+    /// Print the text of each reply as it arrives; unless told otherwise, each client then asks once
+    #[arg(long, conflicts_with_all = ["json", "csv"])]
+    print_replies: bool,
+
+    /// What the server does before it replies: none, block:5ms, spin:50us, a mix such as
+    /// none=99,block:10ms=1, and block:5s=first for the first request on each connection
     #[arg(long, value_name = "WORK", default_value_t)]
     work: WorkMix,
 
@@ -101,8 +124,21 @@ pub struct LoadArgs {
 }
 
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
-    let plan = plan(args)?;
-    let report = echobench_clients::run(&plan, clock::now)?;
+    let ask = ask(args)?;
+    let load = |target| {
+        let plan = plan(args, ask, target)?;
+        let report = echobench_clients::run(&plan, clock::now)?;
+        Ok((plan, report))
+    };
+    let (plan, report) = match (&args.serve, &args.target) {
+        (Some(_), _) if args.driver == Driver::Processes => bail!(
+            "clients cannot be forked beside the threads of a server; take --driver threads or tasks, \
+             or give the server a process of its own: echobench serve"
+        ),
+        (Some(model), _) => beside_server(find(model)?, args.service, load)?,
+        (None, Some(target)) => load(resolve(target)?)?,
+        (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000"),
+    };
     let outcome = Outcome::new(&plan, &report);
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);
@@ -116,9 +152,57 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     Ok(outcome.exit_code())
 }
 
-fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
-    let target = resolve(&args.target)?;
-    let duration = match (args.requests, args.duration) {
+/// Carries out a load on a server in other threads of this process, and ends the server.
+fn beside_server<T>(
+    model: &'static Model,
+    service: Service,
+    load: impl FnOnce(SocketAddr) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let (ready, is_ready) = mpsc::channel();
+    let server = thread::spawn(move || {
+        let settings = Settings {
+            service,
+            ..Settings::default()
+        };
+        let mut acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into(), settings)?;
+        let stopper = acceptor.stopper();
+        acceptor.when_ready(move |address| {
+            println!("ready {address}");
+            let _ = ready.send((address, stopper));
+            Ok(())
+        });
+        model.serve(acceptor).map_err(anyhow::Error::from)
+    });
+    let loaded = is_ready.recv().map(|(address, stopper)| {
+        let loaded = load(address);
+        stopper.stop();
+        loaded
+    });
+    let served = server.join().expect("a server does not panic");
+    served.with_context(|| format!("server {} failed", model.name))?;
+    loaded.context("the server ended before it was ready")?
+}
+
+/// What clients say, and whether their replies are printed.
+fn ask(args: &LoadArgs) -> anyhow::Result<Ask> {
+    let ask = match (args.service, args.say_names) {
+        (Service::Time, true) => {
+            bail!("--service time speaks first and does not listen; leave out --say-names")
+        }
+        (Service::Time, false) => Ask::Time,
+        (_, true) => Ask::Name,
+        (_, false) => Ask::Bytes,
+    };
+    if args.print_replies && ask == Ask::Bytes {
+        bail!("--print-replies needs replies of text; add --say-names or --service time");
+    }
+    Ok(ask)
+}
+
+fn plan(args: &LoadArgs, ask: Ask, target: SocketAddr) -> anyhow::Result<Plan> {
+    let once_each = (args.print_replies && args.duration.is_none()).then_some(args.clients.into());
+    let requests = args.requests.or(once_each);
+    let duration = match (requests, args.duration) {
         (Some(_), _) => None,
         (None, duration) => Some(duration.unwrap_or(Duration::from_secs(5))),
     };
@@ -152,7 +236,7 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
         start_ns: warmup_ns,
         measure_ns: warmup_ns,
         end_ns,
-        requests: args.requests,
+        requests,
     });
     Ok(Plan {
         target,
@@ -160,6 +244,8 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
         clients: args.clients,
         task_threads: args.task_threads,
         workload: Workload {
+            ask,
+            print_replies: args.print_replies,
             payload_bytes: args.payload,
             work: args.work.clone(),
             think_ns: nanoseconds(args.think)?,
@@ -168,7 +254,11 @@ fn plan(args: &LoadArgs) -> anyhow::Result<Plan> {
                 spacing: args.arrivals,
             }),
             active_clients: None,
-            requests_per_connection: args.requests_per_connection,
+            requests_per_connection: match ask {
+                // The server closes.
+                Ask::Time => Some(1),
+                Ask::Bytes | Ask::Name => args.requests_per_connection,
+            },
             timeout_ns: nanoseconds(args.timeout)?,
             seed: args.seed,
         },
@@ -229,7 +319,8 @@ struct Outcome {
     target: SocketAddr,
     driver: Driver,
     clients: u32,
-    payload_bytes: u32,
+    /// `None`: the clients say their names, or nothing.
+    payload_bytes: Option<u32>,
     planned: u64,
     answered: u64,
     unsent: u64,
@@ -238,7 +329,8 @@ struct Outcome {
     elapsed_ns: u64,
     throughput_per_second: Option<f64>,
     bytes_sent: u64,
-    bytes_received: u64,
+    /// `None` for the time service, whose lines have no fixed length.
+    bytes_received: Option<u64>,
     connections: u64,
     rate_per_second: Option<f64>,
     /// Connections busy on average, by Little's law: rate times mean latency.
@@ -287,6 +379,7 @@ impl Outcome {
             None => window.end_ns - window.start_ns,
             Some(_) => measured.last_ns.saturating_sub(measured.first_ns),
         };
+        let ask = plan.workload.ask;
         let rate = measured.replies_in_window as f64 * 1e9 / elapsed_ns as f64;
         // Connections that were there before the first window belong to it, or to the warm-up.
         let mut connect = measured.connect.clone();
@@ -300,7 +393,7 @@ impl Outcome {
             target: plan.target,
             driver: plan.driver,
             clients: plan.clients,
-            payload_bytes: plan.workload.payload_bytes,
+            payload_bytes: (ask == Ask::Bytes).then_some(plan.workload.payload_bytes),
             planned: measured.planned,
             answered: measured.answered,
             unsent: measured.unsent,
@@ -309,7 +402,7 @@ impl Outcome {
             elapsed_ns,
             throughput_per_second: (elapsed_ns > 0).then_some(rate),
             bytes_sent: measured.bytes,
-            bytes_received: measured.bytes,
+            bytes_received: (ask != Ask::Time).then_some(measured.bytes),
             connections,
             rate_per_second: plan.workload.arrivals.map(|arrivals| arrivals.per_second),
             busy_connections: (elapsed_ns > 0 && measured.answered > 0).then(|| {
@@ -387,7 +480,7 @@ impl Outcome {
 
     fn for_people(&self, report: &Report) -> String {
         let mut lines = vec![format!(
-            "{} {} ({}) against {}, {} B payload",
+            "{} {} ({}) against {}{}",
             text::count(u64::from(self.clients)),
             if self.clients == 1 {
                 "client"
@@ -397,6 +490,7 @@ impl Outcome {
             self.driver,
             self.target,
             self.payload_bytes
+                .map_or_else(String::new, |bytes| format!(", {bytes} B payload"))
         )];
         if let Some(rate) = self.rate_per_second {
             lines.push(format!("open loop at {}", text::rate(rate)));
@@ -414,11 +508,11 @@ impl Outcome {
             or_unknown(self.throughput_per_second, text::rate),
             text::duration(self.elapsed_ns as f64)
         ));
-        lines.push(format!(
-            "bytes       {} each way; connections: {}",
-            text::bytes(self.bytes_sent as f64),
-            text::count(self.connections)
-        ));
+        let each_way = self.bytes_received.map_or_else(String::new, |bytes| {
+            format!("bytes       {} each way; ", text::bytes(bytes as f64))
+        });
+        let connections = text::count(self.connections);
+        lines.push(format!("{each_way}connections: {connections}"));
         if let Some(busy) = self.busy_connections {
             lines.push(format!(
                 "busy        {busy:.1} of {} connections (Little's law: throughput × mean time)",
