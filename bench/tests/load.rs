@@ -118,6 +118,7 @@ fn framed(
 enum Lie {
     FlipByte,
     CloseEarly,
+    CloseAtOnce,
     Reset,
     Silence,
 }
@@ -139,6 +140,7 @@ fn lying(first: u64, last: u64, lie: Lie) -> Own {
                 stream.write_all(&frame[..frame.len() / 2])?;
                 Err(over())
             }
+            Lie::CloseAtOnce => Err(over()),
             Lie::Reset => {
                 Client(stream.try_clone()?).reset();
                 Err(over())
@@ -246,6 +248,7 @@ fn a_bad_reply_is_counted_by_its_kind() {
     let lies = [
         (Lie::FlipByte, "wrong_bytes", "byte 64 of a reply of 88"),
         (Lie::CloseEarly, "early_close", "closed after 44 of 88"),
+        (Lie::CloseAtOnce, "early_close", "closed after 0 of 88"),
         (Lie::Reset, "reset", ""),
     ];
     for (lie, kind, message) in lies {
@@ -338,6 +341,117 @@ fn a_server_that_never_answers_does_not_hold_the_load() {
             }
         }
     }
+}
+
+/// A server that answers a byte at a time.
+fn slow() -> Own {
+    framed(64, |_, frame, stream| {
+        for byte in frame {
+            stream.write_all(&[*byte])?;
+            thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_reply_byte_by_byte_has_the_same_time_as_any() {
+    let server = slow();
+    for driver in DRIVERS {
+        let options = "--requests 3 --timeout 200ms";
+        let (code, json) = outcome(server.address, driver, options);
+        assert_eq!(code, 1);
+        assert_eq!(count(&json["answered"]), 0);
+        assert_eq!(count(&json["errors"]["timed_out"]), 2);
+        assert_eq!(count(&json["unsent"]), 1);
+        all_well(
+            &outcome(server.address, driver, "--requests 1 --timeout 30s"),
+            1,
+        );
+    }
+}
+
+/// Runs a test that takes its time with all drivers at once.
+fn with_each_driver(test: impl Fn(&str) + Sync) {
+    thread::scope(|scope| {
+        for driver in DRIVERS {
+            scope.spawn(|| test(driver));
+        }
+    });
+}
+
+/// A load without end under way, of which all clients have been answered.
+fn under_way(server: &Server, driver: &str, options: &str) -> Running {
+    let options = format!("--clients 3 --timeout 500ms --json {options}");
+    let load = Running::start(load(server.address(), driver, &options));
+    server.counters_until(|counters| counters.get("active") == 3 && counters.get("requests") > 30);
+    load
+}
+
+#[test]
+fn a_server_that_is_killed_ends_the_load_soon() {
+    for driver in DRIVERS {
+        let server = Server::start(&["thread"]);
+        let load = under_way(&server, driver, "--requests 100000000");
+        server.signal(Signal::SIGKILL);
+        let (code, json) = json(&load.end());
+        assert_eq!(code, 2);
+        let errors = |kind: &str| count(&json["errors"][kind]);
+        assert!(errors("reset") + errors("early_close") > 0, "{json}");
+        assert!(errors("refused") > 0);
+        assert!(count(&json["unsent"]) > 0);
+    }
+}
+
+#[test]
+fn a_server_that_is_stopped_ends_the_load_soon() {
+    for driver in DRIVERS {
+        let server = Server::start(&["thread", "--backlog", "1"]);
+        let load = under_way(&server, driver, "--requests 100000000");
+        server.signal(Signal::SIGSTOP);
+        // The kernel still takes connections, as many as the backlog holds.
+        let (code, json) = json(&load.end());
+        server.signal(Signal::SIGCONT);
+        assert_eq!(code, 2);
+        let errors = |kind: &str| count(&json["errors"][kind]);
+        assert!(errors("timed_out") >= 3, "{json}");
+        assert!(count(&json["unsent"]) > 0);
+    }
+}
+
+#[test]
+fn a_server_that_goes_on_is_asked_again() {
+    with_each_driver(|driver| {
+        let server = Server::start(&["thread"]);
+        let load = under_way(&server, driver, "--duration 3s");
+        server.signal(Signal::SIGSTOP);
+        thread::sleep(Duration::from_millis(700));
+        server.signal(Signal::SIGCONT);
+        let before = server.counters().get("requests");
+        server.counters_until(|counters| counters.get("requests") > before + 100);
+        let (code, json) = json(&load.end());
+        assert_eq!(code, 2);
+        assert!(count(&json["errors"]["timed_out"]) > 0, "{json}");
+        assert_eq!(json["clients_never_served"], 0);
+    });
+}
+
+#[test]
+fn a_server_that_is_restarted_is_asked_again() {
+    with_each_driver(|driver| {
+        let server = Server::start(&["thread"]);
+        let address = server.address().to_string();
+        let load = under_way(&server, driver, "--duration 3s");
+        server.signal(Signal::SIGKILL);
+        drop(server);
+        let server = Server::start(&["thread", "--listen", &address]);
+        server.counters_until(|counters| counters.get("requests") > 100);
+        let (code, json) = json(&load.end());
+        assert_eq!(code, 2);
+        let errors = |kind: &str| count(&json["errors"][kind]);
+        assert!(errors("reset") + errors("early_close") > 0, "{json}");
+        assert_eq!(errors("wrong_bytes"), 0);
+    });
 }
 
 /// An address at which nobody listens, nor will while the socket is open.

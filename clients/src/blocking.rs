@@ -143,7 +143,12 @@ fn there_and_back(
     while received < reply.len() {
         match stream.read(&mut reply[received..]) {
             Ok(0) => return client.ended(&reply[..received]),
-            Ok(count) => received += count,
+            Ok(count) => {
+                received += count;
+                if received < reply.len() {
+                    in_time(client, sent_ns)?;
+                }
+            }
             Err(error) => wait(client, stream, PollFlags::POLLIN, sent_ns, &error)?,
         }
     }
@@ -173,7 +178,12 @@ fn both_ways(
         }
         match stream.read(&mut reply[received..]) {
             Ok(0) => return client.ended(&reply[..received]),
-            Ok(count) => received += count,
+            Ok(count) => {
+                received += count;
+                if received < reply.len() {
+                    in_time(client, sent_ns)?;
+                }
+            }
             Err(error) if error.kind() == Io::WouldBlock && !idle => {}
             Err(error) => {
                 let writing = if sent < frame.len() {
@@ -186,6 +196,15 @@ fn both_ways(
         }
     }
     Ok(received)
+}
+
+/// A reply that comes in parts is awaited no longer than one that does not come.
+fn in_time(client: &Client<'_>, sent_ns: u64) -> Result<(), Failure> {
+    if clock::now() < client.deadline(sent_ns) {
+        Ok(())
+    } else {
+        Err(timed_out())
+    }
 }
 
 /// After a call that ended without progress: returns when another one may make some, or fails when

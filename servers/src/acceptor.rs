@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::panic;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +17,7 @@ use nix::unistd::Pid;
 
 use crate::connection::Connection;
 use crate::listener::{Accepted, BindError, Incoming, Listener, REST};
-use crate::server::{Server, now, say};
+use crate::server::{Server, Trouble, now, say};
 use crate::settings::Settings;
 
 /// So many connections are accepted before signals get a look.
@@ -77,6 +78,7 @@ pub struct Acceptor {
     burst: u32,
     rests_until: Option<Instant>,
     next_stats: Option<Instant>,
+    next_look: Instant,
     children: HashSet<Pid>,
 }
 
@@ -89,10 +91,12 @@ impl Acceptor {
         let next_stats = settings
             .stats_every
             .map(|every| after(Instant::now(), every));
+        let next_look = after(Instant::now(), settings.idle_timeout);
         let server = Arc::new(Server::new(settings)?);
         let listener = Listener::bind(address, &server)?;
         let address = listener.local_addr()?;
         let signals = take_signals().map_err(io::Error::from)?;
+        count_panics(&server);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
         let readable = |source| EpollEvent::new(EpollFlags::EPOLLIN, source);
         epoll
@@ -112,6 +116,7 @@ impl Acceptor {
             burst: 0,
             rests_until: None,
             next_stats,
+            next_look,
             children: HashSet::new(),
         })
     }
@@ -181,9 +186,10 @@ impl Acceptor {
         connection.hand_over();
     }
 
-    /// Says on standard error, once, what has run out.
+    /// Says on standard error, but not for each connection, what has run out.
     pub(crate) fn complain(&self, what: &str, error: &io::Error) {
-        self.server.complain(what, error);
+        let what = format_args!("{what}: {error}; see the counters");
+        self.server.complain(Trouble::Start, what);
     }
 
     fn next(&mut self, may_wait: bool) -> io::Result<Accept> {
@@ -225,6 +231,7 @@ impl Acceptor {
                 }
                 return Some(connection);
             }
+            Accepted::Refused => return None,
             _ if draining => self.close_listener(),
             Accepted::Empty => {}
             Accepted::Exhausted => self.rest(),
@@ -281,10 +288,15 @@ impl Acceptor {
     }
 
     fn heed_time(&mut self) {
-        if self.rests_until.is_none() && self.next_stats.is_none() {
-            return;
-        }
         let now = Instant::now();
+        if now >= self.next_look {
+            let limit = self.server.settings.idle_timeout;
+            // A server that was stopped meanwhile has kept its clients waiting, not they it.
+            if now - self.next_look < limit / 2 {
+                self.server.look_for_idle();
+            }
+            self.next_look = after(now, limit);
+        }
         if self.rests_until.is_some_and(|end| now >= end) {
             self.rests_until = None;
             self.watch_listener(EpollFlags::EPOLLIN);
@@ -303,7 +315,7 @@ impl Acceptor {
         if !matches!(self.phase, Phase::Accepting) {
             return DRAIN_LOOK;
         }
-        [self.rests_until, self.next_stats]
+        [self.rests_until, self.next_stats, Some(self.next_look)]
             .into_iter()
             .flatten()
             .map(|due| due.saturating_duration_since(Instant::now()))
@@ -420,6 +432,20 @@ fn announce(address: SocketAddr) -> io::Result<()> {
 fn after(start: Instant, time: Duration) -> Instant {
     const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     start.checked_add(time).unwrap_or(start + NEVER)
+}
+
+/// Panics of handlers are said like other trouble: not each of them.
+fn count_panics(server: &Arc<Server>) {
+    let server = Arc::clone(server);
+    panic::set_hook(Box::new(move |panic| {
+        let text = panic.payload().downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
+        let text = text.unwrap_or("no message");
+        match panic.location() {
+            Some(at) => server.complain(Trouble::Panic, format_args!("panicked at {at}: {text}")),
+            None => server.complain(Trouble::Panic, format_args!("panicked: {text}")),
+        }
+    }));
 }
 
 /// The signals of a server as a descriptor, blocked for this thread and those it will start.

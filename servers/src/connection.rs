@@ -8,10 +8,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use echobench_protocol::{Reason, Service, Session, Step, error_frame};
+use echobench_protocol::{Reason, Service, Session, Step, Work, error_frame};
 use nix::sys::socket::{self, MsgFlags};
 
 use crate::counters::Cell;
+use crate::idle::Mark;
 use crate::server::Server;
 use crate::work;
 
@@ -26,6 +27,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Connection {
     server: Arc<Server>,
     number: u64,
+    mark: Arc<Mark>,
     /// `None` once it is in somebody's hands.
     stream: Option<TcpStream>,
 }
@@ -36,6 +38,7 @@ impl Connection {
         Connection {
             server: Arc::clone(server),
             number: server.counters.accept(),
+            mark: Arc::new(Mark::new(stream.as_raw_fd())),
             stream: Some(stream),
         }
     }
@@ -67,12 +70,13 @@ impl Connection {
         match convert(stream) {
             Ok(stream) => {
                 let socket = stream.as_raw_fd();
-                self.server.enter(socket);
+                self.server.enter(socket, Arc::clone(&self.mark));
                 let server = Arc::clone(&self.server);
                 let serving = Serving {
                     server,
                     cell,
                     socket,
+                    mark: Arc::clone(&self.mark),
                 };
                 Ok((stream, serving))
             }
@@ -84,17 +88,15 @@ impl Connection {
         }
     }
 
+    /// What shows whether the client keeps the server waiting.
+    pub(crate) fn mark(&self) -> &Arc<Mark> {
+        &self.mark
+    }
+
     /// Closes this process's copy: a child serves the connection.
     pub(crate) fn hand_over(mut self) {
         self.server.counters.begin();
         self.stream = None;
-    }
-}
-
-impl AsRawFd for Connection {
-    fn as_raw_fd(&self) -> RawFd {
-        let stream = self.stream.as_ref();
-        stream.expect("a waiting connection is open").as_raw_fd()
     }
 }
 
@@ -113,6 +115,7 @@ pub(crate) struct Serving {
     server: Arc<Server>,
     cell: &'static Cell,
     socket: RawFd,
+    mark: Arc<Mark>,
 }
 
 impl Serving {
@@ -124,12 +127,30 @@ impl Serving {
 
     /// So many requests were answered.
     pub(crate) fn answered(&self, requests: u32) {
-        self.cell.answered(requests);
+        if requests > 0 {
+            self.cell.answered(requests);
+            self.mark.answered();
+        }
+    }
+
+    /// The work of a request begins.
+    pub(crate) fn work_begins(&self, work: Work) {
+        self.mark.work_begins();
+        if let (Some(fault), Work::Spin(_)) = (self.server.settings.fault, work) {
+            work::fail(fault);
+        }
+    }
+
+    /// The work of a request is done.
+    pub(crate) fn work_ends(&self) {
+        self.mark.work_ends();
     }
 
     /// The conversation is over; an error is counted, once.
     pub(crate) fn conclude(&self, session: &Session, result: &io::Result<()>) {
-        if result.is_err() || session.fault() {
+        if self.mark.is_cut_off() {
+            self.cell.timed_out();
+        } else if result.is_err() || session.fault() {
             self.cell.failed();
         }
     }
@@ -159,7 +180,9 @@ fn converse(mut stream: &TcpStream, session: &mut Session, serving: &Serving) ->
                 session.received(count);
             }
             Step::Work(work) => {
+                serving.work_begins(work);
                 work::perform(work);
+                serving.work_ends();
                 session.worked();
             }
             Step::Send => {

@@ -5,6 +5,7 @@ use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -17,26 +18,67 @@ const CELLS: usize = 64;
 pub(crate) struct Cell {
     requests: AtomicU64,
     errors: AtomicU64,
+    timed_out: AtomicU64,
 }
 
 impl Cell {
     /// So many requests were answered.
     pub(crate) fn answered(&self, requests: u32) {
-        if requests > 0 {
-            self.requests.fetch_add(u64::from(requests), Relaxed);
-        }
+        self.requests.fetch_add(u64::from(requests), Relaxed);
     }
 
     /// A connection went wrong: reset, cut short, or the client broke the protocol.
     pub(crate) fn failed(&self) {
         self.errors.fetch_add(1, Relaxed);
     }
+
+    /// A connection was cut off because its client kept the server waiting.
+    pub(crate) fn timed_out(&self) {
+        self.timed_out.fetch_add(1, Relaxed);
+    }
+}
+
+/// How often something was to be said on standard error.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    /// When it was said last, in nanoseconds of the monotonic clock; 0: never.
+    said_ns: AtomicU64,
+    unsaid: AtomicU64,
+}
+
+impl Complaint {
+    /// Counts it, and decides at `now_ns` whether to say it: if so, how often it was not said before.
+    pub(crate) fn rises(&self, now_ns: u64, quiet: Duration) -> Option<u64> {
+        let said_ns = self.said_ns.load(Relaxed);
+        let is_due = said_ns == 0 || u128::from(now_ns - said_ns.min(now_ns)) >= quiet.as_nanos();
+        let claim = || {
+            let mine = self
+                .said_ns
+                .compare_exchange(said_ns, now_ns.max(1), Relaxed, Relaxed);
+            mine.is_ok()
+        };
+        if is_due && claim() {
+            return Some(self.unsaid.swap(0, Relaxed));
+        }
+        self.unsaid.fetch_add(1, Relaxed);
+        None
+    }
+}
+
+/// Kinds of complaints.
+const COMPLAINTS: usize = 4;
+
+/// What forked children share with their parent.
+#[derive(Debug)]
+struct Shared {
+    cells: [CachePadded<Cell>; CELLS],
+    complaints: [Complaint; COMPLAINTS],
 }
 
 /// The counters of a server.
 #[derive(Debug)]
 pub(crate) struct Counters {
-    cells: &'static [CachePadded<Cell>],
+    shared: &'static Shared,
     accepted: AtomicU64,
     active: AtomicU64,
     waiting: AtomicU64,
@@ -48,7 +90,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Counters {
-            cells: shared_cells()?,
+            shared: shared()?,
             accepted: AtomicU64::new(0),
             active: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -60,7 +102,12 @@ impl Counters {
 
     /// The cell of connection `number`.
     pub(crate) fn cell(&self, number: u64) -> &'static Cell {
-        &self.cells[usize::try_from(number).unwrap_or(0) % CELLS]
+        &self.shared.cells[usize::try_from(number).unwrap_or(0) % CELLS]
+    }
+
+    /// The complaints of this kind.
+    pub(crate) fn complaint(&self, kind: usize) -> &'static Complaint {
+        &self.shared.complaints[kind]
     }
 
     /// A connection was accepted and waits to be served. Returns its number.
@@ -105,10 +152,8 @@ impl Counters {
     }
 
     fn sum(&self, field: impl Fn(&Cell) -> &AtomicU64) -> u64 {
-        self.cells
-            .iter()
-            .map(|cell| field(cell).load(Relaxed))
-            .sum()
+        let cells = self.shared.cells.iter();
+        cells.map(|cell| field(cell).load(Relaxed)).sum()
     }
 }
 
@@ -116,13 +161,14 @@ impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "counters accepted={} active={} waiting={} requests={} errors={} reaped={} refused={} \
-             exhausted={}",
+            "counters accepted={} active={} waiting={} requests={} errors={} timed_out={} \
+             reaped={} refused={} exhausted={}",
             self.accepted.load(Relaxed),
             self.active.load(Relaxed),
             self.waiting.load(Relaxed),
             self.sum(|cell| &cell.requests),
             self.sum(|cell| &cell.errors),
+            self.sum(|cell| &cell.timed_out),
             self.reaped.load(Relaxed),
             self.refused.load(Relaxed),
             self.exhausted.load(Relaxed),
@@ -130,12 +176,11 @@ impl fmt::Display for Counters {
     }
 }
 
-/// Cells in memory that forked children share with their parent. They stay for the life of the
-/// process, as the one server in it does.
+/// Memory that forked children share with their parent. It stays for the life of the process, as the
+/// one server in it does.
 #[expect(unsafe_code, reason = "memory shared over fork comes from mmap only")]
-fn shared_cells() -> io::Result<&'static [CachePadded<Cell>]> {
-    let length = NonZeroUsize::new(CELLS * size_of::<CachePadded<Cell>>())
-        .expect("there is at least one cell");
+fn shared() -> io::Result<&'static Shared> {
+    let length = NonZeroUsize::new(size_of::<Shared>()).expect("there is at least one cell");
     // SAFETY: the kernel chooses a fresh place, so no other memory is touched.
     let memory = unsafe {
         mmap_anonymous(
@@ -147,7 +192,7 @@ fn shared_cells() -> io::Result<&'static [CachePadded<Cell>]> {
     }?;
     // SAFETY: the mapping is long enough, page-aligned, zeroed (a valid state of the atomics) and
     // never unmapped.
-    Ok(unsafe { std::slice::from_raw_parts(memory.as_ptr().cast(), CELLS) })
+    Ok(unsafe { memory.cast().as_ref() })
 }
 
 #[cfg(test)]
@@ -164,11 +209,28 @@ mod tests {
         counters.cell(number + 1).failed();
         assert_eq!(
             counters.to_string(),
-            "counters accepted=1 active=1 waiting=0 requests=3 errors=1 reaped=0 refused=0 \
-             exhausted=0"
+            "counters accepted=1 active=1 waiting=0 requests=3 errors=1 timed_out=0 \
+             reaped=0 refused=0 exhausted=0"
         );
         counters.end();
         assert_eq!(counters.open(), 0);
+    }
+
+    #[test]
+    fn a_complaint_rises_once_in_a_while_and_says_how_often_it_did_not() {
+        let counters = Counters::new().unwrap();
+        let rises = |now_ns| {
+            let complaint = counters.complaint(1);
+            complaint.rises(now_ns, Duration::from_nanos(100))
+        };
+        assert_eq!(rises(50), Some(0));
+        assert_eq!(rises(60), None);
+        assert_eq!(rises(149), None);
+        assert_eq!(rises(150), Some(2));
+        assert_eq!(rises(151), None);
+        // Of each kind for itself.
+        let other = counters.complaint(2).rises(151, Duration::from_nanos(100));
+        assert_eq!(other, Some(0));
     }
 
     #[test]

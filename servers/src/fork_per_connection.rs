@@ -12,7 +12,7 @@ use crate::acceptor::Acceptor;
 use crate::child;
 use crate::settings::Settings;
 
-pub(crate) fn serve(mut acceptor: Acceptor, _: &Settings) -> io::Result<()> {
+pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     if !child::is_single_threaded() {
         return Err(io::Error::other(
             "a process of several threads cannot fork; give the server a process of its own: echobench serve fork",
@@ -25,7 +25,7 @@ pub(crate) fn serve(mut acceptor: Acceptor, _: &Settings) -> io::Result<()> {
         // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
         match unsafe { fork() } {
             Ok(ForkResult::Child) => {
-                child::enter(parent, &connection);
+                child::enter(parent, connection.mark(), settings.idle_timeout);
                 drop(acceptor);
                 connection.serve();
                 child::exit();

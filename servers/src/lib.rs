@@ -15,6 +15,7 @@ mod acceptor;
 mod child;
 mod connection;
 mod counters;
+mod idle;
 mod listener;
 mod server;
 mod settings;
@@ -31,7 +32,7 @@ use std::io;
 
 pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
-pub use settings::{Runtime, Settings, UnknownRuntime};
+pub use settings::{Fault, Runtime, Settings, UnknownFault, UnknownRuntime};
 
 /// A way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]

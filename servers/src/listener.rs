@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::Connection;
-use crate::server::{Server, now, say};
+use crate::server::{Server, Trouble, now, say};
 
 /// How long the listener rests when a connection cannot be accepted for want of descriptors or
 /// memory. The connection stays in the kernel's queue; to ask again at once would only burn the CPU.
@@ -60,6 +60,8 @@ impl BindError {
 /// What came of an attempt to accept.
 pub(crate) enum Accepted {
     Connection(Connection),
+    /// There are too many, and one more was told so.
+    Refused,
     /// Nobody is waiting.
     Empty,
     /// Somebody is waiting, and cannot be accepted now.
@@ -102,7 +104,7 @@ impl Listener {
                         say(&format!("{} connection from {peer}", now()));
                     }
                     let connection = Connection::new(&self.server, TcpStream::from(socket));
-                    return Accepted::Connection(connection);
+                    return self.admit(connection);
                 }
                 Err(error) => error,
             };
@@ -114,12 +116,31 @@ impl Listener {
                 // the server, and none to ask again at once.
                 _ => {
                     self.server.counters.exhaust();
-                    self.server
-                        .complain("cannot accept a connection for now", &error);
+                    self.server.complain(
+                        Trouble::Accept,
+                        format_args!(
+                            "cannot accept a connection for now: {error}; see the counters"
+                        ),
+                    );
                     return Accepted::Exhausted;
                 }
             }
         }
+    }
+}
+
+impl Listener {
+    fn admit(&self, connection: Connection) -> Accepted {
+        let most = self.server.settings.max_connections;
+        if self.server.counters.open() <= u64::from(most) {
+            return Accepted::Connection(connection);
+        }
+        drop(connection);
+        self.server.complain(
+            Trouble::Full,
+            format_args!("connections refused: {most} are open; --max-connections sets the limit"),
+        );
+        Accepted::Refused
     }
 }
 
@@ -170,6 +191,7 @@ impl Incoming {
             }
             match self.listener.accept(true) {
                 Accepted::Connection(connection) => return Some(connection),
+                Accepted::Refused => {}
                 _ if draining => return None,
                 Accepted::Empty => self.wait(None),
                 Accepted::Exhausted => self.wait(Some(REST)),

@@ -1,18 +1,21 @@
 //! What all connections of one server share: its settings, its counters, and who is still open.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use humantime::{Rfc3339Timestamp, format_rfc3339_millis};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{Shutdown, shutdown};
+use nix::time::{ClockId, clock_gettime};
 
 use crate::counters::Counters;
+use crate::idle::Mark;
 use crate::settings::Settings;
 
 /// One server.
@@ -22,12 +25,27 @@ pub(crate) struct Server {
     pub(crate) counters: Counters,
     /// The sockets being served. A socket is taken out before it is closed, so its number cannot
     /// yet mean another file.
-    sockets: Mutex<HashSet<RawFd>>,
+    sockets: Mutex<HashMap<RawFd, Arc<Mark>>>,
     draining: AtomicBool,
     /// Readable from the beginning of the drain on, or a little earlier.
     stop: EventFd,
-    complained: AtomicBool,
 }
+
+/// What a server complains about, each kind for itself.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trouble {
+    /// A connection cannot be accepted.
+    Accept,
+    /// No thread or process can be started for a connection.
+    Start,
+    /// There are as many connections as there may be.
+    Full,
+    /// A handler panicked.
+    Panic,
+}
+
+/// What is said on standard error is not said again for so long.
+const QUIET: Duration = Duration::from_secs(10);
 
 impl Server {
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
@@ -37,14 +55,13 @@ impl Server {
             sockets: Mutex::default(),
             draining: AtomicBool::new(false),
             stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
-            complained: AtomicBool::new(false),
         })
     }
 
     /// `socket` is being served from now on.
-    pub(crate) fn enter(&self, socket: RawFd) {
+    pub(crate) fn enter(&self, socket: RawFd, mark: Arc<Mark>) {
         let mut sockets = self.sockets();
-        sockets.insert(socket);
+        sockets.insert(socket, mark);
         if self.is_draining() {
             end_reading(socket);
         }
@@ -60,7 +77,7 @@ impl Server {
     pub(crate) fn drain(&self) {
         let sockets = self.sockets();
         self.draining.store(true, Relaxed);
-        sockets.iter().copied().for_each(end_reading);
+        sockets.keys().copied().for_each(end_reading);
         self.tell_stop();
     }
 
@@ -68,6 +85,11 @@ impl Server {
     pub(crate) fn tell_stop(&self) {
         // Fails only if it was written to a great many times before.
         let _ = self.stop.write(1);
+    }
+
+    /// To be called once in every idle timeout: cuts off who has kept the server waiting.
+    pub(crate) fn look_for_idle(&self) {
+        self.sockets().values().for_each(|mark| mark.look());
     }
 
     /// Whether the server has begun to come to its end.
@@ -86,15 +108,19 @@ impl Server {
         let _ = writeln!(out, "{}", self.counters).and_then(|()| out.flush());
     }
 
-    /// Says on standard error that something the server needs has run out: once, as what follows is
-    /// in the counters.
-    pub(crate) fn complain(&self, what: &str, error: &io::Error) {
-        if !self.complained.swap(true, Relaxed) {
-            say(&format!("{what}: {error} (said once; see the counters)"));
+    /// Says something on standard error, unless it has said such a thing just now: then it is
+    /// counted, and the number said next time.
+    pub(crate) fn complain(&self, about: Trouble, what: impl fmt::Display) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        match self.counters.complaint(about as usize).rises(now_ns, QUIET) {
+            None => {}
+            Some(0) => say(&format!("{what}")),
+            Some(more) => say(&format!("{what} ({more} more times since this was said)")),
         }
     }
 
-    fn sockets(&self) -> MutexGuard<'_, HashSet<RawFd>> {
+    fn sockets(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Mark>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

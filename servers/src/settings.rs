@@ -23,12 +23,19 @@ pub struct Settings {
     pub stack_size: usize,
     /// How many connections may wait in the kernel to be accepted.
     pub backlog: u32,
+    /// How many connections may be open; further ones are refused.
+    pub max_connections: u32,
+    /// A client that keeps the server waiting so long is cut off: for a whole request, however few
+    /// bytes of it come, or to take a whole reply. It may be up to twice as long until then.
+    pub idle_timeout: Duration,
     /// How long the connections that are open at SIGTERM or SIGINT have to come to their end.
     pub drain: Duration,
     /// How often to print the counters.
     pub stats_every: Option<Duration>,
     /// Whether to write a line about each connection to standard error.
     pub verbose: bool,
+    /// What handlers do wrong on purpose, for tests of what becomes of the other clients.
+    pub fault: Option<Fault>,
 }
 
 impl Settings {
@@ -36,6 +43,10 @@ impl Settings {
     pub const STACK_SIZE: usize = 256 << 10;
     /// The same for every model, and recorded: libraries differ (128 in std, 1024 in tokio).
     pub const BACKLOG: u32 = 1024;
+    /// More than one machine has ports for, to one address: the limits of the system come first.
+    pub const MAX_CONNECTIONS: u32 = 65_536;
+    /// See [`Settings::idle_timeout`].
+    pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
     /// See [`Settings::drain`].
     pub const DRAIN: Duration = Duration::from_secs(5);
 }
@@ -49,9 +60,12 @@ impl Default for Settings {
             runtime: Runtime::default(),
             stack_size: Settings::STACK_SIZE,
             backlog: Settings::BACKLOG,
+            max_connections: Settings::MAX_CONNECTIONS,
+            idle_timeout: Settings::IDLE_TIMEOUT,
             drain: Settings::DRAIN,
             stats_every: None,
             verbose: false,
+            fault: None,
         }
     }
 }
@@ -88,5 +102,31 @@ impl FromStr for Runtime {
             .into_iter()
             .find(|runtime| runtime.to_string() == name)
             .ok_or_else(|| UnknownRuntime(name.to_owned()))
+    }
+}
+
+/// What a handler does in place of spinning work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// It panics.
+    Panic,
+    /// It ends its process.
+    Abort,
+}
+
+/// A name that is no fault.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown fault '{0}' (panic, abort)")]
+pub struct UnknownFault(String);
+
+impl FromStr for Fault {
+    type Err = UnknownFault;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        match name {
+            "panic" => Ok(Fault::Panic),
+            "abort" => Ok(Fault::Abort),
+            _ => Err(UnknownFault(name.to_owned())),
+        }
     }
 }

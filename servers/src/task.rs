@@ -39,10 +39,12 @@ async fn converse(
                 session.received(count);
             }
             Step::Work(work) => {
+                serving.work_begins(work);
                 match work {
                     Work::Block(time) => sleep(time).await,
                     work => work::perform(work),
                 }
+                serving.work_ends();
                 session.worked();
             }
             Step::Send => {

@@ -1,11 +1,14 @@
 //! The work a request asks for, done in place by the thread that serves it.
 
 use std::hint::black_box;
+use std::process;
 use std::thread;
 use std::time::Duration;
 
 use echobench_protocol::Work;
 use nix::time::{ClockId, clock_gettime};
+
+use crate::settings::Fault;
 
 /// Arithmetic between two looks at the clock, about a microsecond: reading the CPU clock is a system
 /// call, and spinning is to use the CPU as a computation would, not as the kernel does.
@@ -17,6 +20,15 @@ pub(crate) fn perform(work: Work) {
         Work::None => {}
         Work::Block(time) => thread::sleep(time),
         Work::Spin(time) => spin(time),
+    }
+}
+
+/// Goes wrong, as told.
+#[cold]
+pub(crate) fn fail(fault: Fault) {
+    match fault {
+        Fault::Panic => panic!("told to, by --fault panic"),
+        Fault::Abort => process::abort(),
     }
 }
 

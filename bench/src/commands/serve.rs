@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use echobench_clients::parse_duration;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
-use echobench_servers::{Acceptor, Runtime, Settings, find};
+use echobench_servers::{Acceptor, Fault, Runtime, Settings, find};
 
 /// Run one server until SIGTERM or SIGINT.
 ///
@@ -54,6 +54,16 @@ pub struct ServeArgs {
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     max_work: Duration,
 
+    /// How many connections may be open; further ones are refused
+    #[arg(long, value_name = "N", default_value_t = Settings::MAX_CONNECTIONS,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+
+    /// Cut off a client that keeps the server waiting this long (at most twice as long): for a whole
+    /// request, however few bytes of it come, or to take a whole reply
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = interval)]
+    idle_timeout: Duration,
+
     /// How long open connections have to come to their end at SIGTERM
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     drain: Duration,
@@ -65,6 +75,10 @@ pub struct ServeArgs {
     /// Write a line with the time and the address of each connection to standard error
     #[arg(long)]
     verbose: bool,
+
+    /// What handlers do in place of spinning work, for tests: panic or abort
+    #[arg(long, hide = true)]
+    fault: Option<Fault>,
 }
 
 /// Serves until the end of the server.
@@ -80,9 +94,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         runtime: args.runtime,
         stack_size: args.stack_size,
         backlog: args.backlog,
+        max_connections: args.max_connections,
+        idle_timeout: args.idle_timeout,
         drain: args.drain,
         stats_every: args.stats_every,
         verbose: args.verbose,
+        fault: args.fault,
     };
     let acceptor = Acceptor::bind(args.listen, settings)?;
     let address = acceptor.local_addr();

@@ -1,0 +1,826 @@
+//! The fault matrix: what becomes of a server of each model, and of its other clients, when something
+//! goes wrong. The table in `docs/faults.md` is made from the data here.
+
+mod common;
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::{Client, HANG, Server, echo, eventually, frame};
+use echobench_clients::raise_file_limit;
+use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
+use echobench_servers::MODELS;
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::time::clock_getcpuclockid;
+use nix::unistd::{Pid, geteuid};
+use tempfile::TempDir;
+
+/// What becomes of a client that has done nothing wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// It is answered, and notices nothing.
+    Served,
+    /// It is not answered while the fault lasts, and then it is.
+    Waits,
+    /// It is told that the server has no resources left for it.
+    Refused,
+    /// It loses its connection, or gets none.
+    CutOff,
+}
+use Fate::{CutOff, Refused, Served, Waits};
+
+/// The other clients: those connected before the fault, and those that come during it.
+#[derive(Clone, Copy, Debug)]
+struct Others {
+    connected: Fate,
+    new: Fate,
+}
+
+const fn others(connected: Fate, new: Fate) -> Others {
+    Others { connected, new }
+}
+
+const NONE_NOTICE: Others = others(Served, Served);
+const NEW_WAIT: Others = others(Served, Waits);
+const ALL_WAIT: Others = others(Waits, Waits);
+const ALL_CUT_OFF: Others = others(CutOff, CutOff);
+
+/// A row of the matrix.
+struct Row {
+    fault: &'static str,
+    does: &'static str,
+    /// In the order of [`MODELS`].
+    others: [Others; 5],
+    /// Makes the fault happen to a server of this model, and holds the others to their fate.
+    happens: fn(&'static str, Others),
+}
+
+/// So many others of each kind. `iterative` serves one connection at a time, which is that of the
+/// client that goes wrong; there nobody else is connected before.
+const OTHERS: usize = 4;
+
+const MATRIX: [&Row; 15] = [
+    &DESCRIPTORS,
+    &PROCESSES,
+    &PANIC,
+    &ABORT,
+    &KILLED,
+    &SLOW_SENDER,
+    &NEVER_READS,
+    &HALF_CLOSE,
+    &RESET,
+    &GARBAGE,
+    &LARGEST,
+    &STOPPED,
+    &TERMINATED,
+    &TWICE,
+    &BACKLOG,
+];
+
+/// Lets the fault happen to every model, all at the same time.
+fn play(row: &Row) {
+    thread::scope(|scope| {
+        for (model, others) in MODELS.iter().zip(row.others) {
+            let play = move || (row.happens)(model.name, others);
+            thread::Builder::new()
+                .name(model.name.to_owned())
+                .spawn_scoped(scope, play)
+                .unwrap();
+        }
+    });
+}
+
+/// Clients that have done nothing wrong.
+struct Bystanders {
+    connected: Vec<Client>,
+}
+
+impl Bystanders {
+    /// They connect, and are served.
+    fn connect(model: &str, server: &Server) -> Self {
+        let count = if model == "iterative" { 0 } else { OTHERS };
+        let mut connected: Vec<_> = (0..count).map(|_| server.connect()).collect();
+        for client in &mut connected {
+            client.exchange(&echo(1));
+        }
+        Bystanders { connected }
+    }
+
+    /// During the fault they ask, and as many new ones come and ask.
+    fn ask(self, server: &Server, expected: Others) -> Asked {
+        self.ask_with(server, OTHERS, expected)
+    }
+
+    fn ask_with(self, server: &Server, new: usize, expected: Others) -> Asked {
+        let address = server.address();
+        let connected = asked(self.connected.into_iter().map(|client| || Ok(client.0)));
+        let new = asked((0..new).map(|_| move || TcpStream::connect(address)));
+        connected.hold("connected", expected.connected);
+        new.hold("new", expected.new);
+        Asked { connected, new }
+    }
+}
+
+/// Others that have asked, and what came of it.
+struct Asked {
+    connected: Answers,
+    new: Answers,
+}
+
+impl Asked {
+    /// The fault is over: whoever had to wait is served now.
+    fn all_served(&self) {
+        for answers in [&self.connected, &self.new] {
+            let mut rest = answers.fates.iter();
+            assert!(rest.all(|fate| fate == Served), "not served afterwards");
+        }
+    }
+}
+
+/// What becomes of some clients: closed when it is known of all.
+struct Answers {
+    count: usize,
+    fates: Receiver<Fate>,
+}
+
+fn asked<F>(clients: impl ExactSizeIterator<Item = F>) -> Answers
+where
+    F: FnOnce() -> io::Result<TcpStream> + Send + 'static,
+{
+    let (sender, fates) = channel();
+    let count = clients.len();
+    for client in clients {
+        let sender = sender.clone();
+        thread::spawn(move || sender.send(fate(client)));
+    }
+    Answers { count, fates }
+}
+
+fn fate(connect: impl FnOnce() -> io::Result<TcpStream>) -> Fate {
+    let ask = || -> io::Result<Vec<u8>> {
+        let mut stream = connect()?;
+        stream.set_read_timeout(Some(HANG))?;
+        // A server that refuses may close before it has read.
+        let sent = stream.write_all(&echo(7));
+        let mut reply = Vec::new();
+        let wanted = echo(7).len() as u64;
+        (&stream).take(wanted).read_to_end(&mut reply)?;
+        if reply.is_empty() {
+            sent.map(|()| reply)
+        } else {
+            Ok(reply)
+        }
+    };
+    match ask() {
+        Ok(reply) if reply == echo(7) => Served,
+        Ok(reply) if error_reason(&reply) == Some(Reason::Overloaded) => Refused,
+        Ok(_) | Err(_) => CutOff,
+    }
+}
+
+impl Answers {
+    /// Every one of them has the expected fate. Nobody is asked to be fast: only those that are to
+    /// wait are not waited for.
+    fn hold(&self, whose: &str, expected: Fate) {
+        let patience = if expected == Waits {
+            Duration::from_millis(150)
+        } else {
+            HANG
+        };
+        let end = Instant::now() + patience;
+        let mut fates = Vec::new();
+        while fates.len() < self.count {
+            let left = end.saturating_duration_since(Instant::now());
+            match self.fates.recv_timeout(left) {
+                Ok(fate) => fates.push(fate),
+                Err(RecvTimeoutError::Timeout) => {
+                    fates.resize(self.count, Waits);
+                }
+                Err(RecvTimeoutError::Disconnected) => unreachable!("one answer each"),
+            }
+        }
+        assert!(
+            fates.iter().all(|fate| *fate == expected),
+            "{whose}: {fates:?}"
+        );
+    }
+}
+
+/// The server has come through: it serves, ends as it should, and has said little.
+fn is_sound(server: Server) -> common::Counters {
+    server.connect().exchange(&echo(99));
+    let ended = server.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.stderr.lines().count() <= 1, "{}", ended.stderr);
+    ended.counters
+}
+
+/// Sets the soft limit of another process, to at most its hard one.
+fn limit(pid: Pid, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
+    let mut old = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    #[expect(unsafe_code, reason = "there is no safe name for it")]
+    // SAFETY: each pointer is null or points to a limit.
+    unsafe {
+        let read = libc::prlimit(pid.as_raw(), resource, ptr::null(), &raw mut old);
+        Errno::result(read)?;
+        let new = libc::rlimit {
+            rlim_cur: soft.min(old.rlim_max),
+            ..old
+        };
+        let set = libc::prlimit(pid.as_raw(), resource, &raw const new, ptr::null_mut());
+        Errno::result(set)?;
+    }
+    Ok(())
+}
+
+const NO_LIMIT: u64 = u64::MAX;
+
+/// The share of one CPU that a process uses during a second.
+fn cpu_share(pid: Pid) -> f64 {
+    let clock = clock_getcpuclockid(pid).unwrap();
+    let used = || Duration::from(clock.now().unwrap());
+    let (before, start) = (used(), Instant::now());
+    thread::sleep(Duration::from_secs(1));
+    used().saturating_sub(before).as_secs_f64() / start.elapsed().as_secs_f64()
+}
+
+const DESCRIPTORS: Row = Row {
+    fault: "descriptors run out (`EMFILE`)",
+    does: "rests instead of asking again at once (CPU below 5 % of a core), and accepts who waits in the \
+           backlog as soon as it can",
+    others: [NEW_WAIT; 5],
+    happens: |model, expected| {
+        let server = Server::start(&[model]);
+        let bystanders = Bystanders::connect(model, &server);
+        limit(server.pid(), libc::RLIMIT_NOFILE, 3).unwrap();
+        let asked = bystanders.ask(&server, expected);
+        server.counters_until(|counters| counters.get("exhausted") > 0);
+        let share = cpu_share(server.pid());
+        assert!(
+            share < 0.05,
+            "{share} of a CPU while there was nothing to do"
+        );
+        limit(server.pid(), libc::RLIMIT_NOFILE, NO_LIMIT).unwrap();
+        asked.all_served();
+        is_sound(server);
+    },
+};
+
+/// A copy of the executable that everybody may read: limits on processes do not bind root.
+fn copy_for_nobody() -> &'static Path {
+    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = folder.path().join("echobench");
+        // By another process: a child forked for another test in the meantime would inherit the
+        // copy open for writing, and then it could not be executed.
+        let original = env!("CARGO_BIN_EXE_echobench");
+        let copied = Command::new("cp").arg(original).arg(&path).status();
+        assert!(copied.unwrap().success());
+        (folder, path)
+    });
+    path
+}
+
+/// A command of an ordinary user.
+fn as_nobody(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    command
+}
+
+/// Limits a server of that user, which another one may not do.
+fn limit_processes(pid: Pid, most: u64) {
+    let mut command = as_nobody(Path::new("true"));
+    #[expect(unsafe_code, reason = "to be done as that user")]
+    // SAFETY: two system calls, which allocate nothing and take no lock.
+    unsafe {
+        command.pre_exec(move || limit(pid, libc::RLIMIT_NPROC, most));
+    }
+    assert!(command.status().unwrap().success());
+}
+
+const REFUSED: Others = others(Served, Refused);
+
+const PROCESSES: Row = Row {
+    fault: "no further thread or process (`EAGAIN`)",
+    does: "`thread` and `fork` answer the new connection with an error frame and close it; the others start \
+           nothing for a connection",
+    others: [REFUSED, REFUSED, NONE_NOTICE, NONE_NOTICE, NONE_NOTICE],
+    happens: |model, expected| {
+        let server = Server::start_by(as_nobody(copy_for_nobody()), &[model]);
+        let bystanders = Bystanders::connect(model, &server);
+        limit_processes(server.pid(), 1);
+        bystanders.ask(&server, expected);
+        limit_processes(server.pid(), NO_LIMIT);
+        let refused = if expected.new == Refused { OTHERS } else { 0 };
+        assert_eq!(is_sound(server).get("refused"), refused as u64);
+    },
+};
+
+/// What `--fault` is about.
+fn poison() -> Vec<u8> {
+    frame(666, 0, Work::Spin(Duration::from_micros(1)))
+}
+
+const PANIC: Row = Row {
+    fault: "a handler panics",
+    does: "its connection is closed and counted; the thread, worker, task or child is as good as new",
+    others: [NONE_NOTICE; 5],
+    happens: |model, expected| {
+        let server = Server::start(&[model, "--fault", "panic"]);
+        let bystanders = Bystanders::connect(model, &server);
+        let mut client = server.connect();
+        client.send(&poison());
+        client.closed();
+        bystanders.ask(&server, expected).all_served();
+        assert_eq!(is_sound(server).get("errors"), 1);
+    },
+};
+
+/// The server is gone, and all of its processes.
+fn is_gone(mut server: Server, signal: Signal) {
+    let status = eventually(|| server.status(), || "running");
+    assert_eq!(status.signal(), Some(signal as i32));
+    assert!(
+        killpg(server.pid(), None).is_err(),
+        "a process is left over"
+    );
+}
+
+const ALL_BUT_FORK: [Others; 5] = [
+    ALL_CUT_OFF,
+    NONE_NOTICE,
+    ALL_CUT_OFF,
+    ALL_CUT_OFF,
+    ALL_CUT_OFF,
+];
+
+const ABORT: Row = Row {
+    fault: "a handler aborts its process",
+    does: "`fork` loses one child, counts it and collects it; all others share the process that ends",
+    others: ALL_BUT_FORK,
+    happens: |model, expected| {
+        let server = Server::start(&[model, "--fault", "abort"]);
+        let bystanders = Bystanders::connect(model, &server);
+        let mut client = server.connect();
+        client.send(&poison());
+        client.closed();
+        bystanders.ask(&server, expected);
+        if model == "fork" {
+            assert_eq!(is_sound(server).get("errors"), 1);
+        } else {
+            is_gone(server, Signal::SIGABRT);
+        }
+    },
+};
+
+const KILLED: Row = Row {
+    fault: "a handler's process is killed (`SIGKILL`)",
+    does: "as with an abort: for all but `fork` it is the server's own process",
+    others: ALL_BUT_FORK,
+    happens: |model, expected| {
+        let server = Server::start(&[model]);
+        let mut client = server.connect();
+        client.exchange(&echo(1));
+        let bystanders = Bystanders::connect(model, &server);
+        if model == "fork" {
+            kill(server.children()[0], Signal::SIGKILL).unwrap();
+        } else {
+            server.signal(Signal::SIGKILL);
+        }
+        client.closed();
+        bystanders.ask(&server, expected);
+        if model == "fork" {
+            assert_eq!(is_sound(server).get("errors"), 1);
+        } else {
+            is_gone(server, Signal::SIGKILL);
+        }
+    },
+};
+
+const ONE_IS_HELD: [Others; 5] = [NONE_NOTICE, NONE_NOTICE, NONE_NOTICE, NONE_NOTICE, NEW_WAIT];
+
+/// Sends a frame byte by byte, never the last one, for as long as the server takes it.
+fn trickle(mut stream: TcpStream) {
+    thread::spawn(move || {
+        for byte in frame(1, 1 << 16, Work::None) {
+            if stream.write_all(&[byte]).is_err() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    });
+}
+
+/// A client that holds its connection: first without a limit that would free the server, then with
+/// one that does.
+fn holds(model: &'static str, expected: Others, hold: impl Fn(&Server) -> Client) {
+    let server = Server::start(&[model]);
+    let bystanders = Bystanders::connect(model, &server);
+    let client = hold(&server);
+    let asked = bystanders.ask(&server, expected);
+    let _ = client.0.shutdown(std::net::Shutdown::Both);
+    drop(client);
+    asked.all_served();
+    is_sound(server);
+
+    let server = Server::start(&[model, "--idle-timeout", "200ms"]);
+    let held = hold(&server);
+    let counters = server.counters_until(|counters| counters.get("timed_out") == 1);
+    assert_eq!(counters.get("errors"), 0);
+    server.counters_until(|counters| counters.get("active") == 0);
+    is_sound(server);
+    drop(held);
+}
+
+const SLOW_SENDER: Row = Row {
+    fault: "a client sends byte by byte and never a whole frame",
+    does: "it holds one thread, child, worker or task, and is cut off after `--idle-timeout`",
+    others: ONE_IS_HELD,
+    happens: |model, expected| {
+        holds(model, expected, |server| {
+            let client = server.connect();
+            trickle(client.0.try_clone().unwrap());
+            server.counters_until(|counters| counters.get("active") > 0);
+            client
+        });
+    },
+};
+
+const NEVER_READS: Row = Row {
+    fault: "a client sends and never reads",
+    does: "it holds one thread, child, worker or task, and is cut off after `--idle-timeout`",
+    others: ONE_IS_HELD,
+    happens: |model, expected| {
+        holds(model, expected, |server| {
+            let mut client = server.connect();
+            client
+                .0
+                .set_write_timeout(Some(Duration::from_millis(50)))
+                .unwrap();
+            let frames = echo(1).repeat(1000);
+            // Until both ends' buffers are full.
+            while client.0.write_all(&frames).is_ok() {}
+            client
+        });
+    },
+};
+
+/// A client goes wrong in its own way and is done with it; then the others ask.
+fn passes(model: &'static str, expected: Others, errors: u64, wrong: impl Fn(&Server)) {
+    let server = Server::start(&[model]);
+    let bystanders = Bystanders::connect(model, &server);
+    wrong(&server);
+    bystanders.ask(&server, expected).all_served();
+    assert_eq!(is_sound(server).get("errors"), errors);
+}
+
+const HALF_CLOSE: Row = Row {
+    fault: "a client sends no more and still reads",
+    does: "it is answered, and then the server closes too",
+    others: [NONE_NOTICE; 5],
+    happens: |model, expected| {
+        passes(model, expected, 0, |server| {
+            let mut client = server.connect();
+            client.send(&echo(1));
+            client.finish();
+            assert_eq!(client.rest(), echo(1));
+        });
+    },
+};
+
+const RESET: Row = Row {
+    fault: "a client resets its connection in the middle of a frame",
+    does: "counts an error",
+    others: [NONE_NOTICE; 5],
+    happens: |model, expected| {
+        passes(model, expected, 1, |server| {
+            let mut client = server.connect();
+            client.exchange(&echo(1));
+            client.send(&echo(2)[..50]);
+            client.reset();
+        });
+    },
+};
+
+const GARBAGE: Row = Row {
+    fault: "a client sends what is no frame",
+    does: "answers with an error frame that gives the reason, and closes",
+    others: [NONE_NOTICE; 5],
+    happens: |model, expected| {
+        passes(model, expected, 1, |server| {
+            let mut client = server.connect();
+            client.send(b"GET / HTTP/1.1\r\n\r\n");
+            client.refused(Reason::BadMagic, 0);
+        });
+    },
+};
+
+const LARGEST: Row = Row {
+    fault: "a client sends the largest frame, and one that is larger",
+    does: "echoes the first, and answers the header of the second with an error frame",
+    others: [NONE_NOTICE; 5],
+    happens: |model, expected| {
+        passes(model, expected, 1, |server| {
+            let largest = DEFAULT_MAX_PAYLOAD as usize;
+            let mut client = server.connect();
+            client.exchange(&frame(1, largest, Work::None));
+            client.send(&frame(2, largest + 1, Work::None)[..HEADER_LEN]);
+            client.refused(Reason::PayloadTooLarge, 2);
+        });
+    },
+};
+
+const STOPPED: Row = Row {
+    fault: "the server is stopped for a while (`SIGSTOP`, `SIGCONT`)",
+    does: "goes on where it was; the children of `fork` were not stopped",
+    others: [ALL_WAIT, NEW_WAIT, ALL_WAIT, ALL_WAIT, ALL_WAIT],
+    happens: |model, expected| {
+        let server = Server::start(&[model]);
+        let bystanders = Bystanders::connect(model, &server);
+        server.signal(Signal::SIGSTOP);
+        eventually(|| server.is_stopped().then_some(()), || "not stopped");
+        let asked = bystanders.ask(&server, expected);
+        server.signal(Signal::SIGCONT);
+        asked.all_served();
+        is_sound(server);
+    },
+};
+
+const TERMINATED: Row = Row {
+    fault: "`SIGTERM` with 1,000 connections",
+    does: "answers all that was sent, closes, collects every child and exits with 0",
+    others: [others(Served, CutOff); 5],
+    happens: |model, _| terminate(model, 1000),
+};
+
+fn terminate(model: &str, connections: u64) {
+    raise_file_limit(u32::try_from(connections).unwrap() * 6).unwrap();
+    let server = Server::start(&[model, "--drain", "1h", "--backlog", "65535"]);
+    let address = server.address();
+    let mut clients: Vec<Client> = (0..connections).map(|_| server.connect()).collect();
+    for (sequence, client) in (0..).zip(&mut clients) {
+        client.send(&echo(sequence));
+    }
+    let ending = thread::spawn(move || server.stop());
+    for (sequence, client) in (0..).zip(&mut clients) {
+        assert_eq!(client.rest(), echo(sequence));
+    }
+    let ended = ending.join().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.stderr, "");
+    assert_eq!(ended.counters.get("requests"), connections);
+    assert_eq!(ended.counters.get("active"), 0);
+    assert_eq!(fate(|| TcpStream::connect(address)), CutOff);
+}
+
+const TWICE: Row = Row {
+    fault: "a second `SIGTERM`",
+    does: "waits for nobody any more, says how many it cut off, and exits with 0",
+    others: [ALL_CUT_OFF; 5],
+    happens: |model, expected| {
+        let server = Server::start(&[model, "--drain", "1h"]);
+        let bystanders = Bystanders::connect(model, &server);
+        let mut busy = server.connect();
+        busy.send(&frame(1, 0, Work::Block(2 * HANG)));
+        let all = bystanders.connected.len() as u64 + 1;
+        server.counters_until(|counters| counters.get("active") == all);
+        server.signal(Signal::SIGTERM);
+        server.has_seen(Signal::SIGTERM);
+        let address = server.address();
+        let ended = server.stop();
+        assert_eq!(ended.status.code(), Some(0));
+        assert!(
+            ended.stderr.contains("cut off at the second"),
+            "{}",
+            ended.stderr
+        );
+        busy.closed();
+        let connected = asked(
+            bystanders
+                .connected
+                .into_iter()
+                .map(|client| || Ok(client.0)),
+        );
+        connected.hold("connected", expected.connected);
+        assert_eq!(fate(|| TcpStream::connect(address)), expected.new);
+    },
+};
+
+const BACKLOG: Row = Row {
+    fault: "more clients at once than the backlog holds",
+    does: "the kernel drops the connection attempts that are too many, and clients repeat them: it takes them \
+           a second and more",
+    others: [NEW_WAIT; 5],
+    happens: |model, expected| {
+        let server = Server::start(&[model, "--backlog", "5"]);
+        let bystanders = Bystanders::connect(model, &server);
+        limit(server.pid(), libc::RLIMIT_NOFILE, 3).unwrap();
+        let asked = bystanders.ask_with(&server, 12, expected);
+        limit(server.pid(), libc::RLIMIT_NOFILE, NO_LIMIT).unwrap();
+        asked.all_served();
+        is_sound(server);
+    },
+};
+
+#[test]
+fn descriptors_run_out() {
+    play(&DESCRIPTORS);
+}
+
+#[test]
+fn no_further_thread_or_process() {
+    play(&PROCESSES);
+}
+
+#[test]
+fn a_handler_panics() {
+    play(&PANIC);
+}
+
+#[test]
+fn a_handler_aborts() {
+    play(&ABORT);
+}
+
+#[test]
+fn a_handler_is_killed() {
+    play(&KILLED);
+}
+
+#[test]
+fn a_client_sends_byte_by_byte() {
+    play(&SLOW_SENDER);
+}
+
+#[test]
+fn a_client_never_reads() {
+    play(&NEVER_READS);
+}
+
+#[test]
+fn a_client_closes_half() {
+    play(&HALF_CLOSE);
+}
+
+#[test]
+fn a_client_resets() {
+    play(&RESET);
+}
+
+#[test]
+fn a_client_sends_garbage() {
+    play(&GARBAGE);
+}
+
+#[test]
+fn a_client_sends_the_largest_frame() {
+    play(&LARGEST);
+}
+
+#[test]
+fn the_server_is_stopped() {
+    play(&STOPPED);
+}
+
+#[test]
+fn the_server_is_terminated() {
+    play(&TERMINATED);
+}
+
+#[test]
+#[ignore = "takes minutes: cargo test --test faults -- --ignored"]
+fn the_server_is_terminated_with_a_great_many_connections() {
+    for model in MODELS {
+        terminate(model.name, 3000);
+    }
+}
+
+#[test]
+fn the_server_is_terminated_twice() {
+    play(&TWICE);
+}
+
+#[test]
+fn more_clients_than_the_backlog_holds() {
+    play(&BACKLOG);
+}
+
+#[test]
+fn an_idle_client_is_cut_off_and_a_busy_one_is_not() {
+    for model in MODELS {
+        let server = Server::start(&[model.name, "--idle-timeout", "100ms"]);
+        // Work is the server's own time.
+        let mut busy = server.connect();
+        busy.exchange(&frame(1, 0, Work::Block(Duration::from_millis(450))));
+        drop(busy);
+        let mut idle = server.connect();
+        idle.exchange(&echo(1));
+        assert_eq!(idle.rest(), b"");
+        let counters = server.counters_until(|counters| counters.get("timed_out") == 1);
+        assert_eq!(counters.get("errors"), 0);
+        is_sound(server);
+    }
+}
+
+#[test]
+fn connections_over_the_limit_are_refused() {
+    for model in MODELS.iter().filter(|model| model.name != "iterative") {
+        let server = Server::start(&[model.name, "--max-connections", "4"]);
+        let bystanders = Bystanders::connect(model.name, &server);
+        let address = server.address();
+        let new = asked((0..OTHERS).map(|_| move || TcpStream::connect(address)));
+        new.hold("new", Refused);
+        drop(bystanders);
+        server.counters_until(|counters| counters.get("active") == 0);
+        assert_eq!(is_sound(server).get("refused"), OTHERS as u64);
+    }
+}
+
+#[test]
+fn hundreds_of_errors_make_one_line() {
+    for model in MODELS {
+        let server = Server::start(&[model.name, "--fault", "panic"]);
+        for number in 0..200_u64 {
+            let mut client = server.connect();
+            client.send(&poison());
+            client.closed();
+            // One that resets, and one that sends garbage, make no line at all.
+            let mut client = server.connect();
+            if number % 2 == 0 {
+                client.send(b"garbage");
+            } else {
+                client.exchange(&echo(number));
+                client.send(&echo(number)[..9]);
+            }
+            client.reset();
+        }
+        let counters = server.counters_until(|counters| counters.get("errors") == 400);
+        assert_eq!(counters.get("accepted"), 400);
+        let ended = server.stop();
+        let lines: Vec<_> = ended.stderr.lines().collect();
+        assert_eq!(lines.len(), 1, "{}", ended.stderr);
+        assert!(lines[0].contains("panicked at"), "{}", lines[0]);
+    }
+}
+
+/// What stands in a cell.
+fn cell(others: Others) -> String {
+    let said = |fate| match fate {
+        Served => "0",
+        Waits => "wait",
+        Refused => "refused",
+        CutOff => "cut off",
+    };
+    match (others.connected, others.new) {
+        (connected, new) if connected == new && new == Served => "0".to_owned(),
+        (connected, new) if connected == new => format!("all: {}", said(new)),
+        (Served, new) => format!("new: {}", said(new)),
+        (connected, new) => format!("connected: {}, new: {}", said(connected), said(new)),
+    }
+}
+
+#[test]
+fn the_table_in_the_documents_is_this_one() {
+    let names: Vec<_> = MODELS
+        .iter()
+        .map(|model| format!("`{}`", model.name))
+        .collect();
+    let mut table = format!("| fault | what the server does | {} |\n", names.join(" | "));
+    table += &"| --- ".repeat(MODELS.len() + 2);
+    table += "|\n";
+    for row in MATRIX {
+        let cells = row.others.map(cell).join(" | ");
+        writeln!(table, "| {} | {} | {cells} |", row.fault, row.does).unwrap();
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- matrix -->\n").unwrap();
+    let (inside, after) = rest.split_once("<!-- /matrix -->").unwrap();
+    if std::env::var_os("ECHOBENCH_WRITE_DOCS").is_some() {
+        let whole = format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->{after}");
+        std::fs::write(path, whole).unwrap();
+    } else {
+        let hint = "ECHOBENCH_WRITE_DOCS=1 cargo test --test faults the_table writes it";
+        assert!(inside == table, "docs/faults.md is out of date; {hint}");
+    }
+}
