@@ -708,7 +708,7 @@ fn the_server_is_terminated() {
 }
 
 #[test]
-#[ignore = "takes minutes: cargo test --test faults -- --ignored"]
+#[ignore = "a longer form: cargo test --test faults -- --ignored"]
 fn the_server_is_terminated_with_a_great_many_connections() {
     for model in MODELS {
         terminate(model.name, 3000);
