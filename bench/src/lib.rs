@@ -13,6 +13,7 @@ pub mod histograms;
 pub mod measure;
 pub mod order;
 pub mod probe;
+pub mod processes;
 pub mod responder;
 pub mod results;
 pub mod rows;

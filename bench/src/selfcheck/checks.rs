@@ -12,8 +12,9 @@ use hdrhistogram::Histogram;
 
 use super::arithmetic::{ahead_in_stall, stalled_quantile};
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
-use super::rig::{Disturbance, Load, Loaded, Rig, Server, WARMUP, nanoseconds};
+use super::rig::{Disturbance, Load, Loaded, Rig, WARMUP, nanoseconds};
 use crate::measure::Machine;
+use crate::processes::Server;
 use crate::results::SCHEMA_VERSION;
 
 /// What a percentile may differ by from what arithmetic says.

@@ -1,31 +1,19 @@
 //! Servers and loads as processes of their own, each on its CPUs, and what else the machine did
 //! meanwhile.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use crossbeam::channel::bounded;
-use echobench_clients::{
-    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, clock,
-};
+use echobench_clients::{Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload};
 use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::signal::{Signal, killpg};
 use nix::sys::time::TimeValLike;
-use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::agent::{Agent, FromDriver, Start, bind};
 use crate::measure::{self, Machine, allowed_cpus, pin_current_process};
+use crate::processes::{Server, carry_out};
 use crate::scenario::Placement;
 
-/// How long a process may take to come up, or to answer beyond what was planned.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// From telling the clients when to start to the start.
-const LEAD_NS: u64 = 10_000_000;
 /// At the begin of each load, requests that are not measured.
 pub const WARMUP: Duration = Duration::from_millis(100);
 /// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
@@ -68,38 +56,11 @@ impl Rig {
     /// Starts this executable as a server with these arguments, and waits until it is ready. To be
     /// called on the main thread, since the server lives as long as the thread that starts it.
     pub fn server(&self, arguments: &[&str]) -> anyhow::Result<Server> {
-        let name = arguments.join(" ");
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
         // A process starts on the CPUs of the thread that starts it.
         self.pin(&self.server)?;
-        let child = bind(&mut command).spawn();
+        let server = Server::start(arguments, |_| Ok(()));
         self.pin(&self.all)?;
-        let mut server = Server {
-            child: child.with_context(|| format!("cannot start '{name}'"))?,
-            address: SocketAddr::from(([0, 0, 0, 0], 0)),
-        };
-        let output = server.child.stdout.take();
-        let mut output = BufReader::new(output.context("standard output is piped")?);
-        let (send, line) = bounded(1);
-        thread::spawn(move || {
-            let mut line = String::new();
-            // A server that says nothing has ended or is given up.
-            let _ = output.read_line(&mut line);
-            let _ = send.send(line);
-            // The rest is read so that it never waits for a reader.
-            let _ = std::io::copy(&mut output, &mut std::io::sink());
-        });
-        let line = line
-            .recv_timeout(PATIENCE)
-            .with_context(|| format!("the server '{name}' did not start in time"))?;
-        let address = line.trim_end().strip_prefix("ready ");
-        let address = address.with_context(|| format!("the server '{name}' did not start"))?;
-        server.address = address.parse()?;
-        Ok(server)
+        server
     }
 
     fn pin(&self, cpus: &[usize]) -> anyhow::Result<()> {
@@ -118,30 +79,14 @@ impl Rig {
         during: impl FnOnce(u64) -> anyhow::Result<T>,
     ) -> anyhow::Result<(Loaded, T)> {
         let before = Accounts::read(server)?;
-        let mut arguments = vec!["drive".to_owned()];
+        let mut arguments = Vec::new();
         if self.is_split() {
             let list: Vec<_> = self.client.iter().map(usize::to_string).collect();
             arguments.extend(["--cpus".to_owned(), list.join(",")]);
         }
-        let plan = load.plan(server.address);
-        let mut agent = Agent::spawn("the load", &arguments)?;
-        agent.send(&plan)?;
-        match agent.receive(Instant::now() + PATIENCE)? {
-            FromDriver::Ready => {}
-            FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Done { .. } => bail!("load process out of step"),
-        }
-        let start_ns = clock::now() + LEAD_NS;
-        agent.send(&Start { start_ns })?;
-        let done = during(start_ns)?;
-        let deadline = Instant::now() + load.length() + PATIENCE;
-        let report = match agent.receive(deadline)? {
-            FromDriver::Done { report } => report,
-            FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Ready => bail!("load process out of step"),
-        };
-        // Reaped, so that its CPU time is known.
-        drop(agent);
+        let plan = load.plan(server.address());
+        // The load process is reaped at the end, so its CPU time is known.
+        let (report, done) = carry_out(&plan, &arguments, |start_ns, _| during(start_ns))?;
         let total = report.total();
         if total.failed() > 0 || total.unsent > 0 {
             let why = report.messages.values().next().map_or("", String::as_str);
@@ -162,27 +107,6 @@ impl Rig {
             },
             done,
         ))
-    }
-}
-
-/// A server process; it and all it started end when this is dropped.
-pub struct Server {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    /// Sends a signal to the server and everything it started: they are one process group.
-    pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        killpg(Pid::from_raw(self.child.id().cast_signed()), signal)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails only when nobody is left.
-        let _ = self.signal(Signal::SIGKILL);
-        let _ = self.child.wait();
     }
 }
 
@@ -371,7 +295,7 @@ impl Accounts {
                 usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
             Ok(micros.unsigned_abs() * 1000)
         };
-        let server_ns = measure::cpu(server.child.id()).map_or(0, |cpu| cpu.total_ns());
+        let server_ns = measure::cpu(server.id()).map_or(0, |cpu| cpu.total_ns());
         Ok(Accounts {
             at: Instant::now(),
             machine: Machine::read(),
