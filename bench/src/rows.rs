@@ -19,6 +19,8 @@ const WATCH_EVERY_NS: u64 = 5_000_000;
 const STALL_NS: u64 = 200_000_000;
 /// A share of the CPUs used by others from which on a block counts as disturbed.
 const OTHERS: f64 = 0.15;
+/// The same for the hypervisor.
+const STOLEN: f64 = 0.05;
 /// A share of CPU time from which on a side counts as having none left.
 const SATURATED: f64 = 0.9;
 /// A share of late requests from which on the load was not what was planned.
@@ -69,14 +71,21 @@ pub(crate) struct MachineWatch {
 }
 
 impl MachineWatch {
-    /// Watches from one instant to another. A stall shows in the clock readings themselves: steal time
-    /// may read 0 through a freeze of the whole machine.
+    /// Watches from one instant to another.
     pub(crate) fn over(start_ns: u64, end_ns: u64) -> Self {
+        let mut watch = Self::during(start_ns, |next_ns| next_ns < end_ns);
+        watch.span_ns = end_ns - start_ns;
+        watch
+    }
+
+    /// Watches from an instant on, as long as `goes_on` says so of the instant of the next look. A stall
+    /// shows in the clock readings themselves: steal time may read 0 through a freeze of the whole machine.
+    pub(crate) fn during(start_ns: u64, goes_on: impl Fn(u64) -> bool) -> Self {
         clock::sleep_until(start_ns);
         let before = Machine::read();
         let mut stall_max_ns = 0;
         let mut next_ns = start_ns + WATCH_EVERY_NS;
-        while next_ns < end_ns && !interrupted() {
+        while goes_on(next_ns) && !interrupted() {
             clock::sleep_until(next_ns);
             let now = clock::now();
             stall_max_ns = stall_max_ns.max(now - next_ns);
@@ -88,7 +97,7 @@ impl MachineWatch {
         let total_ns = grown(|machine| machine.total_cpu_ns);
         MachineWatch {
             start_ns,
-            span_ns: end_ns - start_ns,
+            span_ns: clock::now().saturating_sub(start_ns).max(1),
             busy_ns: total_ns
                 .zip(idle_ns)
                 .map(|(total, idle)| total.saturating_sub(idle)),
@@ -102,6 +111,22 @@ impl MachineWatch {
     /// So much CPU time in CPUs.
     fn cpus(&self, ns: u64) -> f64 {
         ns as f64 / self.span_ns as f64
+    }
+
+    /// The CPUs that were kept busy by others than those who used `own_ns`.
+    pub(crate) fn other_cpus(&self, own_ns: u64) -> Option<f64> {
+        Some(self.cpus(self.busy_ns?.saturating_sub(own_ns)))
+    }
+
+    /// Whether something else used the machine, namely so many CPUs, or it stood still.
+    pub(crate) fn disturbed(&self, other_cpus: Option<f64>) -> bool {
+        let all_ns = self.idle_ns.zip(self.busy_ns);
+        let cpus = all_ns.map_or(1.0, |(idle, busy)| self.cpus(idle + busy));
+        let others = other_cpus.unwrap_or(0.0) > OTHERS * cpus;
+        let stolen = self
+            .steal_ns
+            .is_some_and(|ns| self.cpus(ns) > STOLEN * cpus);
+        others || stolen || self.stall_max_ns >= STALL_NS
     }
 }
 
@@ -266,8 +291,7 @@ impl Block<'_> {
         let load_ns = (slices * (effort.ramp.ns() + effort.slice.ns())) as f64;
         row.client_cpus = Some(observed.report.cpu_ns as f64 / load_ns);
         row.idle_cpus = self.machine.idle_ns.map(|idle| self.machine.cpus(idle));
-        let others_ns = self.machine.busy_ns.map(|busy| busy.saturating_sub(own_ns));
-        row.other_cpus = others_ns.map(|others| self.machine.cpus(others));
+        row.other_cpus = self.machine.other_cpus(own_ns);
         let Some((first, last)) = observed.first_cpu().zip(observed.last_cpu()) else {
             return;
         };
@@ -323,13 +347,7 @@ impl Block<'_> {
         if total.late as f64 > LATE * total.answered as f64 {
             troubles.push(Validity::Late);
         }
-        let cpus = row.idle_cpus.zip(self.machine.busy_ns);
-        let cpus = cpus.map_or(1.0, |(idle, busy)| idle + self.machine.cpus(busy));
-        let others = row.other_cpus.unwrap_or(0.0) > OTHERS * cpus;
-        let stolen = row
-            .steal_ns
-            .is_some_and(|ns| self.machine.cpus(ns) > 0.05 * cpus);
-        if others || stolen || self.machine.stall_max_ns >= STALL_NS {
+        if self.machine.disturbed(row.other_cpus) {
             troubles.push(Validity::Disturbed);
         }
         if total.errors.contains_key(&ErrorKind::NoPorts) {
