@@ -7,8 +7,10 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 use echobench_clients::Plan;
+use nix::sys::signal::Signal;
 
 use crate::agent::{FromDriver, Start, die_with_parent, say};
+use crate::claims::take;
 use crate::measure;
 
 /// The arguments of a load process.
@@ -17,6 +19,10 @@ pub struct DriveArgs {
     /// CPUs for the clients, such as 0,1; all if not given
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
+
+    /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
+    #[arg(long)]
+    take_alarms: bool,
 }
 
 /// Carries out one plan. Starts no thread of its own: clients may be forked from this process.
@@ -24,6 +30,9 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
     if !args.cpus.is_empty() {
         measure::pin_current_process(&args.cpus).context("cannot pin the clients to their CPUs")?;
+    }
+    if args.take_alarms {
+        take(Signal::SIGALRM, false)?;
     }
     let Some(plan) = hear::<Plan>()? else {
         return Ok(ExitCode::FAILURE);

@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod arm;
+pub mod claims;
 pub mod commands;
 pub mod drive;
 pub mod environment;

@@ -1,7 +1,7 @@
 //! The results folder: the only place that knows its files and columns.
 //!
 //! `run.json` appears whole; `slices.csv`, `blocks.csv` and `latency.hlog` grow by whole blocks, each
-//! in one write; `summary.csv` appears whole. Nothing is ever overwritten by another run.
+//! in one write, `claims.csv` by whole claims; `summary.csv` appears whole. Nothing is ever overwritten by another run.
 
 mod kept;
 
@@ -348,6 +348,37 @@ pub struct SummaryRow {
     pub verdict: Option<Verdict>,
 }
 
+/// One figure of a claim, with the verdict of the claim that it belongs to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClaimRow {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The claim's id.
+    pub claim: String,
+    /// What was measured, its unit last; `a_over_b_ratio` for a ratio.
+    pub metric: String,
+    /// Where on a curve or in a table; empty for a claim's only figure of this metric.
+    pub at: String,
+    /// Whether it stands in the table of verdicts, not only in the curves.
+    pub headline: bool,
+    /// Median over blocks, or a count.
+    pub value: Option<f64>,
+    /// Lower end of its interval; empty for a count.
+    pub low: Option<f64>,
+    /// Upper end of its interval; empty for a count.
+    pub high: Option<f64>,
+    /// Coverage of that interval.
+    pub level: Option<f64>,
+    /// Blocks, each with fresh processes.
+    pub blocks: usize,
+    /// What the claim came to.
+    pub verdict: crate::claims::Verdict,
+    /// Under which condition it holds, or why nothing is decided.
+    pub condition: String,
+    /// `valid`, or `disturbed`.
+    pub validity: String,
+}
+
 /// The record of a run: `run.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RunRecord {
@@ -436,13 +467,7 @@ impl Writer {
     /// Makes the folder, which must not exist yet or be empty.
     pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
         let place = || format!("cannot write results to {}", folder.display());
-        fs::create_dir_all(folder).with_context(place)?;
-        if fs::read_dir(folder).with_context(place)?.next().is_some() {
-            bail!(
-                "{} is not empty; results are never overwritten: give another --out",
-                folder.display()
-            );
-        }
+        make_empty(folder)?;
         let mut writer = Self::open(folder)?;
         writer
             .latency
@@ -454,13 +479,7 @@ impl Writer {
 
     /// Opens the files that grow.
     fn open(folder: &Path) -> anyhow::Result<Self> {
-        let append = |name: &str| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(folder.join(name))
-                .with_context(|| format!("cannot write results to {}", folder.display()))
-        };
+        let append = |name: &str| append_to(folder, name);
         let blocks = Flock::lock(append("blocks.csv")?, FlockArg::LockExclusiveNonblock);
         let blocks = match blocks {
             Ok(blocks) => blocks,
@@ -510,16 +529,102 @@ impl Writer {
 
     /// Writes or replaces `run.json`.
     pub fn record(&self, record: &RunRecord) -> anyhow::Result<()> {
-        whole(
-            &self.folder.join("run.json"),
-            &(serde_json::to_string_pretty(record)? + "\n"),
-        )
+        write_record(&self.folder, record)
     }
 
     /// Writes or replaces `summary.csv`.
     pub fn summary(&self, summary: &[SummaryRow]) -> anyhow::Result<()> {
         whole(&self.folder.join("summary.csv"), &csv_text(summary, true)?)
     }
+}
+
+/// The results folder of the ledger of claims that is being written.
+pub struct ClaimsWriter {
+    folder: PathBuf,
+    claims: File,
+    /// The first rows bring the line of names with them.
+    named: bool,
+}
+
+impl ClaimsWriter {
+    /// Makes the folder, which must not exist yet or be empty.
+    pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
+        make_empty(folder)?;
+        write_record(folder, record)?;
+        Ok(ClaimsWriter {
+            claims: append_to(folder, "claims.csv")?,
+            named: false,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds the rows of one claim, all or none.
+    pub fn claim(&mut self, rows: &[ClaimRow]) -> anyhow::Result<()> {
+        let names = !std::mem::replace(&mut self.named, true);
+        self.claims
+            .write_all(csv_text(rows, names)?.as_bytes())
+            .with_context(|| format!("cannot write results to {}", self.folder.display()))
+    }
+
+    /// Writes or replaces `run.json`.
+    pub fn record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        write_record(&self.folder, record)
+    }
+}
+
+/// A folder of which nothing can be overwritten.
+fn make_empty(folder: &Path) -> anyhow::Result<()> {
+    let place = || format!("cannot write results to {}", folder.display());
+    fs::create_dir_all(folder).with_context(place)?;
+    if fs::read_dir(folder).with_context(place)?.next().is_some() {
+        bail!(
+            "{} is not empty; results are never overwritten: give another --out",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn append_to(folder: &Path, name: &str) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join(name))
+        .with_context(|| format!("cannot write results to {}", folder.display()))
+}
+
+fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
+    whole(
+        &folder.join("run.json"),
+        &(serde_json::to_string_pretty(record)? + "\n"),
+    )
+}
+
+/// Where results go if nobody says otherwise. Short forms are not for keeping: they have a place of
+/// their own, which git ignores. `suffix` tells what is in it, if not a run.
+#[must_use]
+pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> PathBuf {
+    let revision = environment.short_revision().unwrap_or("unknown");
+    let now = jiff::Timestamp::now();
+    let base = if full {
+        let date = now.strftime("%Y-%m-%d");
+        let machine = environment.machine.slug();
+        Path::new("results").join(format!("{date}-{revision}-{machine}{suffix}"))
+    } else {
+        let time = now.strftime("%Y-%m-%dT%H%M%SZ");
+        Path::new("results/quick").join(format!("{time}-{revision}{suffix}"))
+    };
+    let next = (2..).map(|n| PathBuf::from(format!("{}-{n}", base.display())));
+    std::iter::once(base.clone())
+        .chain(next)
+        .find(|folder| !folder.exists())
+        .unwrap_or(base)
 }
 
 /// Writes a file so that it appears whole or not at all.
@@ -566,6 +671,11 @@ pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
 /// The blocks of a results folder.
 pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
     read(folder, "blocks.csv")
+}
+
+/// The claims of a results folder.
+pub fn read_claims(folder: &Path) -> anyhow::Result<Vec<ClaimRow>> {
+    read(folder, "claims.csv")
 }
 
 /// The summary of a results folder; `None` if the run was killed before there was one.

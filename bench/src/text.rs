@@ -59,6 +59,12 @@ pub fn rate(per_second: f64) -> String {
     format!("{}/s", count(whole))
 }
 
+/// A ratio, with three significant digits: `7.13`.
+#[must_use]
+pub fn ratio(ratio: f64) -> String {
+    significant(ratio)
+}
+
 /// Three significant digits, without an exponent.
 fn significant(value: f64) -> String {
     match value.abs() {

@@ -402,6 +402,9 @@ impl Acceptor {
 
     /// Collects every child that has ended. One signal may stand for many of them.
     fn reap(&mut self) {
+        if !self.server.settings.reap {
+            return;
+        }
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             if status == WaitStatus::StillAlive {
                 break;

@@ -36,6 +36,9 @@ pub struct Settings {
     pub verbose: bool,
     /// What handlers do wrong on purpose, for tests of what becomes of the other clients.
     pub fault: Option<Fault>,
+    /// Whether to collect children as they end, and not only at the end of the server; they are
+    /// zombies until then.
+    pub reap: bool,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl Default for Settings {
             stats_every: None,
             verbose: false,
             fault: None,
+            reap: true,
         }
     }
 }

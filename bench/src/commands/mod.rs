@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod claims;
 mod list;
 mod load;
 mod run;
@@ -19,6 +20,8 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Compare server models under a scenario: an experiment, its table and its results folder
     Run(run::RunArgs),
+    /// Measure and judge what the textbooks say about threads and processes
+    Claims(claims::ClaimsArgs),
     /// Print the tables of a results folder again
     Table(table::TableArgs),
     /// Check that a server does what an echo server has to do
@@ -33,6 +36,9 @@ pub enum Command {
     /// Carry out a load plan from standard input (used by `run`)
     #[command(hide = true)]
     Drive(crate::drive::DriveArgs),
+    /// Start clients one after another and see in which order they are answered (used by `claims`)
+    #[command(hide = true)]
+    RollCall(crate::claims::roll_call::RollCallArgs),
     /// Give back what is read, at once or after a known time (used by `selfcheck`)
     #[command(hide = true)]
     Respond(crate::responder::RespondArgs),
@@ -51,6 +57,8 @@ impl Command {
             Command::Serve(args) => serve::run(&args),
             Command::Load(args) => load::run(&args),
             Command::Run(args) => run::run(&args),
+            Command::Claims(args) => claims::run(&args),
+            Command::RollCall(args) => crate::claims::roll_call::run(&args),
             Command::Table(args) => table::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Selfcheck(args) => selfcheck::run(&args),

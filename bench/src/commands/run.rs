@@ -16,7 +16,9 @@ use crate::arm::{Arm, External};
 use crate::environment::Environment;
 use crate::experiment::Cell;
 use crate::histograms::interval_line;
-use crate::results::{BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, read_record};
+use crate::results::{
+    BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, default_folder, read_record,
+};
 use crate::rows::BlockOutcome;
 use crate::scenario::{Effort, Placement, Scenario};
 use crate::stats::median;
@@ -260,24 +262,6 @@ fn sweep(cell: &Cell, record: &RunRecord, blocks: &[BlockRow]) -> Vec<Cell> {
     sweep.percent.iter().map(at).collect()
 }
 
-/// Quick results are not for keeping: they have a place of their own, which git ignores.
-fn default_folder(args: &RunArgs, environment: &Environment) -> PathBuf {
-    let revision = environment.short_revision().unwrap_or("unknown");
-    let now = jiff::Timestamp::now();
-    let base = if args.full {
-        let date = now.strftime("%Y-%m-%d");
-        Path::new("results").join(format!("{date}-{revision}-{}", environment.machine.slug()))
-    } else {
-        let time = now.strftime("%Y-%m-%dT%H%M%SZ");
-        Path::new("results/quick").join(format!("{time}-{revision}"))
-    };
-    let next = (2..).map(|n| PathBuf::from(format!("{}-{n}", base.display())));
-    std::iter::once(base.clone())
-        .chain(next)
-        .find(|folder| !folder.exists())
-        .unwrap_or(base)
-}
-
 /// The states of a run, as the record has them.
 const RUNNING: &str = "running";
 const COMPLETE: &str = "complete";
@@ -304,7 +288,7 @@ impl Run {
         let folder = args
             .out
             .clone()
-            .unwrap_or_else(|| default_folder(args, &environment));
+            .unwrap_or_else(|| default_folder(args.full, &environment, ""));
         let effort = if args.full { RunRecord::FULL } else { "quick" };
         let record = RunRecord {
             schema_version: SCHEMA_VERSION,

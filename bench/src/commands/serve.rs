@@ -10,6 +10,9 @@ use clap::Args;
 use echobench_clients::parse_duration;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
 use echobench_servers::{Acceptor, Fault, Runtime, Settings, find};
+use nix::sys::signal::Signal;
+
+use crate::claims::take;
 
 /// Run one server until SIGTERM or SIGINT.
 ///
@@ -79,6 +82,14 @@ pub struct ServeArgs {
     /// What handlers do in place of spinning work, for tests: panic or abort
     #[arg(long, hide = true)]
     fault: Option<Fault>,
+
+    /// Leave children that have ended as zombies, to show what becomes of them (used by `claims`)
+    #[arg(long, hide = true)]
+    no_reap: bool,
+
+    /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
+    #[arg(long, hide = true)]
+    take_alarms: bool,
 }
 
 /// Serves until the end of the server.
@@ -100,7 +111,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         stats_every: args.stats_every,
         verbose: args.verbose,
         fault: args.fault,
+        reap: !args.no_reap,
     };
+    if args.take_alarms {
+        take(Signal::SIGALRM, false)?;
+    }
     let acceptor = Acceptor::bind(args.listen, settings)?;
     let address = acceptor.local_addr();
     model

@@ -42,7 +42,9 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     };
     if let Some(document) = &args.into {
         let text = tables(&summary, &blocks, Style::Markdown, args.objective);
-        splice(document, &args.folder, &text)?;
+        let folder = args.folder.display().to_string();
+        let command = format!("echobench table {}", folder.trim_end_matches('/'));
+        splice(document, "table", &command, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
     let style = if args.markdown {
@@ -64,21 +66,18 @@ fn finished(mut slices: Vec<SliceRow>, blocks: &[BlockRow]) -> Vec<SliceRow> {
     slices
 }
 
-const BEGIN: &str = "<!-- table -->";
-const END: &str = "<!-- /table -->";
-
-/// Puts the tables, and the command that makes them, between the markers of a document.
-fn splice(document: &Path, folder: &Path, tables: &str) -> anyhow::Result<()> {
-    let name = document.display();
-    let text = fs::read_to_string(document).with_context(|| format!("cannot read {name}"))?;
-    let Some((before, rest)) = text.split_once(BEGIN) else {
-        bail!("{name} has no line {BEGIN}")
+/// Puts text, and the command that makes it, between the markers `<!-- NAME -->` and `<!-- /NAME -->`
+/// of a document.
+pub(super) fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow::Result<()> {
+    let path = document.display();
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let whole = fs::read_to_string(document).with_context(|| format!("cannot read {path}"))?;
+    let Some((before, rest)) = whole.split_once(&begin) else {
+        bail!("{path} has no line {begin}")
     };
-    let Some((_, after)) = rest.split_once(END) else {
-        bail!("{name} has no line {END}")
+    let Some((_, after)) = rest.split_once(&end) else {
+        bail!("{path} has no line {end}")
     };
-    let folder = folder.display().to_string();
-    let command = format!("echobench table {}", folder.trim_end_matches('/'));
-    let text = format!("{before}{BEGIN}\n`{command}`\n\n{tables}\n{END}{after}");
-    fs::write(document, text).with_context(|| format!("cannot write {name}"))
+    let text = format!("{before}{begin}\n`{command}`\n\n{text}\n{end}{after}");
+    fs::write(document, text).with_context(|| format!("cannot write {path}"))
 }

@@ -1,6 +1,7 @@
 //! Tables for people: the same text after a run, from a committed folder, and in the README.
 
 mod bill;
+pub mod claims;
 mod held;
 mod sweep;
 
