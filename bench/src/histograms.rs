@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use echobench_clients::encode_histogram;
+use echobench_clients::{decode_histogram, encode_histogram};
 use hdrhistogram::Histogram;
 
 /// Both forms show milliseconds where they show numbers; the histograms themselves hold nanoseconds.
@@ -34,15 +34,33 @@ pub fn interval_line(
     length: Duration,
     histogram: &Histogram<u64>,
 ) -> String {
-    // The format ends a tag at a comma or white space.
-    let tag = tag.replace([',', ' ', '\t', '\n'], "_");
     format!(
-        "Tag={tag},{:.3},{:.3},{:.3},{}\n",
+        "Tag={},{:.3},{:.3},{:.3},{}\n",
+        written_tag(tag),
         start.as_secs_f64(),
         length.as_secs_f64(),
         histogram.max() as f64 / NS_PER_MS,
         encode_histogram(histogram)
     )
+}
+
+/// A tag as it can stand in an interval log, where it ends at a comma or white space.
+#[must_use]
+pub fn written_tag(tag: &str) -> String {
+    tag.replace([',', ' ', '\t', '\n'], "_")
+}
+
+/// Reads a line of an interval log: the tag and the histogram; `None` for a line without either.
+pub fn read_interval_line(line: &str) -> Result<Option<(&str, Histogram<u64>)>, String> {
+    if line.is_empty() || line.starts_with(['#', '"']) {
+        return Ok(None);
+    }
+    let fields: Vec<&str> = line.split(',').collect();
+    let [tag, _start, _length, _max, histogram] = fields[..] else {
+        return Err(format!("{} fields instead of 5", fields.len()));
+    };
+    let tag = tag.strip_prefix("Tag=").ok_or("no tag")?;
+    Ok(Some((tag, decode_histogram(histogram)?)))
 }
 
 /// The percentile table (`.hgrm`), with five steps to each halving of the distance to 100 %.
@@ -115,7 +133,13 @@ mod tests {
         );
         assert_eq!(interval.start_timestamp(), Duration::from_millis(1500));
         let text = interval.encoded_histogram();
-        assert_eq!(echobench_clients::decode_histogram(text).unwrap(), sample());
+        assert_eq!(decode_histogram(text).unwrap(), sample());
+        let all: Vec<_> = log
+            .lines()
+            .filter_map(|line| read_interval_line(line).unwrap())
+            .collect();
+        assert_eq!(all, [("pool_--workers_8", sample())]);
+        assert!(read_interval_line(&line[..line.len() / 2]).is_err());
     }
 
     #[test]

@@ -10,8 +10,9 @@ use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use echobench_clients::{Driver, ErrorKind};
+use hdrhistogram::Histogram;
 use indexmap::IndexMap;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -19,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::environment::Environment;
-use crate::histograms::interval_log_header;
+use crate::histograms::{interval_log_header, read_interval_line, written_tag};
 use crate::scenario::{Placement, Scenario};
 use crate::stats::Verdict;
 
@@ -27,6 +28,15 @@ pub use kept::Kept;
 
 /// Rises when a column changes its name or meaning.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// The files of a results folder.
+pub const FILES: [&str; 5] = [RECORD, SLICES, BLOCKS, SUMMARY, LATENCY];
+const RECORD: &str = "run.json";
+const SLICES: &str = "slices.csv";
+const BLOCKS: &str = "blocks.csv";
+const SUMMARY: &str = "summary.csv";
+const LATENCY: &str = "latency.hlog";
+const CLAIMS: &str = "claims.csv";
 
 /// One section of a table: all arms under the same clients.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,6 +51,24 @@ pub struct Section {
     pub clients: u32,
     /// Of a rate sweep, the rate as a percentage of each arm's own peak.
     pub load_percent: Option<u32>,
+}
+
+impl Section {
+    /// The name of an arm of the section in the interval log.
+    #[must_use]
+    pub fn tag(&self, model: &str) -> String {
+        let Section {
+            scenario,
+            placement,
+            driver,
+            clients,
+            load_percent,
+        } = self;
+        let load = load_percent
+            .map(|percent| format!("/{percent}%"))
+            .unwrap_or_default();
+        format!("{scenario}/{placement}/{clients}/{driver}{load}/{model}")
+    }
 }
 
 macro_rules! has_section {
@@ -480,7 +508,7 @@ impl Writer {
     /// Opens the files that grow.
     fn open(folder: &Path) -> anyhow::Result<Self> {
         let append = |name: &str| append_to(folder, name);
-        let blocks = Flock::lock(append("blocks.csv")?, FlockArg::LockExclusiveNonblock);
+        let blocks = Flock::lock(append(BLOCKS)?, FlockArg::LockExclusiveNonblock);
         let blocks = match blocks {
             Ok(blocks) => blocks,
             Err((_, Errno::EWOULDBLOCK)) => {
@@ -492,9 +520,9 @@ impl Writer {
             Err((_, error)) => bail!("cannot lock {}/blocks.csv: {error}", folder.display()),
         };
         Ok(Writer {
-            slices: append("slices.csv")?,
+            slices: append(SLICES)?,
             blocks,
-            latency: append("latency.hlog")?,
+            latency: append(LATENCY)?,
             named: false,
             folder: folder.to_owned(),
         })
@@ -534,7 +562,7 @@ impl Writer {
 
     /// Writes or replaces `summary.csv`.
     pub fn summary(&self, summary: &[SummaryRow]) -> anyhow::Result<()> {
-        whole(&self.folder.join("summary.csv"), &csv_text(summary, true)?)
+        whole(&self.folder.join(SUMMARY), &csv_text(summary, true)?)
     }
 }
 
@@ -552,7 +580,7 @@ impl ClaimsWriter {
         make_empty(folder)?;
         write_record(folder, record)?;
         Ok(ClaimsWriter {
-            claims: append_to(folder, "claims.csv")?,
+            claims: append_to(folder, CLAIMS)?,
             named: false,
             folder: folder.to_owned(),
         })
@@ -601,7 +629,7 @@ fn append_to(folder: &Path, name: &str) -> anyhow::Result<File> {
 
 fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
     whole(
-        &folder.join("run.json"),
+        &folder.join(RECORD),
         &(serde_json::to_string_pretty(record)? + "\n"),
     )
 }
@@ -650,42 +678,142 @@ pub(crate) fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<
     Ok(String::from_utf8(writer.into_inner()?)?)
 }
 
-/// The record of a results folder.
+/// The slices of a results folder.
+pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
+    read(folder, SLICES)
+}
+
+/// The blocks of a results folder.
+pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
+    read(folder, BLOCKS)
+}
+
+/// The claims of a results folder.
+pub fn read_claims(folder: &Path) -> anyhow::Result<Vec<ClaimRow>> {
+    read(folder, CLAIMS)
+}
+
+/// The summary of a results folder; `None` if the run was killed before there was one.
+pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
+    let killed = !folder.join(SUMMARY).exists() && folder.join(BLOCKS).exists();
+    if killed {
+        Ok(None)
+    } else {
+        read(folder, SUMMARY).map(Some)
+    }
+}
+
+/// The record of a run.
 pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
-    let path = folder.join("run.json");
-    let text = fs::read_to_string(&path)
-        .with_context(|| format!("{} is not a results folder: no run.json", folder.display()))?;
+    let (path, text) = open(folder, RECORD)?;
+    let place = |error: &serde_json::Error| format!("{}, line {}", path.display(), error.line());
+    let known: serde_json::Value =
+        serde_json::from_str(&text).map_err(|error| anyhow!("{}: {error}", place(&error)))?;
+    let version = &known["schema_version"];
+    if *version != SCHEMA_VERSION {
+        bail!(
+            "{}",
+            other_version(&path.display().to_string(), &version.to_string())
+        );
+    }
     let mut record: RunRecord =
-        serde_json::from_str(&text).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).map_err(|error| anyhow!("{}: {error}", place(&error)))?;
     for (name, scenario) in &mut record.scenarios {
         scenario.name.clone_from(name);
     }
     Ok(record)
 }
 
-/// The slices of a results folder.
-pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
-    read(folder, "slices.csv")
+/// The latencies of one arm in one block.
+pub struct BlockLatency {
+    /// Those of answered requests.
+    pub histogram: Histogram<u64>,
+    /// Requests without one, which are slower than all of them.
+    pub lost: u64,
 }
 
-/// The blocks of a results folder.
-pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
-    read(folder, "blocks.csv")
-}
+/// The latencies of a run: for each arm a histogram for each block that counts.
+#[derive(Default)]
+pub struct Latencies(BTreeMap<String, Vec<BlockLatency>>);
 
-/// The claims of a results folder.
-pub fn read_claims(folder: &Path) -> anyhow::Result<Vec<ClaimRow>> {
-    read(folder, "claims.csv")
-}
-
-/// The summary of a results folder; `None` if the run was killed before there was one.
-pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
-    let killed = !folder.join("summary.csv").exists() && folder.join("blocks.csv").exists();
-    if killed {
-        Ok(None)
-    } else {
-        read(folder, "summary.csv").map(Some)
+impl Latencies {
+    /// Those of an arm, by its [`Section::tag`].
+    #[must_use]
+    pub fn of(&self, tag: &str) -> &[BlockLatency] {
+        self.0.get(&written_tag(tag)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// The latencies of a results folder; none if the folder is without them.
+pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Latencies> {
+    if !folder.join(LATENCY).exists() {
+        return Ok(Latencies::default());
+    }
+    let (path, mut text) = open(folder, LATENCY)?;
+    whole_lines(folder, &path, &mut text)?;
+    let mut lost: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for row in blocks.iter().filter(|row| row.is_ok()) {
+        let tag = written_tag(&row.section().tag(&row.model));
+        lost.entry(tag).or_default().push(row.failed + row.unsent);
+    }
+    let mut latencies = Latencies::default();
+    for (index, line) in text.lines().enumerate() {
+        let read = read_interval_line(line)
+            .map_err(|error| anyhow!("{}, line {}: {error}", path.display(), index + 1))?;
+        let Some((tag, histogram)) = read else {
+            continue;
+        };
+        let known = latencies.0.entry(tag.to_owned()).or_default();
+        // A block is written here first: the last one may have no row yet.
+        if let Some(&lost) = lost.get(tag).and_then(|lost| lost.get(known.len())) {
+            known.push(BlockLatency { histogram, lost });
+        }
+    }
+    Ok(latencies)
+}
+
+fn open(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
+    if !folder.is_dir() {
+        bail!(
+            "{} is not a folder; give a results folder, such as one under results/",
+            folder.display()
+        );
+    }
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+            "{} is not a results folder: it has no {name}; give one such as those under results/",
+            folder.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn other_version(place: &str, version: &str) -> String {
+    format!(
+        "{place}: schema version '{version}', this echobench reads {SCHEMA_VERSION}; take the one that \
+         wrote the folder"
+    )
+}
+
+/// Takes away a line that a run which was killed has left unfinished. Where that cannot have
+/// happened, the file is damaged.
+fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<()> {
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    if end < text.len() {
+        let appended = path.file_name().is_some_and(|name| name != SUMMARY);
+        let complete = read_record(folder).is_ok_and(|record| record.status == "complete");
+        if !appended || complete {
+            bail!(
+                "{}, line {}: the line breaks off; the file is damaged",
+                path.display(),
+                text.lines().count()
+            );
+        }
+        text.truncate(end);
+    }
+    Ok(())
 }
 
 fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
@@ -695,36 +823,47 @@ fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>
 
 /// The rows of a CSV, each with the position of its end in the file.
 fn read_lines<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<(R, u64)>> {
-    let path = folder.join(name);
-    if !folder.is_dir() {
-        bail!(
-            "{} is not a folder; give a results folder, such as one under results/",
-            folder.display()
-        );
-    }
-    let mut text = fs::read_to_string(&path)
-        .with_context(|| format!("{} is not a results folder: no {name}", folder.display()))?;
-    // A run that was killed may have left a line unfinished.
-    text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+    let (path, mut text) = open(folder, name)?;
+    whole_lines(folder, &path, &mut text)?;
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let names = reader.headers()?.clone();
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
-    while reader
-        .read_record(&mut record)
-        .with_context(|| format!("cannot read {}", path.display()))?
-    {
-        let line = record.position().map_or(0, csv::Position::line);
-        let place = || format!("{}, line {line}", path.display());
+    let at = |line: u64| format!("{}, line {line}", path.display());
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => return Ok(rows),
+            Err(error) => {
+                let place = at(error.position().map_or(0, csv::Position::line));
+                bail!("{place}: {}", csv_fault(&error, &names));
+            }
+        }
+        let place = at(record.position().map_or(0, csv::Position::line));
         let version = record.get(0).unwrap_or_default();
         if version != SCHEMA_VERSION.to_string() {
-            bail!(
-                "{}: schema version '{version}', this echobench reads {SCHEMA_VERSION}",
-                place()
-            );
+            bail!("{}", other_version(&place, version));
         }
-        let row = record.deserialize(Some(&names)).with_context(place)?;
+        let row = record
+            .deserialize(Some(&names))
+            .map_err(|error| anyhow!("{place}: {}", csv_fault(&error, &names)))?;
         rows.push((row, reader.position().byte()));
     }
-    Ok(rows)
+}
+
+/// What is wrong with a line, without the line.
+fn csv_fault(error: &csv::Error, names: &csv::StringRecord) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields instead of {expected_len}"),
+        csv::ErrorKind::Deserialize { err, .. } => {
+            let column = |field: u64| names.get(usize::try_from(field).ok()?);
+            match err.field().and_then(column) {
+                Some(column) => format!("{column}: {}", err.kind()),
+                None => err.kind().to_string(),
+            }
+        }
+        _ => error.to_string(),
+    }
 }

@@ -281,6 +281,22 @@ fn estimate(section: &Section, model: &str, arm: &Arm<'_>, metric: &Metric) -> S
     row
 }
 
+/// The interval of a median over blocks, as in the summary.
+#[must_use]
+pub fn interval_of(values: &[f64]) -> Option<(f64, f64)> {
+    sign_interval(values, CONFIDENCE).map(|interval| (interval.low, interval.high))
+}
+
+/// The summary of the throughput alone, for those who cannot wait.
+#[must_use]
+pub fn summarize_throughput(
+    scenario: &str,
+    slices: &[SliceRow],
+    blocks: &[BlockRow],
+) -> Vec<SummaryRow> {
+    summarize_metric(&Table::new(slices, blocks), scenario, &METRICS[0])
+}
+
 /// The logarithm of the ratio to the reference in each block in which both have a value.
 fn log_ratios(metric: &Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec<f64>> {
     let ratio = |value: Option<f64>, of: Option<f64>| match (value, of) {

@@ -47,16 +47,22 @@ pub fn or_unknown<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String
     value.map_or_else(|| UNKNOWN.to_owned(), show)
 }
 
-/// A rate per second, as a whole number: `98,765/s`.
+/// A number rounded to a whole one, with thousands separated.
 #[must_use]
-pub fn rate(per_second: f64) -> String {
+pub fn whole(number: f64) -> String {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "rates fit"
+        reason = "rates and counts fit"
     )]
-    let whole = per_second.round() as u64;
-    format!("{}/s", count(whole))
+    let whole = number.round() as u64;
+    count(whole)
+}
+
+/// A rate per second, as a whole number: `98,765/s`.
+#[must_use]
+pub fn rate(per_second: f64) -> String {
+    format!("{}/s", whole(per_second))
 }
 
 /// A ratio, with three significant digits: `7.13`.

@@ -22,7 +22,7 @@ use crate::results::{
 use crate::rows::BlockOutcome;
 use crate::scenario::{Effort, Placement, Scenario};
 use crate::stats::median;
-use crate::summary::summarize;
+use crate::summary::{summarize, summarize_throughput};
 use crate::tables::{Objective, Style, tables};
 
 /// Starting and ending the processes of a block takes about this long for each of its clients.
@@ -361,6 +361,7 @@ impl Run {
                 Err(error) => return Err(error),
             }
             progress.advance(expected(cell));
+            progress.seen(|| self.so_far(cell));
         }
         progress.end();
         COMPLETE.clone_into(&mut self.record.status);
@@ -374,13 +375,38 @@ impl Run {
         rows.any(|row| row.block == block && row.model == *first && row.section() == section)
     }
 
+    /// The ratios of a cell's arms as far as they are known by now.
+    fn so_far(&self, cell: &Cell) -> String {
+        let summary = summarize_throughput(&cell.scenario.name, &self.slices, &self.blocks);
+        let ratios = summary
+            .iter()
+            .filter(|row| row.section() == cell.section())
+            .filter_map(|row| Some((row, row.ratio?, row.ratio_low.zip(row.ratio_high))));
+        let texts: Vec<String> = ratios
+            .map(|(row, ratio, interval)| match interval {
+                Some((low, high)) => format!("{} {ratio:.2} [{low:.2}, {high:.2}]", row.model),
+                None => format!("{} {ratio:.2}", row.model),
+            })
+            .collect();
+        let reference = summary.iter().find_map(|row| row.reference.as_deref());
+        match reference {
+            Some(reference) if !texts.is_empty() => format!(
+                "{} {} ÷ {reference}: {}",
+                cell.clients,
+                cell.driver,
+                texts.join(" · ")
+            ),
+            _ => String::new(),
+        }
+    }
+
     fn keep(&mut self, cell: &Cell, outcome: BlockOutcome) -> anyhow::Result<()> {
         let length = cell.block_time();
         let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
         let mut log = String::new();
         for (row, histogram) in outcome.blocks.iter().zip(&outcome.latencies) {
             if row.is_ok() {
-                let tag = tag(row);
+                let tag = row.section().tag(&row.model);
                 log.push_str(&interval_line(&tag, start, length, histogram));
             }
         }
@@ -398,7 +424,7 @@ impl Run {
         self.writer.record(&self.record)?;
         print!(
             "{}",
-            tables(&summary, &self.blocks, Style::Plain, objective)
+            tables(&summary, &self.blocks, Style::of_stdout(), objective)
         );
         eprintln!("\nresults in {}", self.writer.folder().display());
         if self.record.status != COMPLETE {
@@ -430,23 +456,6 @@ impl Run {
     }
 }
 
-/// The name of an arm in the interval log.
-fn tag(row: &BlockRow) -> String {
-    let BlockRow {
-        scenario,
-        placement,
-        clients,
-        driver,
-        model,
-        ..
-    } = row;
-    let load = row
-        .load_percent
-        .map(|percent| format!("/{percent}%"))
-        .unwrap_or_default();
-    format!("{scenario}/{placement}/{clients}/{driver}{load}/{model}")
-}
-
 /// How long a block takes in all, roughly; only for the time left.
 fn expected(cell: &Cell) -> u64 {
     let processes = u32::try_from(cell.arms.len()).unwrap_or(1) * cell.clients;
@@ -470,7 +479,8 @@ impl Progress {
             ProgressDrawTarget::stderr()
         };
         let bar = ProgressBar::with_draw_target(Some(total), target);
-        let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left  {msg}");
+        let style =
+            ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left  {msg}\n{prefix}");
         bar.set_style(style.expect("the template is well formed"));
         if plain {
             eprintln!("measuring for about {} s", total / 1000);
@@ -491,10 +501,19 @@ impl Progress {
             .map(|percent| format!(" at {percent} %"))
             .unwrap_or_default();
         let message = format!(
-            "{} · {clients} {driver}{load} · block {block}/{}",
-            scenario.name, effort.blocks
+            "{} · {clients} {driver}{load} · {} · block {block}/{}",
+            scenario.name,
+            scenario.models.join(", "),
+            effort.blocks
         );
         self.bar.set_message(message);
+    }
+
+    /// Shows what is known so far, on a terminal.
+    fn seen(&self, text: impl FnOnce() -> String) {
+        if !self.plain {
+            self.bar.set_prefix(text());
+        }
     }
 
     fn advance(&self, millis: u64) {

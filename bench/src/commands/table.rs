@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::results::{BlockRow, SliceRow, read_blocks, read_slices, read_summary};
+use crate::results::{BlockRow, SliceRow, SummaryRow, read_blocks, read_slices, read_summary};
 use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
 
@@ -34,12 +34,7 @@ pub struct TableArgs {
 }
 
 pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
-    let summary = read_summary(&args.folder)?;
-    let blocks = read_blocks(&args.folder)?;
-    let summary = match summary {
-        Some(summary) => summary,
-        None => summarize(&finished(read_slices(&args.folder)?, &blocks), &blocks),
-    };
+    let (summary, blocks) = read_tables(&args.folder)?;
     if let Some(document) = &args.into {
         let text = tables(&summary, &blocks, Style::Markdown, args.objective);
         let folder = args.folder.display().to_string();
@@ -50,10 +45,22 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     let style = if args.markdown {
         Style::Markdown
     } else {
-        Style::Plain
+        Style::of_stdout()
     };
     print!("{}", tables(&summary, &blocks, style, args.objective));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The summary and the blocks of a results folder; of a run that was killed, the summary of what it
+/// had finished.
+pub(super) fn read_tables(folder: &Path) -> anyhow::Result<(Vec<SummaryRow>, Vec<BlockRow>)> {
+    let summary = read_summary(folder)?;
+    let blocks = read_blocks(folder)?;
+    let summary = match summary {
+        Some(summary) => summary,
+        None => summarize(&finished(read_slices(folder)?, &blocks), &blocks),
+    };
+    Ok((summary, blocks))
 }
 
 /// The slices whose block was finished.

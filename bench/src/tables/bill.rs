@@ -1,6 +1,6 @@
 //! The bill per connection: what one more of them costs in memory, and in what kind.
 
-use super::Report;
+use super::{Cell, Grid, Part, Report, Row};
 use crate::stats;
 use crate::text::{self, or_unknown};
 
@@ -27,45 +27,52 @@ pub(super) const NAMES: [&str; 7] = [
 
 impl Report<'_> {
     /// Memory against connections, as a line: its slope is what one connection costs.
-    pub(super) fn bill_table(&self) -> Option<String> {
+    pub(super) fn bill_table(&self) -> Vec<Part> {
         let mut counts: Vec<u32> = self.lines.iter().map(|line| line.first().clients).collect();
         counts.sort_unstable();
         counts.dedup();
         if counts.len() < BILL_POINTS || counts.last().is_none_or(|most| *most < BILL_CONNECTIONS) {
-            return None;
+            return Vec::new();
         }
-        let mut table = self.new_table(&NAMES.map(str::to_owned));
         let mut models: Vec<&str> = Vec::new();
         for line in &self.lines {
             let model = line.first().model.as_str();
             if !models.contains(&model) {
                 models.push(model);
-                table.add_row(self.bill(model));
             }
         }
-        Some(format!(
+        let intro = format!(
             "The bill for one more connection, by least squares over {} to {} connections; buffers of data \
-             under way come on top.\n\n{}",
+             under way come on top.",
             counts[0],
             counts[counts.len() - 1],
-            Self::draw(&mut table, &[0])
-        ))
+        );
+        let grid = Grid {
+            header: NAMES.map(str::to_owned).into(),
+            left: vec![0],
+            spare: &["R² of memory", "page tables", "kernel stack", "socket"],
+            rows: models.into_iter().map(|model| self.bill(model)).collect(),
+            ..Grid::default()
+        };
+        vec![Part::Lines(vec![intro]), Part::Table(grid)]
     }
 
-    fn bill(&self, model: &str) -> Vec<String> {
+    fn bill(&self, model: &str) -> Row {
         let lines = METRICS.map(|metric| self.fit(model, metric));
         let bytes =
             |line: &Option<stats::Line>| or_unknown(line.as_ref(), |line| text::bytes(line.slope));
         // Socket structures are known to root alone; without them the sum is that of the others.
         let known: Vec<f64> = lines.iter().flatten().map(|line| line.slope).collect();
         let sum = lines[0].map(|_| known.iter().sum());
-        let mut row = vec![model.to_owned()];
-        row.extend(lines.iter().map(bytes));
-        row.push(or_unknown(sum, text::bytes));
-        row.push(or_unknown(lines[0], |line| {
-            format!("{:.4}", line.r_squared)
-        }));
-        row
+        let mut cells: Vec<Cell> = vec![model.into()];
+        cells.extend(lines.iter().map(|line| bytes(line).into()));
+        cells.push(or_unknown(sum, text::bytes).into());
+        cells.push(or_unknown(lines[0], |line| format!("{:.4}", line.r_squared)).into());
+        Row {
+            arm: String::new(),
+            section: String::new(),
+            cells,
+        }
     }
 
     /// The sum of a metric over all connections, against their number.

@@ -1,7 +1,7 @@
 //! What it takes to hold thousands of connections, where there are too few points for a bill.
 
-use super::Report;
 use super::bill::{self, METRICS};
+use super::{Cell, Grid, Part, Report};
 use crate::text::{self, or_unknown};
 
 /// From so many connections on, holding them is the point of a scenario.
@@ -9,28 +9,33 @@ const MANY: u32 = 5000;
 
 impl Report<'_> {
     /// For each arm with thousands of connections, how fast they came, and what each takes.
-    pub(super) fn held_table(&self) -> Option<String> {
+    pub(super) fn held_table(&self) -> Vec<Part> {
         let many = |line: &super::Line<'_>| line.first().clients >= MANY;
-        if self.bill_table().is_some() || !self.lines.iter().any(many) {
-            return None;
+        if !self.bill_table().is_empty() || !self.lines.iter().any(many) {
+            return Vec::new();
         }
         let mut names = vec!["model", "connected"];
         names.extend(&bill::NAMES[1..6]);
-        let table = self.sectioned(&names, &[0], many, |line| {
+        let grid = self.sectioned(&names, &[0], many, |line| {
             let parts = METRICS.map(|metric| line.estimate(metric));
             let known: Vec<f64> = parts.iter().flatten().copied().collect();
             let sum = (!known.is_empty()).then(|| known.iter().sum());
-            let mut cells = vec![
-                line.first().model.clone(),
-                or_unknown(line.estimate("connected_per_second"), text::rate),
+            let mut cells: Vec<Cell> = vec![
+                line.first().model.as_str().into(),
+                line.cell("connected_per_second", text::rate),
             ];
-            cells.extend(parts.map(|bytes| or_unknown(bytes, text::bytes)));
-            cells.push(or_unknown(sum, text::bytes));
+            cells.extend(METRICS.map(|metric| line.cell(metric, text::bytes)));
+            cells.push(or_unknown(sum, text::bytes).into());
             cells
         });
-        Some(format!(
-            "Connections: opened in a second, and what each of them takes while all are open; buffers of data \
-             under way come on top.\n\n{table}"
-        ))
+        let intro = "Connections: opened in a second, and what each of them takes while all are open; buffers of data \
+                     under way come on top.";
+        vec![
+            Part::Lines(vec![intro.to_owned()]),
+            Part::Table(Grid {
+                spare: &["page tables", "kernel stack", "socket"],
+                ..grid
+            }),
+        ]
     }
 }

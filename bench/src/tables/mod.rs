@@ -2,10 +2,13 @@
 
 mod bill;
 pub mod claims;
+mod grid;
 mod held;
 mod sweep;
 
-use comfy_table::{CellAlignment, Table, presets};
+use std::io::IsTerminal as _;
+
+use comfy_table::Table;
 
 use crate::results::{BlockRow, SummaryRow};
 use crate::scenario::Placement;
@@ -13,6 +16,7 @@ use crate::stats::Verdict;
 use crate::summary::ALPHA;
 use crate::text::{self, UNKNOWN, or_unknown};
 
+pub(crate) use grid::{Cell, Grid, Row};
 pub use sweep::Objective;
 
 /// Below this, a fairness table is shown: as if half of the clients got nothing.
@@ -21,10 +25,55 @@ const UNFAIR: f64 = 0.5;
 /// How a table is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// For a terminal.
+    /// As wide as it needs to be.
     Plain,
+    /// For a terminal with so many columns.
+    Terminal(u16),
     /// For a Markdown document.
     Markdown,
+}
+
+impl Style {
+    /// What suits standard output: a terminal's width, or the variable `COLUMNS`, is kept to.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let told = std::env::var("COLUMNS")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let is = || {
+            std::io::stdout()
+                .is_terminal()
+                .then(|| Table::new().width())
+        };
+        match told.or_else(|| is().flatten()) {
+            Some(width) => Style::Terminal(width),
+            None => Style::Plain,
+        }
+    }
+}
+
+/// A part of what there is to say about a scenario.
+pub(crate) enum Part {
+    /// A table.
+    Table(Grid),
+    /// Lines that belong together.
+    Lines(Vec<String>),
+    /// A line, and a list.
+    List(String, Vec<String>),
+}
+
+impl Part {
+    fn text(&self, style: Style) -> String {
+        match self {
+            Part::Table(grid) => grid.draw(style),
+            Part::Lines(lines) if style == Style::Markdown => lines.join("  \n"),
+            Part::Lines(lines) => lines.join("\n"),
+            Part::List(intro, items) => {
+                let items: Vec<String> = items.iter().map(|item| format!("\n- {item}")).collect();
+                intro.clone() + &items.concat()
+            }
+        }
+    }
 }
 
 /// The tables of each scenario of a run.
@@ -35,31 +84,20 @@ pub fn tables(
     style: Style,
     objective: Objective,
 ) -> String {
-    let mut scenarios: Vec<&str> = Vec::new();
-    for row in summary {
-        if !scenarios.contains(&row.scenario.as_str()) {
-            scenarios.push(&row.scenario);
-        }
-    }
-    let parts: Vec<String> = scenarios
-        .into_iter()
-        .map(|name| {
-            let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
-            let blocks = blocks.iter().filter(|row| row.scenario == name).collect();
-            let report = Report {
-                name,
-                lines: Line::of(&rows),
-                blocks,
-                style,
-            };
-            report.text(objective)
-        })
-        .collect();
-    parts.join("\n")
+    let text = |report: Report<'_>| {
+        let mut texts = vec![match style {
+            Style::Markdown => format!("**{}**", report.name),
+            Style::Plain | Style::Terminal(_) => report.name.to_owned(),
+        }];
+        texts.extend(report.parts(objective).iter().map(|part| part.text(style)));
+        texts.join("\n\n") + "\n"
+    };
+    let texts: Vec<String> = Report::of(summary, blocks).into_iter().map(text).collect();
+    texts.join("\n")
 }
 
 /// All metrics of one arm in one section.
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     rows: Vec<&'a SummaryRow>,
 }
 
@@ -78,31 +116,40 @@ impl<'a> Line<'a> {
         lines
     }
 
-    fn first(&self) -> &'a SummaryRow {
+    pub(crate) fn first(&self) -> &'a SummaryRow {
         self.rows[0]
     }
 
-    fn metric(&self, name: &str) -> Option<&'a SummaryRow> {
+    pub(crate) fn metric(&self, name: &str) -> Option<&'a SummaryRow> {
         self.rows.iter().find(|row| row.metric == name).copied()
     }
 
-    fn estimate(&self, name: &str) -> Option<f64> {
+    pub(crate) fn estimate(&self, name: &str) -> Option<f64> {
         self.metric(name)?.estimate
     }
 
-    fn time(&self, name: &str) -> String {
-        or_unknown(self.estimate(name), text::duration)
+    /// A cell with the estimate of a metric.
+    fn cell(&self, metric: &'static str, show: impl FnOnce(f64) -> String) -> Cell {
+        let value = self.estimate(metric);
+        Cell {
+            text: or_unknown(value, show),
+            source: value.map(|value| (metric, value)),
+        }
+    }
+
+    fn time(&self, metric: &'static str) -> Cell {
+        self.cell(metric, text::duration)
     }
 
     fn count(&self, name: &str) -> u64 {
         self.estimate(name).map_or(0, to_count)
     }
 
-    fn starved(&self) -> u64 {
+    pub(crate) fn starved(&self) -> u64 {
         self.count("clients_never_served")
     }
 
-    fn errors(&self) -> String {
+    pub(crate) fn errors(&self) -> String {
         if self.estimate("throughput_per_second").is_none() {
             return "FAILED".to_owned();
         }
@@ -122,7 +169,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn ratio(&self) -> String {
+    pub(crate) fn ratio(&self) -> String {
         let Some(row) = self.metric("throughput_per_second") else {
             return UNKNOWN.to_owned();
         };
@@ -158,8 +205,8 @@ fn same_section(a: &SummaryRow, b: &SummaryRow) -> bool {
     a.section() == b.section()
 }
 
-/// An end of an interval, with as many digits as it takes to tell it from 1.
-fn bound(ratio: f64) -> String {
+/// A ratio or an end of its interval, with as many digits as it takes to tell it from 1.
+pub(crate) fn bound(ratio: f64) -> String {
     let digits = [2, 3]
         .into_iter()
         .find(|digits| format!("{ratio:.digits$}") != format!("{:.digits$}", 1.0));
@@ -180,29 +227,48 @@ fn to_count(value: f64) -> u64 {
 }
 
 /// One scenario.
-struct Report<'a> {
-    name: &'a str,
-    lines: Vec<Line<'a>>,
-    blocks: Vec<&'a BlockRow>,
-    style: Style,
+pub(crate) struct Report<'a> {
+    /// Its name.
+    pub(crate) name: &'a str,
+    /// Its arms, section by section.
+    pub(crate) lines: Vec<Line<'a>>,
+    /// Its blocks.
+    pub(crate) blocks: Vec<&'a BlockRow>,
+}
+
+impl<'a> Report<'a> {
+    /// The scenarios of a run.
+    pub(crate) fn of(summary: &'a [SummaryRow], blocks: &'a [BlockRow]) -> Vec<Self> {
+        let mut names: Vec<&str> = Vec::new();
+        for row in summary {
+            if !names.contains(&row.scenario.as_str()) {
+                names.push(&row.scenario);
+            }
+        }
+        let report = |name| {
+            let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
+            Report {
+                name,
+                lines: Line::of(&rows),
+                blocks: blocks.iter().filter(|row| row.scenario == name).collect(),
+            }
+        };
+        names.into_iter().map(report).collect()
+    }
 }
 
 impl Report<'_> {
-    fn text(&self, objective: Objective) -> String {
-        let mut parts = vec![match self.style {
-            Style::Plain => self.name.to_owned(),
-            Style::Markdown => format!("**{}**", self.name),
-        }];
-        parts.push(self.main_table());
-        parts.push(self.notes());
+    /// The tables and what must be known to read them.
+    pub(crate) fn parts(&self, objective: Objective) -> Vec<Part> {
+        let mut parts = vec![Part::Table(self.main_table()), Part::Lines(self.notes())];
         parts.extend(self.fairness_table());
         parts.extend(self.sweep_tables(objective));
         parts.extend(self.bill_table());
         parts.extend(self.held_table());
-        parts.join("\n\n") + "\n"
+        parts
     }
 
-    fn main_table(&self) -> String {
+    fn main_table(&self) -> Grid {
         let reference = self
             .lines
             .iter()
@@ -220,18 +286,29 @@ impl Report<'_> {
             ratio.as_str(),
         ];
         let closed = |line: &Line<'_>| line.first().load_percent.is_none();
-        self.sectioned(&names, &[0, 6, 7], closed, |line| {
+        let grid = self.sectioned(&names, &[0, 6, 7], closed, |line| {
             vec![
-                line.first().model.clone(),
-                or_unknown(line.estimate("throughput_per_second"), text::rate),
+                line.first().model.as_str().into(),
+                line.cell("throughput_per_second", text::rate),
                 line.time("latency_p50_ns"),
                 line.time("latency_p99_ns"),
                 line.time("cpu_ns_per_request"),
-                or_unknown(line.estimate("memory_bytes_per_connection"), text::bytes),
-                self.errors(line),
-                line.ratio(),
+                line.cell("memory_bytes_per_connection", text::bytes),
+                self.errors(line).into(),
+                line.ratio().into(),
             ]
-        })
+        });
+        Grid {
+            spare: &["mem/conn", "CPU/req", "p50", "p99"],
+            bar: Some("throughput_per_second"),
+            ..grid
+        }
+    }
+
+    /// Whether an arm left clients without a reply, or gave them very unequal shares.
+    pub(crate) fn unfair(line: &Line<'_>) -> bool {
+        let jain = line.estimate("jain_index");
+        line.starved() > 0 || jain.is_some_and(|jain| jain < UNFAIR)
     }
 
     fn errors(&self, line: &Line<'_>) -> String {
@@ -246,19 +323,15 @@ impl Report<'_> {
     }
 
     /// How clients were served, in the sections in which an arm was unfair.
-    fn fairness_table(&self) -> Option<String> {
-        let unfair = |line: &&Line<'_>| {
-            let jain = line.estimate("jain_index");
-            line.starved() > 0 || jain.is_some_and(|jain| jain < UNFAIR)
-        };
+    fn fairness_table(&self) -> Vec<Part> {
         let sections: Vec<_> = self
             .lines
             .iter()
-            .filter(unfair)
+            .filter(|line| Self::unfair(line))
             .map(|line| line.first().section())
             .collect();
         if sections.is_empty() {
-            return None;
+            return Vec::new();
         }
         let names = [
             "model",
@@ -269,21 +342,20 @@ impl Report<'_> {
             "first reply",
         ];
         let shown = |line: &Line<'_>| sections.contains(&line.first().section());
-        let table = self.sectioned(&names, &[0], shown, |line| {
-            let requests = |name| or_unknown(line.estimate(name), |n| text::count(to_count(n)));
+        let grid = self.sectioned(&names, &[0], shown, |line| {
+            let requests = |name| line.cell(name, |n| text::count(to_count(n)));
             vec![
-                line.first().model.clone(),
-                text::count(line.starved()),
+                line.first().model.as_str().into(),
+                text::count(line.starved()).into(),
                 requests("client_least_requests"),
                 requests("client_most_requests"),
-                or_unknown(line.estimate("jain_index"), |jain| format!("{jain:.2}")),
+                line.cell("jain_index", |jain| format!("{jain:.2}")),
                 line.time("first_reply_max_ns"),
             ]
         });
-        Some(format!(
-            "Fairness: requests of the least and the most served client in a block, Jain's index (1: equal \
-             shares), and the longest wait for a first reply.\n\n{table}"
-        ))
+        let intro = "Fairness: requests of the least and the most served client in a block, Jain's index (1: equal \
+                     shares), and the longest wait for a first reply.";
+        vec![Part::Lines(vec![intro.to_owned()]), Part::Table(grid)]
     }
 
     /// A table with the columns that name a section in front, and a gap between sections.
@@ -292,8 +364,8 @@ impl Report<'_> {
         names: &[&str],
         left: &[usize],
         shown: impl Fn(&Line<'_>) -> bool,
-        cells: impl Fn(&Line<'_>) -> Vec<String>,
-    ) -> String {
+        cells: impl Fn(&Line<'_>) -> Vec<Cell>,
+    ) -> Grid {
         let placed = self
             .lines
             .iter()
@@ -304,52 +376,43 @@ impl Report<'_> {
         }
         let before = header.len();
         header.extend(names.iter().map(|&name| name.to_owned()));
-        let mut table = self.new_table(&header);
-        let mut last: Option<&SummaryRow> = None;
-        for line in self.lines.iter().filter(|line| shown(line)) {
+        let row = |line: &Line<'_>| {
             let first = line.first();
-            if self.style == Style::Plain && last.is_some_and(|last| !same_section(last, first)) {
-                table.add_row(vec![""; header.len()]);
-            }
-            last = Some(first);
-            let mut row = vec![first.clients.to_string(), first.driver.to_string()];
+            let (clients, driver) = (first.clients.to_string(), first.driver.to_string());
+            let mut section = format!("{clients} {driver}");
+            let mut row: Vec<Cell> = vec![clients.into(), driver.into()];
             if placed {
-                row.push(first.placement.to_string());
+                section = format!("{section}, placement {}", first.placement);
+                row.push(first.placement.to_string().into());
+            }
+            if let Some(percent) = first.load_percent {
+                section = format!("{section}, {percent} % of peak");
             }
             row.extend(cells(line));
-            table.add_row(row);
-        }
-        let left: Vec<usize> = (1..before)
-            .chain(left.iter().map(|index| before + index))
-            .collect();
-        Self::draw(&mut table, &left)
-    }
-
-    fn new_table(&self, header: &[String]) -> Table {
-        let mut table = Table::new();
-        table.load_style(match self.style {
-            Style::Plain => presets::NOTHING,
-            Style::Markdown => presets::ASCII_MARKDOWN,
-        });
-        table.set_header(header);
-        table
-    }
-
-    fn draw(table: &mut Table, left: &[usize]) -> String {
-        for (index, column) in table.column_iter_mut().enumerate() {
-            if !left.contains(&index) {
-                column.set_cell_alignment(CellAlignment::Right);
+            Row {
+                arm: first.section().tag(&first.model),
+                section,
+                cells: row,
             }
+        };
+        Grid {
+            rows: self
+                .lines
+                .iter()
+                .filter(|line| shown(line))
+                .map(row)
+                .collect(),
+            left: (1..before)
+                .chain(left.iter().map(|index| before + index))
+                .collect(),
+            section_columns: before,
+            header,
+            ..Grid::default()
         }
-        let lines: Vec<String> = table
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
-        lines.join("\n")
     }
 
     /// What a reader must know to read the table rightly.
-    fn notes(&self) -> String {
+    fn notes(&self) -> Vec<String> {
         let count = self.blocks.iter().map(|row| row.block).max().unwrap_or(0);
         let mut notes = vec![format!(
             "Medians of {}. Ratio: within blocks, sign-test interval, Holm-corrected to {:.0} % over \
@@ -385,12 +448,7 @@ impl Report<'_> {
         notes.extend(self.flips());
         notes.extend(self.invalid());
         notes.extend(self.failures());
-        let separator = if self.style == Style::Markdown {
-            "  \n"
-        } else {
-            "\n"
-        };
-        notes.join(separator)
+        notes
     }
 
     /// Arms that are above the reference with one placement and below it with another.

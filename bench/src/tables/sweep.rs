@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use echobench_clients::parse_duration;
 
-use super::{Line, Report};
+use super::{Grid, Line, Part, Report};
 use crate::text::{self, or_unknown};
 
 /// What a rate sweep looks for: a percentile of latency within a time.
@@ -61,10 +61,10 @@ impl FromStr for Objective {
 
 impl Report<'_> {
     /// Latency against rate, and the highest rate at which it keeps the objective.
-    pub(super) fn sweep_tables(&self, objective: Objective) -> Option<String> {
+    pub(super) fn sweep_tables(&self, objective: Objective) -> Vec<Part> {
         let swept = |line: &Line<'_>| line.first().load_percent.is_some();
         if !self.lines.iter().any(swept) {
-            return None;
+            return Vec::new();
         }
         let names = [
             "of peak",
@@ -79,11 +79,11 @@ impl Report<'_> {
             "CPU/req",
             "errors",
         ];
-        let table = self.sectioned(&names, &[1, 10], swept, |line| {
+        let grid = self.sectioned(&names, &[1, 10], swept, |line| {
             vec![
-                or_unknown(line.first().load_percent, |percent| format!("{percent} %")),
-                line.first().model.clone(),
-                or_unknown(line.estimate("rate_per_second"), text::rate),
+                or_unknown(line.first().load_percent, |percent| format!("{percent} %")).into(),
+                line.first().model.as_str().into(),
+                line.cell("rate_per_second", text::rate),
                 line.time("latency_p50_ns"),
                 line.time("latency_p99_ns"),
                 line.time("latency_p999_ns"),
@@ -91,14 +91,29 @@ impl Report<'_> {
                 line.time("service_p99_ns"),
                 line.time("lag_p99_ns"),
                 line.time("cpu_ns_per_request"),
-                line.errors(),
+                line.errors().into(),
             ]
         });
-        Some(format!(
-            "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
-             was due.\n\n{table}\n\nHighest rate measured with {objective} and every request answered:\n{}",
-            self.best_rates(objective).join("\n")
-        ))
+        let intro = "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
+                     was due.";
+        vec![
+            Part::Lines(vec![intro.to_owned()]),
+            Part::Table(Grid {
+                spare: &[
+                    "CPU/req",
+                    "lag p99",
+                    "service p99",
+                    "p50",
+                    "p99.99",
+                    "p99.9",
+                ],
+                ..grid
+            }),
+            Part::List(
+                format!("Highest rate measured with {objective} and every request answered:"),
+                self.best_rates(objective),
+            ),
+        ]
     }
 
     fn best_rates(&self, objective: Objective) -> Vec<String> {
@@ -132,9 +147,9 @@ impl Report<'_> {
         best.into_iter()
             .map(|(arm, highest)| match highest {
                 Some((rate, percent)) => {
-                    format!("- {arm}: {}, {percent} % of its peak", text::rate(rate))
+                    format!("{arm}: {}, {percent} % of its peak", text::rate(rate))
                 }
-                None => format!("- {arm}: at none of the rates"),
+                None => format!("{arm}: at none of the rates"),
             })
             .collect()
     }
