@@ -15,6 +15,7 @@ pub mod measure;
 pub mod order;
 pub mod probe;
 pub mod processes;
+pub mod report;
 pub mod responder;
 pub mod results;
 pub mod rows;

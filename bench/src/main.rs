@@ -7,20 +7,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use echobench::commands::Command;
-
-/// Which server concurrency model wins for your traffic, by how much, how sure, and at what cost.
-#[derive(Parser)]
-#[command(
-    name = "echobench",
-    version,
-    propagate_version = false,
-    disable_help_subcommand = true
-)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
+use echobench::commands::Cli;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {

@@ -3,13 +3,29 @@
 use std::process::ExitCode;
 
 mod claims;
+mod completions;
 mod list;
 mod load;
+mod report;
 mod run;
 mod selfcheck;
 mod serve;
 mod table;
 mod verify;
+
+/// Which server concurrency model wins for your traffic, by how much, how sure, and at what cost.
+#[derive(clap::Parser)]
+#[command(
+    name = "echobench",
+    version,
+    propagate_version = false,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
 
 /// What `echobench` can do.
 #[derive(clap::Subcommand)]
@@ -26,10 +42,16 @@ pub enum Command {
     Table(table::TableArgs),
     /// Check that a server does what an echo server has to do
     Verify(verify::VerifyArgs),
+    /// Draw a results folder: one HTML page with verdicts, charts and tables, and the charts as SVG
+    Report(report::ReportArgs),
     /// Prove this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
     Selfcheck(selfcheck::SelfcheckArgs),
     /// Show the models, services and scenarios there are
     List,
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
+    /// Write the man pages into a folder
+    Man(completions::ManArgs),
     /// Watch over one server process (used by `run`)
     #[command(hide = true)]
     Supervise(crate::supervise::SuperviseArgs),
@@ -62,7 +84,10 @@ impl Command {
             Command::Table(args) => table::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Selfcheck(args) => selfcheck::run(&args),
+            Command::Report(args) => report::run(&args),
             Command::List => list::run(),
+            Command::Completions(args) => completions::completions(&args),
+            Command::Man(args) => completions::man(&args),
             Command::Supervise(args) => crate::supervise::run(&args),
             Command::Drive(args) => crate::drive::run(&args),
             Command::Respond(args) => crate::responder::run(&args),

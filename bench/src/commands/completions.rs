@@ -1,0 +1,41 @@
+//! `echobench completions SHELL` and `echobench man DIR`: what shells and `man` know of this
+//! executable, made from the definition of its command line.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Cli;
+
+/// The options of `completions`.
+#[derive(Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+/// The options of `man`.
+#[derive(Args)]
+pub struct ManArgs {
+    /// Where to write the pages
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+}
+
+pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "echobench", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    let place = || format!("cannot write man pages to {}", args.folder.display());
+    std::fs::create_dir_all(&args.folder).with_context(place)?;
+    clap_mangen::generate_to(Cli::command(), &args.folder).with_context(place)?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,495 @@
+//! The report of made-up runs in which something is missing, its errors about damaged folders, and
+//! the pictures that are committed.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Finished, executable, finish};
+use echobench::environment::Environment;
+use echobench::histograms::interval_line;
+use echobench::results::{BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer};
+use echobench::summary::summarize;
+use hdrhistogram::Histogram;
+use serde_json::json;
+use tempfile::TempDir;
+
+/// What is made up: arms, numbers of clients, and what is particular about some of them.
+struct Made {
+    models: &'static [&'static str],
+    clients: &'static [u32],
+    blocks: u32,
+    /// How much more an arm serves than others.
+    factor: fn(&str) -> f64,
+    fails: fn(&str, u32) -> bool,
+    starves: fn(&str, u32) -> u64,
+}
+
+impl Made {
+    const PLAIN: Made = Made {
+        models: &["thread", "fork", "async"],
+        clients: &[1, 8, 64],
+        blocks: 11,
+        factor: |_| 1.0,
+        fails: |_, _| false,
+        starves: |_, _| 0,
+    };
+
+    fn folder(&self) -> TempDir {
+        let folder = TempDir::new().unwrap();
+        let record = RunRecord {
+            schema_version: SCHEMA_VERSION,
+            effort: "full".to_owned(),
+            seed: 1,
+            status: "complete".to_owned(),
+            resumed: Vec::new(),
+            environment: Environment::capture(),
+            scenarios: [].into(),
+        };
+        let mut writer = Writer::create(folder.path(), &record).unwrap();
+        let (mut slices, mut blocks) = (Vec::new(), Vec::new());
+        for block in 1..=self.blocks {
+            for &clients in self.clients {
+                let (mut of_slices, mut of_blocks, mut log) = (vec![], vec![], String::new());
+                for model in self.models {
+                    let row = self.block(model, clients, block);
+                    if row.is_ok() {
+                        of_slices.push(self.slice(model, clients, block));
+                        let tag = row.section().tag(model);
+                        let second = Duration::from_secs(1);
+                        log += &interval_line(&tag, Duration::ZERO, second, &latencies(clients));
+                    }
+                    of_blocks.push(row);
+                }
+                writer.block(&of_slices, &of_blocks, &log).unwrap();
+                slices.extend(of_slices);
+                blocks.extend(of_blocks);
+            }
+        }
+        writer.summary(&summarize(&slices, &blocks)).unwrap();
+        folder
+    }
+
+    fn rate(&self, model: &str, block: u32) -> f64 {
+        // Which of two equal arms is ahead changes from block to block.
+        let sign = if (block + u32::try_from(model.len()).unwrap()).is_multiple_of(2) {
+            1.0
+        } else {
+            -1.0
+        };
+        let spread = sign * f64::from(block) * 0.001;
+        100_000.0 * (self.factor)(model) * (1.0 + spread)
+    }
+
+    fn block(&self, model: &str, clients: u32, block: u32) -> BlockRow {
+        let common = BlockRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: "steady".to_owned(),
+            clients,
+            model: model.to_owned(),
+            block,
+            status: "the server did not start".to_owned(),
+            validity: BlockRow::VALID.to_owned(),
+            ..BlockRow::default()
+        };
+        if (self.fails)(model, clients) {
+            return common;
+        }
+        let latency = u64::from(clients) * 10_000;
+        let starved = (self.starves)(model, clients);
+        BlockRow {
+            status: BlockRow::OK.to_owned(),
+            answered: 10_000,
+            throughput_per_second: Some(self.rate(model, block)),
+            latency_p50_ns: Some(latency),
+            latency_p99_ns: Some(latency * 2),
+            cpu_ns_per_request: Some(4_000.0),
+            memory_bytes_per_connection: Some(8_192.0),
+            clients_never_served: starved,
+            jain_index: Some(1.0 - starved as f64 / f64::from(clients)),
+            ..common
+        }
+    }
+
+    fn slice(&self, model: &str, clients: u32, block: u32) -> SliceRow {
+        let row = json!({
+            "schema_version": SCHEMA_VERSION, "scenario": "steady", "clients": clients,
+            "driver": "threads", "placement": "none", "model": model, "block": block, "round": 1,
+            "position": 1, "start_ns": 0, "measured_ns": 1, "planned": 1, "answered": 1, "failed": 0,
+            "unsent": 0, "errors": "", "replies": 1, "overrun_ns": 0,
+            "throughput_per_second": self.rate(model, block),
+        });
+        serde_json::from_value(row).unwrap()
+    }
+}
+
+fn latencies(clients: u32) -> Histogram<u64> {
+    let mut histogram = Histogram::new(3).unwrap();
+    for index in 0..1_000 {
+        histogram
+            .record(u64::from(clients) * 8_000 + index * 40)
+            .unwrap();
+    }
+    histogram
+}
+
+struct Rendered {
+    html: String,
+    charts: PathBuf,
+    _folder: TempDir,
+}
+
+impl Rendered {
+    fn chart(&self, name: &str) -> String {
+        let path = self.charts.join(name).with_extension("svg");
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+}
+
+fn report(folder: &Path, arguments: &[&str]) -> Finished {
+    let mut command = executable();
+    command.arg("report").arg(folder).args(arguments);
+    finish(command)
+}
+
+fn rendered(made: &Made) -> Rendered {
+    let folder = made.folder();
+    let end = report(folder.path(), &[]);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    assert_eq!(
+        end.stdout.trim(),
+        folder.path().join("report.html").display().to_string()
+    );
+    Rendered {
+        html: fs::read_to_string(folder.path().join("report.html")).unwrap(),
+        charts: folder.path().join("report"),
+        _folder: folder,
+    }
+}
+
+/// The part of a chart that belongs to an arm.
+fn series<'a>(chart: &'a str, arm: &str) -> &'a str {
+    let begin = format!("<g class=\"series\" data-series=\"{arm}\"");
+    let start = chart
+        .find(&begin)
+        .unwrap_or_else(|| panic!("no {arm} in {chart}"));
+    let rest = &chart[start + 1..];
+    let end = rest.find("<g class=\"series\"").unwrap_or(rest.len());
+    &rest[..end]
+}
+
+fn leaders(map: &str, clients: u32) -> &str {
+    let place = format!("data-section=\"steady/none/{clients}/threads/\" data-leaders=\"");
+    let (_, rest) = map.split_once(&place).expect("a cell");
+    rest.split('"').next().unwrap()
+}
+
+#[test]
+fn a_missing_cell_is_a_gap() {
+    let made = rendered(&Made {
+        fails: |model, clients| model == "fork" && clients == 8,
+        ..Made::PLAIN
+    });
+    let chart = made.chart("throughput-steady-threads");
+    let lines = |arm| series(&chart, arm).matches("stroke-linejoin").count();
+    assert_eq!((lines("thread"), lines("fork")), (1, 2), "{chart}");
+    let marks = |arm| series(&chart, arm).matches("data-value").count();
+    assert_eq!((marks("thread"), marks("fork")), (3, 2));
+    assert!(!made.chart("latency-steady-8-threads").contains("\"fork\""));
+    assert!(made.html.contains("no value at 8 clients"));
+    assert!(
+        made.html
+            .contains("FAILED: fork, 8 threads: the server did not start")
+    );
+    assert_eq!(leaders(&made.chart("winners"), 8), "thread;async");
+}
+
+#[test]
+fn one_model_has_curves_and_no_winner() {
+    let made = rendered(&Made {
+        models: &["thread"],
+        ..Made::PLAIN
+    });
+    assert!(made.html.contains("nothing to compare <code"));
+    assert!(made.chart("winners").contains("one arm"));
+    let chart = made.chart("throughput-steady-threads");
+    assert_eq!(series(&chart, "thread").matches("data-value").count(), 3);
+}
+
+#[test]
+fn one_block_has_no_intervals_and_no_winner() {
+    let made = rendered(&Made {
+        blocks: 1,
+        factor: |model| if model == "async" { 3.0 } else { 1.0 },
+        ..Made::PLAIN
+    });
+    for name in ["throughput-steady-threads", "latency-steady-8-threads"] {
+        let chart = made.chart(name);
+        assert!(chart.contains("One block: no intervals."), "{chart}");
+        assert!(
+            !chart.contains("fill-opacity") && !chart.contains("data-low"),
+            "{chart}"
+        );
+    }
+    assert!(
+        made.html
+            .contains("too few blocks to say at 1, 8 and 64 clients")
+    );
+    assert!(made.chart("winners").contains("too few"));
+}
+
+#[test]
+fn one_number_of_clients_makes_bars() {
+    let made = rendered(&Made {
+        clients: &[8],
+        fails: |model, _| model == "fork",
+        ..Made::PLAIN
+    });
+    let chart = made.chart("throughput-steady");
+    assert!(series(&chart, "thread").contains("data-value"), "{chart}");
+    assert!(series(&chart, "fork").contains("no value"), "{chart}");
+}
+
+#[test]
+fn the_winner_is_known_only_where_it_is_resolved() {
+    let made = rendered(&Made {
+        factor: |model| if model == "async" { 1.5 } else { 1.0 },
+        ..Made::PLAIN
+    });
+    assert_eq!(leaders(&made.chart("winners"), 8), "async");
+    assert!(made.html.contains("serves 1.5"), "{}", made.html);
+    let made = rendered(&Made::PLAIN);
+    assert_eq!(leaders(&made.chart("winners"), 8), "thread;fork;async");
+    assert!(made.html.contains("no difference from <code"));
+    let chart = made.chart("throughput-steady-threads");
+    assert!(chart.contains("fill-opacity=\"0.16\""), "{chart}");
+}
+
+#[test]
+fn an_arm_that_starves_clients_does_not_win() {
+    let made = rendered(&Made {
+        factor: |model| if model == "async" { 2.0 } else { 1.0 },
+        starves: |model, clients| {
+            if model == "async" && clients == 64 {
+                32
+            } else {
+                0
+            }
+        },
+        ..Made::PLAIN
+    });
+    let map = made.chart("winners");
+    assert_eq!(
+        (leaders(&map, 8), leaders(&map, 64)),
+        ("async", "thread;fork")
+    );
+    assert!(made.html.contains("but never answers 32 of them"));
+    let chart = made.chart("throughput-steady-threads");
+    assert_eq!(
+        series(&chart, "async").matches("class=\"paper\"").count(),
+        1
+    );
+    assert!(made.chart("fairness-steady-threads").contains("Jain"));
+}
+
+#[test]
+fn a_run_that_was_killed_says_so() {
+    let folder = Made::PLAIN.folder();
+    fs::remove_file(folder.path().join("summary.csv")).unwrap();
+    edit(folder.path(), "run.json", |text| {
+        text.replace("\"complete\"", "\"running\"")
+    });
+    edit(folder.path(), "slices.csv", |text| {
+        text[..text.len() - 9].to_owned()
+    });
+    let page = folder.path().join("elsewhere/page.html");
+    let end = report(folder.path(), &["-o", page.to_str().unwrap()]);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("This run is not complete: running."));
+    assert!(html.contains("href=\"../blocks.csv\"") && !html.contains("summary.csv\""));
+    assert!(page.with_extension("").join("winners.svg").exists());
+}
+
+fn edit(folder: &Path, name: &str, change: impl Fn(&str) -> String) {
+    let path = folder.join(name);
+    let text = fs::read_to_string(&path).unwrap();
+    let changed = change(&text);
+    assert_ne!(text, changed, "{name} is as before");
+    fs::write(path, changed).unwrap();
+}
+
+/// What a damaged folder is refused with.
+fn refused(name: &str, change: impl Fn(&str) -> String, words: &[&str]) {
+    let folder = Made::PLAIN.folder();
+    edit(folder.path(), name, change);
+    report(folder.path(), &[]).refused(words);
+    assert!(!folder.path().join("report.html").exists());
+}
+
+/// Another text in one place of one line, counted from 1.
+fn line(text: &str, number: usize, change: impl Fn(&str) -> String) -> String {
+    let lines = text.lines().enumerate().map(|(index, line)| {
+        if index + 1 == number {
+            change(line) + "\n"
+        } else {
+            line.to_owned() + "\n"
+        }
+    });
+    lines.collect()
+}
+
+#[test]
+fn what_is_no_results_folder_is_refused() {
+    let folder = TempDir::new().unwrap();
+    report(folder.path(), &[]).refused(&["is not a results folder", "run.json"]);
+    report(&folder.path().join("none"), &[]).refused(&["none is not a folder"]);
+}
+
+#[test]
+fn a_damaged_file_is_named_with_its_line() {
+    let cut = |text: &str| text[..text.len() - 20].to_owned();
+    let rows = 1 + 11 * 9;
+    let last = format!("line {rows}");
+    refused("blocks.csv", cut, &["blocks.csv", &last, "breaks off"]);
+    refused("summary.csv", cut, &["summary.csv", "line ", "breaks off"]);
+    refused(
+        "latency.hlog",
+        cut,
+        &["latency.hlog", "line ", "breaks off"],
+    );
+    refused(
+        "latency.hlog",
+        |text| line(text, 7, |line| line[..line.len() / 2].to_owned()),
+        &["latency.hlog, line 7"],
+    );
+    refused(
+        "summary.csv",
+        |text| {
+            line(text, 3, |line| {
+                line.replace(",8", ",eight").replace(",1,", ",one,")
+            })
+        },
+        &["summary.csv, line 3", "clients", "invalid digit"],
+    );
+    refused(
+        "blocks.csv",
+        |text| line(text, 5, |line| line.to_owned() + ",1"),
+        &["blocks.csv, line 5", "fields instead of"],
+    );
+    refused(
+        "run.json",
+        |text| text.replacen(':', ";", 1),
+        &["run.json, line 2"],
+    );
+}
+
+#[test]
+fn a_newer_schema_is_named() {
+    let newer = |line: &str| line.replacen(&SCHEMA_VERSION.to_string(), "99", 1);
+    let words = ["schema version '99'", "this echobench reads"];
+    for (name, number) in [("run.json", 2), ("summary.csv", 2), ("blocks.csv", 4)] {
+        refused(
+            name,
+            |text| line(text, number, newer),
+            &[&[name][..], &words].concat(),
+        );
+    }
+}
+
+/// The README, and the results folder that its tables and pictures are made from.
+fn readme() -> (PathBuf, String, String) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned();
+    let text = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, rest) = text.split_once("`echobench table ").expect("the command");
+    let folder = rest.split('`').next().unwrap().to_owned();
+    (root, text, folder)
+}
+
+fn in_root(root: &Path, arguments: &[&str]) -> Finished {
+    let mut command: Command = executable();
+    command
+        .current_dir(root)
+        .env_remove("COLUMNS")
+        .args(arguments);
+    let end = finish(command);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    end
+}
+
+#[test]
+fn the_tables_and_pictures_of_the_readme_are_up_to_date() {
+    let (root, text, folder) = readme();
+    let table = in_root(&root, &["table", &folder, "--markdown"]).stdout;
+    assert!(
+        text.contains(&table),
+        "the tables are out of date: scripts/report.sh"
+    );
+    let out = TempDir::new().unwrap();
+    let page = out.path().join("report.html");
+    in_root(&root, &["report", &folder, "-o", page.to_str().unwrap()]);
+    let mut pictures = 0;
+    for entry in fs::read_dir(root.join("docs/img")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let new = fs::read_to_string(out.path().join("report").join(name));
+        let new = new.unwrap_or_else(|error| panic!("no chart {name} any more: {error}"));
+        let old = fs::read_to_string(&path).unwrap();
+        assert!(new == old, "{name} is out of date: scripts/report.sh");
+        assert!(
+            text.contains(&format!("docs/img/{name}")),
+            "the README lacks {name}"
+        );
+        pictures += 1;
+    }
+    assert!(pictures >= 2);
+}
+
+#[test]
+fn a_table_keeps_to_the_width_of_the_terminal() {
+    let (root, _, folder) = readme();
+    let mut command = executable();
+    command
+        .current_dir(&root)
+        .env("COLUMNS", "80")
+        .args(["table", &folder]);
+    let narrow = finish(command).stdout;
+    let table = |line: &&str| line.contains("thread") && line.contains("/s ");
+    let widest = narrow
+        .lines()
+        .filter(table)
+        .map(|line| line.chars().count())
+        .max();
+    assert!(widest.is_some_and(|widest| widest <= 80), "{narrow}");
+    assert!(narrow.contains("Left out at this width: "), "{narrow}");
+    let whole = in_root(&root, &["table", &folder]).stdout;
+    assert!(!whole.contains("Left out") && whole.contains("mem/conn"));
+    assert!(!whole.contains('\u{1b}') && !narrow.contains('\u{1b}'));
+}
+
+#[test]
+fn completions_and_man_pages_know_every_command() {
+    for shell in ["bash", "zsh", "fish"] {
+        let mut command = executable();
+        command.args(["completions", shell]);
+        let script = finish(command).stdout;
+        assert!(
+            script.contains("selfcheck") && script.contains("report"),
+            "{shell}: {script}"
+        );
+    }
+    let folder = TempDir::new().unwrap();
+    let mut command = executable();
+    command.arg("man").arg(folder.path());
+    assert_eq!(finish(command).code, Some(0));
+    let page = fs::read_to_string(folder.path().join("echobench-report.1")).unwrap();
+    assert!(page.contains("SVG"), "{page}");
+    assert!(folder.path().join("echobench.1").exists());
+    assert!(!folder.path().join("echobench-supervise.1").exists());
+}
