@@ -25,7 +25,7 @@ pub fn ledger(rows: &[ClaimRow], claims: &[Claim], style: Style) -> String {
         .filter(|(_, rows)| !rows.is_empty())
         .collect();
     let mut parts = vec![match style {
-        Style::Plain => plain(&judged),
+        Style::Plain | Style::Terminal(_) => plain(&judged),
         Style::Markdown => markdown(&judged),
     }];
     parts.push(notes(&judged, style));
@@ -45,7 +45,7 @@ pub fn list(claims: &[&Claim], style: Style) -> String {
                 "- **{}** {} ({}).  \n  Measured: {}.  \n  Rule: {}.",
                 claim.id, claim.claim, claim.source, claim.metric, claim.rule
             ),
-            Style::Plain => {
+            Style::Plain | Style::Terminal(_) => {
                 let part = |name: &str, text: &str| indented(&format!("{name}: {text}"));
                 let head = format!("{:<LABEL$}{}", claim.id, claim.claim);
                 let parts = [
@@ -189,7 +189,7 @@ fn curves(claim: &Claim, rows: &[&ClaimRow], style: Style) -> Option<String> {
         .map(|curve| curve.table(style))
         .collect();
     let title = match style {
-        Style::Plain => format!("{:<LABEL$}{}", claim.id, claim.claim),
+        Style::Plain | Style::Terminal(_) => format!("{:<LABEL$}{}", claim.id, claim.claim),
         Style::Markdown => format!("**{}** {}", claim.id, claim.claim),
     };
     (!tables.is_empty()).then(|| format!("{title}\n\n{}", tables.join("\n\n")))
@@ -205,7 +205,7 @@ impl Curve<'_> {
         }
         let mut table = Table::new();
         table.load_style(match style {
-            Style::Plain => presets::NOTHING,
+            Style::Plain | Style::Terminal(_) => presets::NOTHING,
             Style::Markdown => presets::ASCII_MARKDOWN,
         });
         let cell = |metric: &ClaimRow, place: &str| {
