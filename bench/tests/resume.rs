@@ -205,7 +205,7 @@ fn what_cannot_be_resumed_is_said_in_a_line() {
         (
             "\"clients\": [",
             "\"clients\": [ 3], \"x\": [",
-            ["run.json", "cannot read"],
+            ["run.json", "unknown field `x`"],
         ),
     ] {
         edit(&place, "run.json", |text| text.replacen(from, to, 1));
@@ -213,7 +213,7 @@ fn what_cannot_be_resumed_is_said_in_a_line() {
         fs::write(place.results().join("run.json"), &whole).unwrap();
     }
     let missing = place.path("missing");
-    finish(resume(&missing)).refused(&[missing.to_str().unwrap(), "run.json"]);
+    finish(resume(&missing)).refused(&[missing.to_str().unwrap(), "not a folder"]);
     let with_options = |options: &[&str]| -> Finished {
         let mut command = resume(&place.results());
         command.args(options);

@@ -18,6 +18,10 @@ use nix::unistd::{Pid, getppid};
 
 use crate::idle::Mark;
 
+/// By which the timer of a child tells it to look at its client; SIGALRM is left to whoever tries what
+/// signals do to system calls.
+const LOOK: Signal = Signal::SIGUSR2;
+
 /// The connection of this child.
 static MARK: OnceLock<Arc<Mark>> = OnceLock::new();
 
@@ -41,7 +45,7 @@ pub(crate) fn enter(parent: Pid, mark: &Arc<Mark>, idle_timeout: Duration) {
     let handlers = [
         (Signal::SIGTERM, end_reading as extern "C" fn(c_int)),
         (Signal::SIGINT, end_reading),
-        (Signal::SIGALRM, look),
+        (LOOK, look),
     ];
     for (signal, handler) in handlers {
         let handler = SigHandler::Handler(handler);
@@ -56,10 +60,10 @@ pub(crate) fn enter(parent: Pid, mark: &Arc<Mark>, idle_timeout: Duration) {
     set_alarm(idle_timeout);
 }
 
-/// SIGALRM, again and again. Where no timer is to be had, an idle client is not cut off.
+/// [`LOOK`], again and again. Where no timer is to be had, an idle client is not cut off.
 fn set_alarm(every: Duration) {
     let event = SigEvent::new(SigevNotify::SigevSignal {
-        signal: Signal::SIGALRM,
+        signal: LOOK,
         si_value: 0,
     });
     if let Ok(mut timer) = Timer::new(ClockId::CLOCK_MONOTONIC, event) {

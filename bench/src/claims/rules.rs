@@ -85,7 +85,7 @@ pub(super) fn cheaper_to_start(evidence: &Evidence) -> Ruling {
         holds(format!("at every size of the parent{server}"))
     } else if held.none() {
         fails(format!("at no size of the parent{server}"))
-    } else if held.open.is_empty() {
+    } else if held.open.is_empty() && !held.yes.is_empty() {
         only_when(format!("the parent has {}{server}", places(&held.yes)))
     } else {
         open(format!("not resolved at {}", places(&held.open)))
