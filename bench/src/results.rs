@@ -706,18 +706,19 @@ pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
 /// The record of a run.
 pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
     let (path, text) = open(folder, RECORD)?;
-    let place = |error: &serde_json::Error| format!("{}, line {}", path.display(), error.line());
-    let known: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| anyhow!("{}: {error}", place(&error)))?;
+    let fault = |error: serde_json::Error| {
+        let text = error.to_string();
+        // It says the line itself, and last.
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        anyhow!("{}, line {}: {what}", path.display(), error.line())
+    };
+    let known: serde_json::Value = serde_json::from_str(&text).map_err(fault)?;
     let version = &known["schema_version"];
     if *version != SCHEMA_VERSION {
-        bail!(
-            "{}",
-            other_version(&path.display().to_string(), &version.to_string())
-        );
+        let place = path.display().to_string();
+        bail!("{}", other_version(&place, &version.to_string()));
     }
-    let mut record: RunRecord =
-        serde_json::from_str(&text).map_err(|error| anyhow!("{}: {error}", place(&error)))?;
+    let mut record: RunRecord = serde_json::from_str(&text).map_err(fault)?;
     for (name, scenario) in &mut record.scenarios {
         scenario.name.clone_from(name);
     }
