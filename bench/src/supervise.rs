@@ -184,9 +184,10 @@ fn forward_external(output: impl std::io::Read + Send + 'static, pid: u32, send:
     let lines = send.clone();
     let reader = thread::spawn(move || forward_lines(output, &lines));
     thread::spawn(move || {
-        let id = || Id::Pid(Pid::from_raw(pid.cast_signed()));
+        let pid = Pid::from_raw(pid.cast_signed());
         // It stays to be reaped.
-        while waitid(id(), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT) == Err(Errno::EINTR) {}
+        let end = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(pid), end) == Err(Errno::EINTR) {}
         // Its last words may be under way; somebody it started may hold the pipe for ever.
         let patience = Instant::now() + LAST_WORDS;
         while !reader.is_finished() && Instant::now() < patience {
