@@ -125,11 +125,16 @@ impl Serving {
         Session::new(settings.service, settings.limits, SystemTime::now())
     }
 
-    /// So many requests were answered.
+    /// So many requests were answered; the place of the slow-down that was asked for, since every
+    /// model comes by here.
     pub(crate) fn answered(&self, requests: u32) {
         if requests > 0 {
             self.cell.answered(requests);
             self.mark.answered();
+        }
+        let injected = self.server.settings.injected_steps;
+        if injected > 0 {
+            work::steps(u64::from(requests) * u64::from(injected));
         }
     }
 

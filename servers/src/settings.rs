@@ -39,6 +39,9 @@ pub struct Settings {
     /// Whether to collect children as they end, and not only at the end of the server; they are
     /// zombies until then.
     pub reap: bool,
+    /// Steps of useless arithmetic for each request, a few nanoseconds each: a slow-down of known
+    /// size, to prove that a measurement sees it.
+    pub injected_steps: u32,
 }
 
 impl Settings {
@@ -70,6 +73,7 @@ impl Default for Settings {
             verbose: false,
             fault: None,
             reap: true,
+            injected_steps: 0,
         }
     }
 }

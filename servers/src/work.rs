@@ -37,11 +37,16 @@ pub(crate) fn fail(fault: Fault) {
 /// CPU time, not time that passes: a thread that has to share its CPU does the same work, later.
 pub(crate) fn spin(time: Duration) {
     let end = cpu_time() + time;
-    let mut state = 1_u64;
     while cpu_time() < end {
-        for _ in 0..STEPS {
-            state = black_box(state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
-        }
+        steps(STEPS);
+    }
+}
+
+/// So many steps of arithmetic, each of which has to wait for the one before.
+pub(crate) fn steps(count: u64) {
+    let mut state = 1_u64;
+    for _ in 0..count {
+        state = black_box(state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
     }
 }
 

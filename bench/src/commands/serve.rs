@@ -90,6 +90,10 @@ pub struct ServeArgs {
     /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
     #[arg(long, hide = true)]
     take_alarms: bool,
+
+    /// Steps of useless arithmetic for each request, to prove that a gate sees them
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    inject_steps: u32,
 }
 
 /// Serves until the end of the server.
@@ -112,6 +116,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         verbose: args.verbose,
         fault: args.fault,
         reap: !args.no_reap,
+        injected_steps: args.inject_steps,
     };
     if args.take_alarms {
         take(Signal::SIGALRM, false)?;
