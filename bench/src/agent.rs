@@ -192,10 +192,13 @@ impl Agent {
     /// The same with another executable.
     pub fn spawn_from(executable: &Path, name: &str, arguments: &[String]) -> anyhow::Result<Self> {
         let mut command = Command::new(executable);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.args(arguments);
+        Self::from_command(command, name)
+    }
+
+    /// The same with any command.
+    pub fn from_command(mut command: Command, name: &str) -> anyhow::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = bind(&mut command)
             .spawn()
             .with_context(|| format!("cannot start a process for {name}"))?;

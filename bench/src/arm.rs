@@ -1,7 +1,7 @@
 //! The arms of an experiment: what each one is called, and the command line that starts its server.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
@@ -65,10 +65,10 @@ impl Arm {
 
     /// The same, called `name` and served by another build.
     #[must_use]
-    pub fn of_build(name: String, build: PathBuf, model: &str) -> Self {
+    pub fn of_build(name: String, build: &Path, model: &str) -> Self {
         Arm {
             name,
-            program: Program::Build(build),
+            program: Program::Build(build.to_owned()),
             arguments: serve(model),
             skip: None,
         }
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn the_command_line_serves_the_model_with_its_options() {
-        let arm = Arm::of_build("old".into(), "/builds/old".into(), "pool --workers 8");
+        let arm = Arm::of_build("old".into(), Path::new("/builds/old"), "pool --workers 8");
         let expected = ["/builds/old", "serve", "pool", "--workers", "8"];
         assert_eq!(arm.command().unwrap(), expected);
         let own = Arm::of_model("thread");

@@ -88,14 +88,14 @@ impl Environment {
     /// The environment now, at the start of a run.
     #[must_use]
     pub fn capture() -> Self {
-        let revision = known(env!("ECHOBENCH_REVISION"));
+        let revision = Self::revision();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             dirty: revision.as_deref().and_then(dirty),
             revision,
             rustc: known(env!("ECHOBENCH_RUSTC")),
             profile: known(env!("ECHOBENCH_PROFILE")),
-            executable_sha256: File::open("/proc/self/exe").and_then(sha256).ok(),
+            executable_sha256: sha256_of(Path::new("/proc/self/exe")).ok(),
             arguments: std::env::args_os()
                 .enumerate()
                 .map(|(index, argument)| discreet(&argument.to_string_lossy(), index == 0))
@@ -113,6 +113,12 @@ impl Environment {
             before: Machine::read(),
             after: None,
         }
+    }
+
+    /// The full hash of the commit that this executable was built from.
+    #[must_use]
+    pub fn revision() -> Option<String> {
+        known(env!("ECHOBENCH_REVISION"))
     }
 
     /// Adds the load of the machine now, at the end of the run.
@@ -141,6 +147,25 @@ impl MachineKey {
             numa_nodes: count("/sys/devices/system/node/online").unwrap_or(1),
             virtualisation: Traces::of_this_machine(&cpuinfo).hypervisor().to_owned(),
         }
+    }
+
+    /// The first field in which two machines differ, with both values; `None` for machines of the
+    /// same kind.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let fields = |key: &Self| {
+            [
+                ("CPU model", key.cpu_model.clone()),
+                ("logical CPUs", key.logical_cpus.to_string()),
+                ("NUMA nodes", key.numa_nodes.to_string()),
+                ("virtualisation", key.virtualisation.clone()),
+            ]
+        };
+        let pairs = fields(self).into_iter().zip(fields(other));
+        pairs
+            .filter(|(own, others)| own != others)
+            .map(|((name, own), (_, others))| format!("{name} ({own} and {others})"))
+            .next()
     }
 
     /// A short form for names of folders, like `xeon-2cpu-kvm`. It leaves out a single memory
@@ -267,6 +292,11 @@ fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
 }
 
 /// The hash of everything that can be read, in hexadecimal.
+/// The SHA-256 of a file, in hexadecimal.
+pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
+    File::open(path).and_then(sha256)
+}
+
 fn sha256(mut source: impl Read) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
@@ -457,6 +487,20 @@ mod tests {
         assert_eq!(discreet("--out=/home/me/results", false), "--out=results");
         for kept in ["results/today", "--models=a,b", "steady", "127.0.0.1:7", ""] {
             assert_eq!(discreet(kept, false), kept);
+        }
+    }
+
+    #[test]
+    fn machines_differ_in_their_kind_and_in_nothing_else() {
+        let machine = key("Xeon", 2, 1, "kvm");
+        assert_eq!(machine.difference(&machine.clone()), None);
+        for (other, field) in [
+            (key("EPYC", 2, 1, "kvm"), "CPU model (Xeon and EPYC)"),
+            (key("Xeon", 4, 1, "kvm"), "logical CPUs (2 and 4)"),
+            (key("Xeon", 2, 2, "kvm"), "NUMA nodes (1 and 2)"),
+            (key("Xeon", 2, 1, "none"), "virtualisation (kvm and none)"),
+        ] {
+            assert_eq!(machine.difference(&other).as_deref(), Some(field));
         }
     }
 

@@ -1,10 +1,13 @@
 //! From what the processes of a block reported to its rows.
 
+use std::time::Duration;
+
 use echobench_clients::{Driver, ErrorKind, Percentiles, Report, WindowReport, clock, quantile};
 use hdrhistogram::Histogram;
 
 use crate::agent::interrupted;
 use crate::experiment::{Cell, Timetable};
+use crate::histograms::interval_line;
 use crate::measure::{self, CpuTime, Machine, Memory};
 use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity, errors_column};
 use crate::scenario::Placement;
@@ -141,6 +144,19 @@ pub struct BlockOutcome {
     pub latencies: Vec<Histogram<u64>>,
     /// Wrong replies, or counts that differ between client and server.
     pub violations: Vec<String>,
+}
+
+impl BlockOutcome {
+    /// The latencies as lines of the interval log, from `start` for `length`.
+    #[must_use]
+    pub fn interval_log(&self, start: Duration, length: Duration) -> String {
+        let rows = self.blocks.iter().zip(&self.latencies);
+        rows.filter(|(row, _)| row.is_ok())
+            .map(|(row, histogram)| {
+                interval_line(&row.section().tag(&row.model), start, length, histogram)
+            })
+            .collect()
+    }
 }
 
 /// A block that has run, and what is known about all its arms alike.

@@ -25,6 +25,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("languages", include_str!("../scenarios/languages.toml")),
     ("c10k", include_str!("../scenarios/c10k.toml")),
     ("c20k", include_str!("../scenarios/c20k.toml")),
+    ("gate", include_str!("../scenarios/gate.toml")),
 ];
 
 /// Between two slices of an open loop there must be time to send what is late, and to be answered.

@@ -160,6 +160,83 @@ pub fn compare_family(log_ratios: &[Vec<f64>], alpha: f64) -> Vec<Comparison> {
         .collect()
 }
 
+/// What a one-sided test of one hypothesis of a family came to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct OneSided {
+    /// The p-value of "the median is not above 0", before the correction.
+    pub p: f64,
+    /// What the median is above of, by the test at its step of Holm's procedure; `None` with too few
+    /// values. Above 0 exactly when the hypothesis is rejected.
+    pub low: Option<f64>,
+}
+
+/// Exact one-sided sign tests of "the median is not above 0", corrected by [`holm`]: with a
+/// probability of at least `1 - alpha` no `low` of a true hypothesis is above 0.
+///
+/// A value of exactly 0 counts for the hypothesis, and a value that is not a number makes its
+/// sample one without values.
+#[must_use]
+pub fn rises_in_family(samples: &[Vec<f64>], alpha: f64) -> Vec<OneSided> {
+    let samples: Vec<Vec<f64>> = samples
+        .iter()
+        .map(|values| sorted(values).unwrap_or_default())
+        .collect();
+    let p: Vec<f64> = samples
+        .iter()
+        .map(|values| {
+            let (_, _, above) = signs(values, 0.0);
+            one_sided(values.len(), values.len() - above)
+        })
+        .collect();
+    let shares = holm_shares(&p, alpha);
+    let tests = samples.iter().zip(p).zip(shares);
+    tests
+        .map(|((values, p), share)| OneSided {
+            p,
+            low: rank_within(values.len(), share).map(|rank| values[rank]),
+        })
+        .collect()
+}
+
+/// The exact upper bound of the median by the sign test: with a probability of at least
+/// `confidence` the median is not above it. `None` with too few values, or when one is not a number.
+#[must_use]
+pub fn upper_bound(values: &[f64], confidence: f64) -> Option<f64> {
+    let sorted = sorted(values)?;
+    let rank = rank_within(sorted.len(), 1.0 - confidence)?;
+    Some(sorted[sorted.len() - 1 - rank])
+}
+
+/// The exact two-sided interval of a probability of which `successes` were seen in `trials`, each
+/// side at half of `1 - confidence`. Source: Clopper and Pearson, "The use of confidence or
+/// fiducial limits illustrated in the case of the binomial", *Biometrika* 26 (1934). Panics
+/// unless there are trials, and at least as many as successes.
+#[must_use]
+pub fn proportion_interval(successes: u64, trials: u64, confidence: f64) -> (f64, f64) {
+    assert!(
+        0 < trials && successes <= trials,
+        "{successes} of {trials} trials"
+    );
+    let side = (1.0 - confidence) / 2.0;
+    // The largest probability with which so few successes are not too unlikely.
+    let highest = |successes: u64| {
+        if successes == trials {
+            return 1.0;
+        }
+        let (mut low, mut high) = (0.0, 1.0);
+        for _ in 0..60 {
+            let middle = f64::midpoint(low, high);
+            if Binomial::new(trials, middle).lower_tail(successes) > side {
+                low = middle;
+            } else {
+                high = middle;
+            }
+        }
+        high
+    };
+    (1.0 - highest(trials - successes), highest(successes))
+}
+
 /// The least number of blocks with which every comparison of a family of this size has an
 /// interval in [`compare_family`], whatever the other comparisons come to. Panics unless
 /// `alpha` is positive.
@@ -248,8 +325,20 @@ fn signs(values: &[f64], null: f64) -> (usize, usize, usize) {
 
 /// The probability that `n` fair coins fall on their rarer side at most `rarer` times.
 fn two_sided(n: usize, rarer: usize) -> f64 {
-    let tail = Binomial::new(n as u64, 0.5).lower_tail(rarer as u64);
-    (2.0 * tail).min(1.0)
+    (2.0 * one_sided(n, rarer)).min(1.0)
+}
+
+/// The probability that `n` fair coins fall on one given side at most `times` times.
+fn one_sided(n: usize, times: usize) -> f64 {
+    Binomial::new(n as u64, 0.5).lower_tail(times as u64)
+}
+
+/// The largest rank, from 0, of `n` ascending values below which the median lies with a probability
+/// of at most `alpha`.
+fn rank_within(n: usize, alpha: f64) -> Option<usize> {
+    (0..n)
+        .take_while(|&rank| one_sided(n, rank) <= alpha)
+        .last()
 }
 
 /// The sign interval that misses with a probability of at most `alpha`; shares its arithmetic
@@ -676,5 +765,60 @@ mod tests {
                 assert!((tail / exact - 1.0).abs() < 1e-12, "{n} {k}");
             }
         }
+    }
+
+    #[test]
+    fn a_proportion_has_the_interval_of_the_tables() {
+        for (successes, trials, low, high) in [
+            (0, 10, 0.0, 0.3085),
+            (5, 10, 0.1871, 0.8129),
+            (10, 100, 0.0490, 0.1762),
+            (0, 60, 0.0, 0.0596),
+            (60, 60, 0.9404, 1.0),
+        ] {
+            let interval = proportion_interval(successes, trials, 0.95);
+            let near = |a: f64, b: f64| (a - b).abs() < 5e-5;
+            assert!(
+                near(interval.0, low) && near(interval.1, high),
+                "{successes} of {trials}: {interval:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_rise_is_above_0_exactly_when_its_test_says_so() {
+        let mut rng = fastrand::Rng::with_seed(12);
+        for _ in 0..500 {
+            let shift = rng.f64();
+            let samples: Vec<Vec<f64>> = (0..4)
+                .map(|_| (0..16).map(|_| normal(&mut rng) + shift).collect())
+                .collect();
+            let rises = rises_in_family(&samples, 0.05);
+            let p: Vec<f64> = rises.iter().map(|rise| rise.p).collect();
+            let decisions = holm(&p, 0.05);
+            for (rise, decision) in rises.iter().zip(decisions) {
+                assert_eq!(rise.low > Some(0.0), decision.rejected, "{rise:?}");
+            }
+        }
+        // One of ten below: P(at most 1 of 10) = 11/1024.
+        let mut values = vec![1.0; 9];
+        values.push(-1.0);
+        let rise = rises_in_family(&[values], 0.05)[0];
+        assert!(close(rise.p, 11.0 / 1024.0));
+        assert_eq!(rise.low, Some(1.0));
+    }
+
+    #[test]
+    fn an_upper_bound_is_below_the_median_no_more_often_than_promised() {
+        let mut rng = fastrand::Rng::with_seed(13);
+        let wrong = (0..4_000)
+            .filter(|_| {
+                let values: Vec<f64> = (0..21).map(|_| cauchy(&mut rng)).collect();
+                upper_bound(&values, 0.95).is_some_and(|bound| bound < 0.0)
+            })
+            .count();
+        assert!((60..=200).contains(&wrong), "{wrong}");
+        assert_eq!(upper_bound(&ascending(4), 0.95), None);
+        assert_eq!(upper_bound(&ascending(5), 0.95), Some(5.0));
     }
 }

@@ -2,8 +2,13 @@
 
 use std::process::ExitCode;
 
+mod about;
 mod claims;
+mod compare;
 mod completions;
+mod gate;
+mod gate_trials;
+mod history;
 mod list;
 mod load;
 mod report;
@@ -38,6 +43,12 @@ pub enum Command {
     Run(run::RunArgs),
     /// Measure and judge what the textbooks say about threads and processes
     Claims(claims::ClaimsArgs),
+    /// Compare two builds and fail if the candidate got slower: the gate for CI
+    Gate(gate::GateArgs),
+    /// Put two results folders beside each other
+    Compare(compare::CompareArgs),
+    /// List the ratios of each arm over all committed runs, and where they changed
+    History(history::HistoryArgs),
     /// Print the tables of a results folder again
     Table(table::TableArgs),
     /// Check that a server does what an echo server has to do
@@ -52,6 +63,12 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     /// Write the man pages into a folder
     Man(completions::ManArgs),
+    /// Find the error rates of the gate on this machine
+    #[command(hide = true)]
+    GateTrials(gate_trials::GateTrialsArgs),
+    /// Say what this executable is, as JSON (used by `gate`)
+    #[command(hide = true)]
+    About,
     /// Watch over one server process (used by `run`)
     #[command(hide = true)]
     Supervise(crate::supervise::SuperviseArgs),
@@ -81,10 +98,15 @@ impl Command {
             Command::Run(args) => run::run(&args),
             Command::Claims(args) => claims::run(&args),
             Command::RollCall(args) => crate::claims::roll_call::run(&args),
+            Command::Gate(args) => gate::run(&args),
+            Command::Compare(args) => compare::run(&args),
+            Command::History(args) => history::run(&args),
             Command::Table(args) => table::run(&args),
             Command::Verify(args) => verify::run(&args),
             Command::Selfcheck(args) => selfcheck::run(&args),
             Command::Report(args) => report::run(&args),
+            Command::GateTrials(args) => gate_trials::run(&args),
+            Command::About => about::run(),
             Command::List => list::run(),
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),

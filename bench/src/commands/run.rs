@@ -15,7 +15,6 @@ use crate::agent::{catch_interrupts, interrupted};
 use crate::arm::{Arm, External};
 use crate::environment::Environment;
 use crate::experiment::Cell;
-use crate::histograms::interval_line;
 use crate::results::{
     BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, default_folder, read_record,
 };
@@ -403,13 +402,7 @@ impl Run {
     fn keep(&mut self, cell: &Cell, outcome: BlockOutcome) -> anyhow::Result<()> {
         let length = cell.block_time();
         let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
-        let mut log = String::new();
-        for (row, histogram) in outcome.blocks.iter().zip(&outcome.latencies) {
-            if row.is_ok() {
-                let tag = row.section().tag(&row.model);
-                log.push_str(&interval_line(&tag, start, length, histogram));
-            }
-        }
+        let log = outcome.interval_log(start, length);
         self.writer.block(&outcome.slices, &outcome.blocks, &log)?;
         self.slices.extend(outcome.slices);
         self.blocks.extend(outcome.blocks);

@@ -50,6 +50,22 @@ impl Style {
             None => Style::Plain,
         }
     }
+
+    /// A table of any rows; all columns but those in `left` are aligned to the right.
+    pub(crate) fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
+        let row = |cells: Vec<String>| Row {
+            arm: String::new(),
+            section: String::new(),
+            cells: cells.into_iter().map(Cell::from).collect(),
+        };
+        Grid {
+            header: names.iter().map(ToString::to_string).collect(),
+            left: left.to_vec(),
+            rows: rows.into_iter().map(row).collect(),
+            ..Grid::default()
+        }
+        .draw(self)
+    }
 }
 
 /// A part of what there is to say about a scenario.

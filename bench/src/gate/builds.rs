@@ -1,0 +1,161 @@
+//! The executables that a gate compares: whether each is an echobench that can be driven, and the
+//! copies of them that are run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use echobench_servers::MODELS;
+use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
+
+use crate::agent::Agent;
+use crate::environment::{Environment, sha256_of};
+
+/// Rises when `serve` changes in a way that breaks who starts it: its options, its lines of output.
+const SERVE_INTERFACE: u32 = 1;
+/// How long an executable may take to say what it is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What an executable says of itself: the answer of `echobench about`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct About {
+    /// The version of echobench.
+    pub echobench: String,
+    /// The commit it was built from.
+    pub revision: Option<String>,
+    /// The version of the wire protocol.
+    pub protocol: u8,
+    /// The version of the interface of `serve`.
+    pub serve: u32,
+    /// The models that it can serve.
+    pub models: Vec<String>,
+}
+
+impl About {
+    /// What this executable is.
+    #[must_use]
+    pub fn this_build() -> Self {
+        About {
+            echobench: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: Environment::revision(),
+            protocol: echobench_protocol::VERSION,
+            serve: SERVE_INTERFACE,
+            models: MODELS.iter().map(|model| model.name.to_owned()).collect(),
+        }
+    }
+}
+
+/// An executable that can be driven.
+#[derive(Clone, Debug, Serialize)]
+pub struct Build {
+    /// What it says of itself.
+    #[serde(flatten)]
+    pub about: About,
+    /// The SHA-256 of the file, in hexadecimal.
+    pub sha256: String,
+    #[serde(skip)]
+    path: PathBuf,
+}
+
+impl Build {
+    /// Asks an executable what it is; `side` is `baseline` or `candidate`. Fails unless it is an
+    /// echobench whose servers this one can drive.
+    pub fn open(side: &str, path: &Path) -> anyhow::Result<Self> {
+        let shown = path.display();
+        if !path.is_file() {
+            bail!("no {side} executable {shown}: build one with `cargo build --release`");
+        }
+        // A bare name is a file here, and not one to be looked for in PATH.
+        let path = path
+            .canonicalize()
+            .with_context(|| format!("cannot find the {side} {shown}"))?;
+        let about = ask(&path).with_context(|| {
+            format!("the {side} {shown} is not an echobench that a gate can drive")
+        })?;
+        let own = About::this_build();
+        if (about.protocol, about.serve) != (own.protocol, own.serve) {
+            bail!(
+                "the {side} {shown} is echobench {} with protocol {} and serve interface {}; this one \
+                 drives {} and {}: compare builds that share them",
+                about.echobench,
+                about.protocol,
+                about.serve,
+                own.protocol,
+                own.serve
+            );
+        }
+        let sha256 = sha256_of(&path).with_context(|| format!("cannot read the {side} {shown}"))?;
+        Ok(Build {
+            about,
+            sha256,
+            path,
+        })
+    }
+
+    /// Fails unless it can serve the model of an arm.
+    pub fn must_know(&self, side: &str, arm: &str) -> anyhow::Result<()> {
+        let model = arm.split_whitespace().next().unwrap_or_default();
+        if !self.about.models.iter().any(|known| known == model) {
+            bail!(
+                "unknown model '{model}': the {side} knows {}",
+                self.about.models.join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// The version and the begin of the revision.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let revision = self
+            .about
+            .revision
+            .as_deref()
+            .and_then(|hash| hash.get(..7));
+        match revision {
+            Some(revision) => format!("{} ({revision})", self.about.echobench),
+            None => self.about.echobench.clone(),
+        }
+    }
+}
+
+fn ask(path: &Path) -> anyhow::Result<About> {
+    let mut command = Command::new(path);
+    // What a stranger says there would only confuse.
+    command.arg("about").stderr(Stdio::null());
+    let agent = Agent::from_command(command, "`about`")?;
+    agent.receive(Instant::now() + PATIENCE)
+}
+
+/// Copies of the two executables: one for each arm, so that the second arm of the baseline differs
+/// from the first in whatever the candidate would differ in if it were equal: its file, where the
+/// kernel keeps that in memory, and a path, of the same length, as long arguments move the stack.
+pub struct Copies {
+    folder: TempDir,
+}
+
+impl Copies {
+    /// The names of the arms, in order.
+    pub const NAMES: [&str; 3] = ["baseline1", "baseline2", "candidate"];
+
+    /// Makes them.
+    pub fn make(baseline: &Build, candidate: &Build) -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("echobench-gate-")
+            .context("cannot make a folder for copies of the executables")?;
+        let sources = [baseline, baseline, candidate];
+        for (build, name) in sources.into_iter().zip(Self::NAMES) {
+            fs::copy(&build.path, folder.path().join(name))
+                .with_context(|| format!("cannot copy {}", build.path.display()))?;
+        }
+        Ok(Copies { folder })
+    }
+
+    /// The copy for an arm.
+    #[must_use]
+    pub fn path(&self, arm: usize) -> PathBuf {
+        self.folder.path().join(Self::NAMES[arm])
+    }
+}

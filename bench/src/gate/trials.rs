@@ -1,0 +1,522 @@
+//! The gate's own error rates: many gates whose truth is known to nobody until they have answered.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+use super::builds::Copies;
+use super::rivals::{RIVALS, Series};
+use super::rule::{Metric, Reason, Sample, Verdict};
+use super::{Gate, Observer, Report};
+use crate::results::{SCHEMA_VERSION, csv_text, read, whole};
+use crate::stats::{median, proportion_interval};
+
+/// Blocks from which the size of a slow-down is found, before the first gate.
+const CALIBRATION_BLOCKS: u32 = 24;
+/// Steps of arithmetic for each request in them: enough to slow every model by a good part.
+const CALIBRATION_STEPS: u32 = 500;
+/// The confidence of the intervals of error rates.
+pub const CONFIDENCE: f64 = 0.95;
+/// The files of a folder of trials.
+const TRIALS: &str = "trials.csv";
+const BLOCKS: &str = "blocks.csv";
+const RATES: &str = "rates.csv";
+
+/// What was done to the candidate of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Truth {
+    /// Nothing.
+    Equal,
+    /// Its CPU time for each request grew by the share.
+    Cpu,
+    /// Its time for each reply grew by the share.
+    Throughput,
+}
+
+/// One gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialRow {
+    /// Rises when a column changes its name or meaning.
+    pub schema_version: u32,
+    /// Its number, from 1.
+    pub trial: u32,
+    /// What was done to the candidate.
+    pub truth: Truth,
+    /// Steps of arithmetic that were added to each request.
+    pub injected_steps: u32,
+    /// Whether something else used the CPUs now and then.
+    pub load: bool,
+    /// The answer.
+    pub verdict: Verdict,
+    /// Why there was none.
+    pub reason: Option<Reason>,
+    /// Looks taken.
+    pub looks: u32,
+    /// Blocks up to the last look.
+    pub blocks: u32,
+    /// Blocks of the confirmation.
+    pub confirmation_blocks: u32,
+    /// Wall time.
+    pub seconds: f64,
+    /// Estimated slow-down in throughput.
+    pub throughput_slowdown: Option<f64>,
+    /// Estimated slow-down in CPU time for each request.
+    pub cpu_slowdown: Option<f64>,
+    /// Estimated slow-down in the 99th percentile of latency.
+    pub p99_slowdown: Option<f64>,
+    /// The metrics that the gate called regressions, as in `throughput;cpu`.
+    pub regressed: String,
+}
+
+/// One arm in one block of one gate, up to its last look.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrialBlockRow {
+    /// Rises when a column changes its name or meaning.
+    pub schema_version: u32,
+    /// The gate.
+    pub trial: u32,
+    /// The block.
+    pub block: u32,
+    /// `baseline1`, `baseline2` or `candidate`.
+    pub arm: String,
+    /// Median over slices.
+    pub throughput_per_second: Option<f64>,
+    /// CPU time for each request.
+    pub cpu_ns_per_request: Option<f64>,
+    /// 99th percentile of latency.
+    pub latency_p99_ns: Option<u64>,
+}
+
+/// How often a rule said something, in gates of one truth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RateRow {
+    /// Rises when a column changes its name or meaning.
+    pub schema_version: u32,
+    /// The rule.
+    pub rule: String,
+    /// What it said.
+    pub said: String,
+    /// What was true.
+    pub truth: Truth,
+    /// How often.
+    pub count: u64,
+    /// Of so many gates.
+    pub gates: u64,
+    /// The share.
+    pub share: f64,
+    /// Lower end of its exact interval at 95 %.
+    pub low: f64,
+    /// Upper end of the same.
+    pub high: f64,
+}
+
+/// Many gates.
+pub struct Trials {
+    /// How many.
+    pub gates: u32,
+    /// The gate, with equal builds and one model.
+    pub gate: Gate,
+    /// The share by which candidates get slower.
+    pub share: f64,
+    /// Whether something else uses the CPUs now and then.
+    pub load: bool,
+}
+
+/// What trials have seen so far.
+#[derive(Default)]
+pub struct Seen {
+    /// A row for each gate.
+    pub trials: Vec<TrialRow>,
+    /// A row for each of their blocks and arms.
+    pub blocks: Vec<TrialBlockRow>,
+}
+
+impl Trials {
+    /// Runs them all; `folder` has every finished gate.
+    pub fn run(&mut self, folder: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<Seen> {
+        let mut random = fastrand::Rng::with_seed(self.gate.seed);
+        let steps = self.calibrate(progress)?;
+        let mut truths: Vec<Truth> = (0..self.gates)
+            .map(|trial| match trial % 4 {
+                0 | 2 => Truth::Equal,
+                1 => Truth::Cpu,
+                _ => Truth::Throughput,
+            })
+            .collect();
+        random.shuffle(&mut truths);
+        let hog = self.load.then(|| Hog::start(random.u64(..)));
+        let mut seen = Seen::default();
+        for (trial, truth) in (1..).zip(truths) {
+            let steps = steps.get(&truth).copied().unwrap_or(0);
+            self.gate.seed = random.u64(..);
+            self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
+            let began = Instant::now();
+            let mut blocks = Vec::new();
+            let report = self.gate.run(&mut Observer {
+                writer: None,
+                blocks: &mut |_, outcome| {
+                    blocks.extend(outcome.blocks.iter().map(|row| TrialBlockRow {
+                        schema_version: SCHEMA_VERSION,
+                        trial,
+                        block: row.block,
+                        arm: side(&row.model),
+                        throughput_per_second: row.throughput_per_second,
+                        cpu_ns_per_request: row.cpu_ns_per_request,
+                        latency_p99_ns: row.latency_p99_ns,
+                    }));
+                },
+                progress: &|_| (),
+            })?;
+            let seconds = began.elapsed().as_secs_f64();
+            blocks.retain(|row| row.block <= report.blocks);
+            let row = trial_row(trial, truth, steps, self.load, &report, seconds);
+            progress(&format!(
+                "gate {trial} of {}: {} in {seconds:.1} s",
+                self.gates,
+                row.verdict.word()
+            ));
+            seen.trials.push(row);
+            seen.blocks.extend(blocks);
+            seen.write(folder)?;
+        }
+        drop(hog);
+        Ok(seen)
+    }
+
+    /// The steps that make a request slower by the share, in each sense.
+    fn calibrate(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<BTreeMap<Truth, u32>> {
+        let steps = CALIBRATION_STEPS.to_string();
+        self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps];
+        let samples = self.gate.measure(CALIBRATION_BLOCKS)?;
+        let needed = |metric: Metric| steps_for(self.share, metric, &samples);
+        let steps = [
+            (Truth::Cpu, needed(Metric::Cpu)?),
+            (Truth::Throughput, needed(Metric::Throughput)?),
+        ];
+        progress(&format!(
+            "{} steps for each request cost {:.1} % CPU, {} cost {:.1} % throughput",
+            steps[0].1,
+            100.0 * self.share,
+            steps[1].1,
+            100.0 * self.share
+        ));
+        Ok(steps.into())
+    }
+}
+
+/// Time grows in proportion to the steps: so many cause a slow-down by `share`.
+fn steps_for(share: f64, metric: Metric, samples: &[Sample]) -> anyhow::Result<u32> {
+    let sample = samples.iter().find(|sample| sample.metric == metric);
+    let slowdown = sample
+        .and_then(|sample| median(&sample.candidate))
+        .map(f64::exp_m1)
+        .filter(|slowdown| *slowdown > share && slowdown.is_finite());
+    let Some(slowdown) = slowdown else {
+        bail!(
+            "{CALIBRATION_STEPS} steps of arithmetic for each request do not show in {}: the machine is \
+             too disturbed to calibrate a slow-down",
+            metric.title()
+        )
+    };
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "less than the steps of the calibration"
+    )]
+    let steps = (f64::from(CALIBRATION_STEPS) * share / slowdown).round() as u32;
+    Ok(steps)
+}
+
+/// The name of the copy in the name of an arm.
+fn side(arm: &str) -> String {
+    let name = Copies::NAMES.into_iter().find(|name| arm.ends_with(name));
+    name.unwrap_or_default().to_owned()
+}
+
+fn trial_row(
+    trial: u32,
+    truth: Truth,
+    injected_steps: u32,
+    load: bool,
+    report: &Report,
+    seconds: f64,
+) -> TrialRow {
+    let line = |metric| {
+        let mut lines = report.comparisons.iter();
+        lines.find(|line| line.metric == metric)
+    };
+    let slowdown = |metric| {
+        let slowdown = line(metric).and_then(|line| line.slowdown);
+        slowdown.filter(|slowdown| slowdown.is_finite())
+    };
+    let confirmed = |metric: &Metric| line(*metric).is_some_and(|line| report.is_confirmed(line));
+    let regressed: Vec<&str> = Metric::ALL
+        .into_iter()
+        .filter(confirmed)
+        .map(Metric::name)
+        .collect();
+    TrialRow {
+        schema_version: SCHEMA_VERSION,
+        trial,
+        truth,
+        injected_steps,
+        load,
+        verdict: report.verdict,
+        reason: report.reason,
+        looks: report.looks,
+        blocks: report.blocks,
+        confirmation_blocks: report.confirmation_blocks,
+        seconds,
+        throughput_slowdown: slowdown(Metric::Throughput),
+        cpu_slowdown: slowdown(Metric::Cpu),
+        p99_slowdown: slowdown(Metric::P99),
+        regressed: regressed.join(";"),
+    }
+}
+
+impl Seen {
+    /// Reads a folder of trials.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        Ok(Seen {
+            trials: read(folder, TRIALS)?,
+            blocks: read(folder, BLOCKS)?,
+        })
+    }
+
+    /// Writes what is there, and the rates so far.
+    fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder)
+            .with_context(|| format!("cannot write to {}", folder.display()))?;
+        whole(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
+        whole(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
+        whole(&folder.join(RATES), &csv_text(&self.rates(), true)?)
+    }
+
+    /// The error rates of the gate, and of the rules beside it.
+    #[must_use]
+    pub fn rates(&self) -> Vec<RateRow> {
+        let mut rates = Vec::new();
+        for verdict in [Verdict::Regression, Verdict::Inconclusive, Verdict::Pass] {
+            let said = |row: &TrialRow| Some(row.verdict == verdict);
+            rates.extend(self.rate("gate", verdict.word(), said));
+        }
+        for metric in Metric::ALL {
+            let name = format!("gate, {} alone", metric.title());
+            let said = |row: &TrialRow| Some(row.regressed.split(';').any(|m| m == metric.name()));
+            rates.extend(self.rate(&name, "regression", said));
+        }
+        for rival in RIVALS {
+            let said = |row: &TrialRow| {
+                let all =
+                    Metric::ALL.map(|metric| (rival.says_slower)(&self.series(row.trial, metric)));
+                all.iter()
+                    .any(Option::is_some)
+                    .then(|| all.contains(&Some(true)))
+            };
+            rates.extend(self.rate(rival.name, "regression", said));
+        }
+        rates
+    }
+
+    /// How often `said` holds, for each truth of which there are gates.
+    fn rate(
+        &self,
+        rule: &str,
+        word: &str,
+        said: impl Fn(&TrialRow) -> Option<bool>,
+    ) -> Vec<RateRow> {
+        let mut answers: BTreeMap<Truth, Vec<bool>> = BTreeMap::new();
+        for row in &self.trials {
+            answers.entry(row.truth).or_default().extend(said(row));
+        }
+        answers.retain(|_, answers| !answers.is_empty());
+        let rows = answers.into_iter().map(|(truth, answers)| {
+            let gates = answers.len() as u64;
+            let count = answers.into_iter().filter(|yes| *yes).count() as u64;
+            let (low, high) = proportion_interval(count, gates, CONFIDENCE);
+            RateRow {
+                schema_version: SCHEMA_VERSION,
+                rule: rule.to_owned(),
+                said: word.to_owned(),
+                truth,
+                count,
+                gates,
+                share: count as f64 / gates as f64,
+                low,
+                high,
+            }
+        });
+        rows.collect()
+    }
+
+    fn series(&self, trial: u32, metric: Metric) -> Series {
+        let values = |trial: u32, arm: &str| -> Vec<f64> {
+            let rows = self
+                .blocks
+                .iter()
+                .filter(|row| row.trial == trial && row.arm == arm);
+            let time = |row: &TrialBlockRow| match metric {
+                Metric::Throughput => Some(1e9 / row.throughput_per_second?),
+                Metric::Cpu => row.cpu_ns_per_request,
+                Metric::P99 => row.latency_p99_ns.map(|ns| ns as f64),
+            };
+            rows.filter_map(time).collect()
+        };
+        Series {
+            baseline: values(trial, Copies::NAMES[0]),
+            candidate: values(trial, Copies::NAMES[2]),
+            stored: values(trial - 1, Copies::NAMES[0]),
+        }
+    }
+
+    /// The median slow-downs that the gates of one truth have estimated: what the injection came to.
+    #[must_use]
+    pub fn estimated(&self, truth: Truth, value: fn(&TrialRow) -> Option<f64>) -> Option<f64> {
+        let rows = self.trials.iter().filter(|row| row.truth == truth);
+        median(&rows.filter_map(value).collect::<Vec<_>>())
+    }
+}
+
+/// Uses a CPU, and leaves it, at random.
+struct Hog {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Hog {
+    fn start(seed: u64) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut busy = false;
+            while !seen.load(Ordering::Relaxed) {
+                let until = Instant::now() + Duration::from_millis(random.u64(50..1_000));
+                busy = !busy;
+                while Instant::now() < until && !seen.load(Ordering::Relaxed) {
+                    if busy {
+                        std::hint::spin_loop();
+                    } else {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                }
+            }
+        });
+        Hog {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Hog {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It does not panic.
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(trial: u32, truth: Truth, verdict: Verdict) -> TrialRow {
+        TrialRow {
+            schema_version: SCHEMA_VERSION,
+            trial,
+            truth,
+            injected_steps: 0,
+            load: false,
+            verdict,
+            reason: None,
+            looks: 1,
+            blocks: 10,
+            confirmation_blocks: 0,
+            seconds: 1.0,
+            throughput_slowdown: Some(1.0),
+            cpu_slowdown: Some(1.0),
+            p99_slowdown: None,
+            regressed: String::new(),
+        }
+    }
+
+    fn blocks(trial: u32, arm: &str, throughput: f64) -> impl Iterator<Item = TrialBlockRow> {
+        (1..=10).map(move |block| TrialBlockRow {
+            schema_version: SCHEMA_VERSION,
+            trial,
+            block,
+            arm: arm.to_owned(),
+            throughput_per_second: Some(throughput + f64::from(block % 3)),
+            cpu_ns_per_request: None,
+            latency_p99_ns: None,
+        })
+    }
+
+    fn example() -> Seen {
+        let mut seen = Seen::default();
+        for trial in 1..=40 {
+            let (truth, verdict) = match trial % 2 {
+                0 => (Truth::Equal, Verdict::Pass),
+                _ => (Truth::Cpu, Verdict::Regression),
+            };
+            seen.trials.push(row(trial, truth, verdict));
+            // Another time, another speed: only the stored baseline is deceived.
+            let speed = if trial % 2 == 0 { 100.0 } else { 150.0 };
+            seen.blocks.extend(blocks(trial, "baseline1", speed));
+            seen.blocks.extend(blocks(trial, "candidate", speed));
+        }
+        seen
+    }
+
+    #[test]
+    fn rates_count_what_was_said_under_each_truth() {
+        let rates = example().rates();
+        let rate = |rule: &str, said: &str, truth| {
+            let own = |row: &&RateRow| row.rule == rule && row.said == said && row.truth == truth;
+            let row = rates.iter().find(own).expect("it is there");
+            (row.count, row.gates)
+        };
+        assert_eq!(rate("gate", "regression", Truth::Equal), (0, 20));
+        assert_eq!(rate("gate", "regression", Truth::Cpu), (20, 20));
+        assert_eq!(rate("gate", "pass", Truth::Equal), (20, 20));
+        let stored = "10 % ratio, stored baseline";
+        assert_eq!(rate(stored, "regression", Truth::Equal), (20, 20));
+        // The first gate has no baseline stored before it.
+        assert_eq!(rate(stored, "regression", Truth::Cpu), (0, 19));
+        let after = "10 % ratio, one run after the other";
+        assert_eq!(rate(after, "regression", Truth::Equal), (0, 20));
+    }
+
+    #[test]
+    fn a_folder_of_trials_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let seen = example();
+        seen.write(folder.path()).unwrap();
+        let back = Seen::read(folder.path()).unwrap();
+        assert_eq!(back.trials, seen.trials);
+        assert_eq!(back.blocks, seen.blocks);
+    }
+
+    #[test]
+    fn slow_downs_are_scaled_to_their_share() {
+        let sample = |slowdown: f64| Sample {
+            subject: "thread".to_owned(),
+            metric: Metric::Cpu,
+            candidate: vec![slowdown.ln_1p()],
+            again: vec![0.0],
+        };
+        assert_eq!(steps_for(0.05, Metric::Cpu, &[sample(0.25)]).unwrap(), 100);
+        let error = steps_for(0.05, Metric::Cpu, &[sample(0.01)]).unwrap_err();
+        assert!(error.to_string().contains("too disturbed"));
+    }
+}
