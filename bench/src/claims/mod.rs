@@ -94,8 +94,9 @@ pub const CLAIMS: &[Claim] = &[
         metric: "start and end of a thread, of a forked process and of a new program, on one CPU, over the resident \
                  memory of the one that starts them; connections per second of fork and thread, each \
                  with a new connection for every request",
-        rule: "holds if fork and spawn take at least 1.5 times a thread at every size; only when, if at \
-               some sizes; does not hold if at none; what it means for a server is shown, not judged",
+        rule: "holds if fork and spawn take at least 1.5 times a thread at every size (those measured \
+               once are shown, not judged); only when, if at some sizes; does not hold if at none; \
+               what it means for a server is shown, not judged",
         experiment: spawn::cheaper_to_start,
         decide: rules::cheaper_to_start,
     },

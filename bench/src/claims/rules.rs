@@ -73,7 +73,8 @@ fn places(figures: &[&Figure]) -> String {
 pub(super) fn cheaper_to_start(evidence: &Evidence) -> Ruling {
     let ratios = evidence
         .all("fork_over_thread_ratio")
-        .chain(evidence.all("spawn_over_thread_ratio"));
+        .chain(evidence.all("spawn_over_thread_ratio"))
+        .filter(|figure| figure.n > 1);
     let held = Held::against(ratios, DEARER);
     let server = evidence
         .all("fork_over_thread_connections_ratio")
@@ -82,7 +83,9 @@ pub(super) fn cheaper_to_start(evidence: &Evidence) -> Ruling {
         format!("; a fork server takes in {ratio:.2} times as many connections a second as thread")
     });
     if held.all() {
-        holds(format!("at every size of the parent{server}"))
+        holds(format!(
+            "at every size of the parent that was judged{server}"
+        ))
     } else if held.none() {
         fails(format!("at no size of the parent{server}"))
     } else if held.open.is_empty() && !held.yes.is_empty() {
