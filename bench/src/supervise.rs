@@ -94,8 +94,13 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
         last_words: None,
         watch: None,
     };
-    supervisor.serve(&events)?;
-    Ok(ExitCode::SUCCESS)
+    let served = supervisor.serve(&events);
+    if served.is_err() {
+        // Perhaps nobody listens any more. Whatever it is, it must not leave anything behind.
+        supervisor.kill();
+        supervisor.child.wait()?;
+    }
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 fn start(words: &[String], send: &Sender<Event>) -> anyhow::Result<Child> {

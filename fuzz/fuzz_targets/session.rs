@@ -4,7 +4,9 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use echobench_protocol::{HEADER_LEN, Header, Limits, Reason, Service, Session, Step, error_reason};
+use echobench_protocol::{
+    HEADER_LEN, Header, Limits, MAGIC, Reason, Service, Session, Step, error_reason,
+};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits {
@@ -22,7 +24,10 @@ fuzz_target!(|input: &[u8]| {
         Service::Echo => expected(bytes),
         _ => (bytes.len(), None),
     };
-    assert!(sent[..expected] == bytes[..expected], "not the bytes received");
+    assert!(
+        sent[..expected] == bytes[..expected],
+        "not the bytes received"
+    );
     assert_eq!(error_reason(&sent[expected..]), refused);
     assert!(refused.is_some() || sent.len() == expected);
     assert_eq!(fault, refused.is_some() || expected < bytes.len());
@@ -38,7 +43,10 @@ fn expected(bytes: &[u8]) -> (usize, Option<Reason>) {
             Ok(header) => at += header.frame_len(),
         }
     }
-    (at, None)
+    // What cannot become a frame is refused before there is enough for a header.
+    let rest = &bytes[at..bytes.len().min(at + MAGIC.len())];
+    let refused = !MAGIC.starts_with(rest);
+    (at, refused.then_some(Reason::BadMagic))
 }
 
 /// Plays the owner of a connection on which `bytes` come in pieces, and go in others.

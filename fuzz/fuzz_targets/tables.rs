@@ -29,7 +29,12 @@ fuzz_target!(|input: &[u8]| {
         let _ = tables(&summary, &blocks, Style::Plain, Objective::default());
     }
     if let (Ok(slices), Ok(blocks)) = (read_slices(&folder), read_blocks(&folder)) {
-        let _ = tables(&summarize(&slices, &blocks), &blocks, Style::Plain, Objective::default());
+        let _ = tables(
+            &summarize(&slices, &blocks),
+            &blocks,
+            Style::Plain,
+            Objective::default(),
+        );
     }
     let resumed = Writer::resume(&folder, |row| Some(vec![row.model.clone()]));
     if let Ok((writer, kept)) = resumed {
