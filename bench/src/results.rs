@@ -30,7 +30,7 @@ pub use kept::Kept;
 pub const SCHEMA_VERSION: u32 = 1;
 
 /// The files of a results folder.
-pub const FILES: [&str; 5] = [RECORD, SLICES, BLOCKS, SUMMARY, LATENCY];
+pub const FILES: [&str; 6] = [RECORD, SLICES, BLOCKS, SUMMARY, LATENCY, CLAIMS];
 const RECORD: &str = "run.json";
 const SLICES: &str = "slices.csv";
 const BLOCKS: &str = "blocks.csv";
@@ -686,6 +686,12 @@ pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
 /// The blocks of a results folder.
 pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
     read(folder, BLOCKS)
+}
+
+/// Whether a results folder is that of a ledger of claims, not that of a run.
+#[must_use]
+pub fn is_ledger(folder: &Path) -> bool {
+    folder.join(CLAIMS).exists() && !folder.join(BLOCKS).exists()
 }
 
 /// The claims of a results folder.

@@ -1,4 +1,4 @@
-//! The report of made-up runs in which something is missing, its errors about damaged folders, and
+//! The report of made-up runs and ledgers in which something is missing, its errors about damaged folders, and
 //! the pictures that are committed.
 
 mod common;
@@ -9,9 +9,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Finished, executable, finish};
+use echobench::claims::Verdict;
 use echobench::environment::Environment;
 use echobench::histograms::interval_line;
-use echobench::results::{BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer};
+use echobench::results::{
+    BlockRow, ClaimRow, ClaimsWriter, RunRecord, SCHEMA_VERSION, SliceRow, Writer, read_claims,
+};
 use echobench::summary::summarize;
 use hdrhistogram::Histogram;
 use serde_json::json;
@@ -40,16 +43,7 @@ impl Made {
 
     fn folder(&self) -> TempDir {
         let folder = TempDir::new().unwrap();
-        let record = RunRecord {
-            schema_version: SCHEMA_VERSION,
-            effort: "full".to_owned(),
-            seed: 1,
-            status: "complete".to_owned(),
-            resumed: Vec::new(),
-            environment: Environment::capture(),
-            scenarios: [].into(),
-        };
-        let mut writer = Writer::create(folder.path(), &record).unwrap();
+        let mut writer = Writer::create(folder.path(), &record()).unwrap();
         let (mut slices, mut blocks) = (Vec::new(), Vec::new());
         for block in 1..=self.blocks {
             for &clients in self.clients {
@@ -126,6 +120,18 @@ impl Made {
     }
 }
 
+fn record() -> RunRecord {
+    RunRecord {
+        schema_version: SCHEMA_VERSION,
+        effort: "full".to_owned(),
+        seed: 1,
+        status: "complete".to_owned(),
+        resumed: Vec::new(),
+        environment: Environment::capture(),
+        scenarios: [].into(),
+    }
+}
+
 fn latencies(clients: u32) -> Histogram<u64> {
     let mut histogram = Histogram::new(3).unwrap();
     for index in 0..1_000 {
@@ -156,7 +162,10 @@ fn report(folder: &Path, arguments: &[&str]) -> Finished {
 }
 
 fn rendered(made: &Made) -> Rendered {
-    let folder = made.folder();
+    rendered_from(made.folder())
+}
+
+fn rendered_from(folder: TempDir) -> Rendered {
     let end = report(folder.path(), &[]);
     assert_eq!(end.code, Some(0), "{end:?}");
     assert_eq!(
@@ -295,6 +304,121 @@ fn an_arm_that_starves_clients_does_not_win() {
     assert!(made.chart("fairness-steady-threads").contains("Jain"));
 }
 
+/// A figure of a claim; an interval of its own size around it.
+fn figure(claim: &str, metric: &str, at: &str, value: Option<f64>) -> ClaimRow {
+    ClaimRow {
+        schema_version: SCHEMA_VERSION,
+        claim: claim.to_owned(),
+        metric: metric.to_owned(),
+        at: at.to_owned(),
+        headline: metric.ends_with("_ratio"),
+        value,
+        low: value.map(|value| value / 2.0),
+        high: value.map(|value| value * 1.5),
+        level: value.map(|_| 0.96),
+        blocks: 15,
+        verdict: Verdict::HoldsOnlyWhen,
+        condition: "x < 2".to_owned(),
+        validity: BlockRow::VALID.to_owned(),
+    }
+}
+
+/// C1 over four sizes: fork failed at one, spawn was taken once at the last one.
+fn starts() -> Vec<ClaimRow> {
+    let mut rows = Vec::new();
+    for (mib, fork) in [
+        (0, Some(77e3)),
+        (64, None),
+        (256, Some(5.9e6)),
+        (1024, Some(39.5e6)),
+    ] {
+        let at = format!("{mib} MiB");
+        rows.push(figure("C1", "thread_start_ns", &at, Some(14_480.25)));
+        rows.push(figure("C1", "fork_start_ns", &at, fork));
+        rows.push(figure("C1", "spawn_start_ns", &at, Some(1.4e6)));
+    }
+    let once = rows.last_mut().unwrap();
+    (once.low, once.high) = (None, None);
+    rows.push(figure(
+        "C1",
+        "fork_over_thread_ratio",
+        "0 MiB",
+        Some(5.459_9),
+    ));
+    rows
+}
+
+fn ledger(rows: &[ClaimRow]) -> TempDir {
+    let folder = TempDir::new().unwrap();
+    let mut writer = ClaimsWriter::create(folder.path(), &record()).unwrap();
+    writer.claim(rows).unwrap();
+    folder
+}
+
+#[test]
+fn a_ledger_has_its_verdicts_and_the_cost_of_a_start() {
+    let folder = ledger(&starts());
+    let rows = read_claims(folder.path()).unwrap();
+    let made = rendered_from(folder);
+    let chart = made.chart("start-cost");
+    let mut marks = 0;
+    for row in rows.iter().filter(|row| !row.headline) {
+        let Some(value) = row.value else { continue };
+        let ends = row.low.zip(row.high);
+        let ends = ends.map(|(low, high)| format!(" data-low=\"{low}\" data-high=\"{high}\""));
+        let mark = format!(
+            "data-arm=\"C1/{}\" data-metric=\"{}\" data-value=\"{value}\"{}>",
+            row.at,
+            row.metric,
+            ends.unwrap_or_default()
+        );
+        let arm = row.metric.trim_end_matches("_start_ns");
+        assert!(series(&chart, arm).contains(&mark), "{mark} in {chart}");
+        marks += 1;
+    }
+    assert_eq!(chart.matches("data-value").count(), marks);
+    for row in rows.iter().filter(|row| row.headline) {
+        let cell = format!(
+            "data-metric=\"{}\" data-value=\"{}\">5.46</td>",
+            row.metric,
+            row.value.unwrap()
+        );
+        assert!(made.html.contains(&cell), "{cell} in {}", made.html);
+        assert!(made.html.contains("[2.73, 8.19]"), "{}", made.html);
+    }
+    assert!(made.html.contains("<b>holds only when</b>: x &lt; 2"));
+    assert!(made.html.contains("1 claim: holds only when (1)."));
+    assert!(made.html.contains("id=\"start-cost\""));
+    assert!(made.html.contains("href=\"claims.csv\"") && made.html.contains("href=\"run.json\""));
+    assert!(!made.html.contains("blocks.csv"));
+}
+
+#[test]
+fn a_start_that_was_not_measured_is_a_gap() {
+    let chart = rendered_from(ledger(&starts())).chart("start-cost");
+    let lines = |arm| series(&chart, arm).matches("stroke-linejoin").count();
+    let bands = |arm| series(&chart, arm).matches("fill-opacity").count();
+    assert_eq!((lines("thread"), bands("thread")), (1, 1), "{chart}");
+    assert_eq!((lines("fork"), bands("fork")), (2, 1), "{chart}");
+    assert_eq!((lines("spawn"), bands("spawn")), (1, 1), "{chart}");
+    assert!(chart.contains("Without a band"), "{chart}");
+    let all: Vec<&str> = ["0 MiB", "64 MiB", "256 MiB", "1024 MiB"]
+        .into_iter()
+        .filter(|at| chart.contains(&format!(">{at}</text>")))
+        .collect();
+    assert_eq!(all.len(), 4, "{all:?}");
+}
+
+#[test]
+fn a_ledger_without_starts_has_no_chart() {
+    let row = figure("C9", "short_sends_share", "blocking", Some(0.0));
+    let made = rendered_from(ledger(&[row]));
+    assert!(made.html.contains("<b>C9</b>") && !made.html.contains("<figure"));
+    assert_eq!(fs::read_dir(&made.charts).unwrap().count(), 0);
+    let made = rendered_from(ledger(&[]));
+    assert!(made.html.contains("No claim was finished."));
+}
+
 #[test]
 fn a_run_that_was_killed_says_so() {
     let folder = Made::PLAIN.folder();
@@ -347,6 +471,9 @@ fn what_is_no_results_folder_is_refused() {
     let folder = TempDir::new().unwrap();
     report(folder.path(), &[]).refused(&["is not a results folder", "run.json"]);
     report(&folder.path().join("none"), &[]).refused(&["none is not a folder"]);
+    let folder = ledger(&starts());
+    fs::remove_file(folder.path().join("claims.csv")).unwrap();
+    report(folder.path(), &[]).refused(&["is not a results folder", "summary.csv"]);
 }
 
 #[test]
@@ -398,6 +525,9 @@ fn a_newer_schema_is_named() {
             &[&[name][..], &words].concat(),
         );
     }
+    let folder = ledger(&starts());
+    edit(folder.path(), "claims.csv", |text| line(text, 3, newer));
+    report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
 }
 
 /// The README, and the results folder that its tables and pictures are made from.

@@ -1,4 +1,4 @@
-//! `echobench report DIR`: the report of a results folder as one HTML page, and its charts as SVG
+//! `echobench report DIR`: the report of a run or of a ledger of claims as one HTML page, and its charts as SVG
 //! files beside it.
 
 use std::fs;
@@ -9,9 +9,9 @@ use anyhow::Context;
 use clap::Args;
 
 use super::table::read_tables;
-use crate::report::{Source, render};
-use crate::results::{FILES, read_latencies, read_record, whole};
-use crate::tables::Objective;
+use crate::report::{Results, Run, Source, render};
+use crate::results::{FILES, is_ledger, read_claims, read_latencies, read_record, whole};
+use crate::tables::{Objective, plural};
 
 /// The options of `report`.
 #[derive(Args)]
@@ -33,8 +33,7 @@ pub struct ReportArgs {
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let record = read_record(&args.folder)?;
-    let (summary, blocks) = read_tables(&args.folder)?;
-    let latencies = read_latencies(&args.folder, &blocks)?;
+    let results = read_results(args)?;
     let page = args
         .out
         .clone()
@@ -52,13 +51,10 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
             page.display()
         );
     }
-    let report = render(Source {
-        record: &record,
-        summary: &summary,
-        blocks: &blocks,
-        latencies: &latencies,
+    let report = render(&Source {
+        record,
+        results,
         files: links(parent, &args.folder).with_context(place)?,
-        objective: args.objective,
     });
     fs::create_dir_all(&charts).with_context(place)?;
     for (name, svg) in &report.pictures {
@@ -66,8 +62,23 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     }
     whole(&page, &report.html)?;
     println!("{}", page.display());
-    eprintln!("{} charts in {}", report.pictures.len(), charts.display());
+    let number = plural(report.pictures.len(), "chart");
+    eprintln!("{number} in {}", charts.display());
     Ok(ExitCode::SUCCESS)
+}
+
+fn read_results(args: &ReportArgs) -> anyhow::Result<Results> {
+    let folder = &args.folder;
+    if is_ledger(folder) {
+        return read_claims(folder).map(Results::Ledger);
+    }
+    let (summary, blocks) = read_tables(folder)?;
+    Ok(Results::Run(Run {
+        latencies: read_latencies(folder, &blocks)?,
+        summary,
+        blocks,
+        objective: args.objective,
+    }))
 }
 
 /// The files of the folder that are there, as links from a page in `from`.

@@ -169,6 +169,21 @@ impl Axis {
         }
     }
 
+    /// Equal steps from one name to the next, which are at 0, 1 and so on.
+    pub(super) fn steps(label: &str, names: &[&str]) -> Axis {
+        let ticks = names.iter().enumerate();
+        Axis {
+            label: label.to_owned(),
+            unit: Unit::Count,
+            scale: Scale::Linear,
+            low: 0.0,
+            high: names.len().saturating_sub(1) as f64,
+            ticks: ticks
+                .map(|(index, name)| (index as f64, (*name).to_owned()))
+                .collect(),
+        }
+    }
+
     /// Quantiles from 0 to the highest that there is a value for.
     pub(super) fn quantiles(highest: f64) -> Axis {
         let mut ticks = Vec::new();

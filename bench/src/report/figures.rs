@@ -422,7 +422,7 @@ fn mark(line: &Line<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
 }
 
 /// Marks in the order of the lower axis, apart where one of `all` is missing.
-fn apart(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
+pub(super) fn apart(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
     let mut stretches = vec![Vec::new()];
     for x in all {
         let place = marks.iter().position(|mark| (mark.x - x).abs() < 1e-9);

@@ -20,17 +20,19 @@ pub(super) struct Chapter {
     /// For each driver and placement what came of it, a sentence each; arms in backticks.
     pub(super) verdicts: Vec<(String, Vec<String>)>,
     pub(super) charts: Vec<Picture>,
-    pub(super) tables: Vec<Part>,
+    pub(super) tables: Vec<Markup>,
 }
 
 /// Everything on the page.
 pub(super) struct Page<'a> {
     pub(super) record: &'a RunRecord,
-    pub(super) looks: &'a Looks<'a>,
+    pub(super) looks: Looks<'a>,
     pub(super) map: Option<Picture>,
     pub(super) chapters: Vec<Chapter>,
+    /// How it was measured.
+    pub(super) method: Markup,
     /// The files of the run: their names and where they are, seen from the page.
-    pub(super) files: Vec<(String, String)>,
+    pub(super) files: &'a [(String, String)],
 }
 
 impl Page<'_> {
@@ -64,7 +66,7 @@ impl Page<'_> {
                         }
                         @for chapter in &self.chapters { (self.chapter(chapter)) }
                         (self.environment())
-                        (method())
+                        section #method { h2 { "Method" } (self.method) }
                         (self.files())
                     }
                     div #tip hidden {}
@@ -133,7 +135,7 @@ impl Page<'_> {
                     }
                 }
                 div.charts { @for chart in &chapter.charts { (figure(chart)) } }
-                @for part in &chapter.tables { (table_part(part)) }
+                @for table in &chapter.tables { (table) }
             }
         }
     }
@@ -165,7 +167,7 @@ impl Page<'_> {
         html! {
             section #files {
                 h2 { "Raw data" }
-                ul { @for (name, place) in &self.files { li { a href=(place) { (name) } ": " (about(name)) } } }
+                ul { @for (name, place) in self.files { li { a href=(place) { (name) } ": " (about(name)) } } }
             }
         }
     }
@@ -179,6 +181,7 @@ fn about(file: &str) -> &'static str {
         "summary.csv" => {
             "for each arm and metric: estimate, interval, ratio to the reference, verdict"
         }
+        "claims.csv" => "a row for each figure of a claim: value, interval, verdict",
         _ => "all latencies, as an HdrHistogram interval log, a tag for each arm",
     }
 }
@@ -189,7 +192,8 @@ fn figure(picture: &Picture) -> Markup {
     }
 }
 
-fn table_part(part: &Part) -> Markup {
+/// A part of what there is to say about a scenario.
+pub(super) fn table_part(part: &Part) -> Markup {
     match part {
         Part::Table(grid) => table(grid),
         Part::Lines(lines) => html! {
@@ -291,21 +295,4 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
             format!("SHA-256 {}", unknown(&environment.executable_sha256)),
         ),
     ]
-}
-
-fn method() -> Markup {
-    html! {
-        section #method {
-            h2 { "Method" }
-            p { "All arms of a section are alive at the same time, each with its connections open, and get their load in "
-                "turns of some tens of milliseconds, in balanced random orders: whatever else the machine does meets them "
-                "alike. A block has fresh processes. Blocks, never slices or requests, are what the statistics count." }
-            p { "Estimates are medians over blocks with exact sign-test intervals. A ratio is taken within each block, its "
-                "interval is corrected after Holm over all comparisons of a scenario and metric, and where it covers 1 no "
-                "difference is resolved. A percentile for which there are too few requests is absent, as is an interval for "
-                "which there are too few blocks." }
-            p { "The whole of it, and where the suite leans: " code { "docs/methodology.md" } " and " code { "docs/biases.md" }
-                " of the revision named above. Absolute figures belong to this machine and to no other." }
-        }
-    }
 }

@@ -16,23 +16,31 @@ const WIDTH: usize = 98;
 /// The claims of these rows: the table of verdicts, and the curves behind them.
 #[must_use]
 pub fn ledger(rows: &[ClaimRow], claims: &[Claim], style: Style) -> String {
-    let judged: Vec<(&Claim, Vec<&ClaimRow>)> = claims
-        .iter()
-        .map(|claim| {
-            let own = rows.iter().filter(|row| row.claim == claim.id);
-            (claim, own.collect::<Vec<_>>())
-        })
-        .filter(|(_, rows)| !rows.is_empty())
-        .collect();
+    let judged = judged(rows, claims);
     let mut parts = vec![match style {
         Style::Plain | Style::Terminal(_) => plain(&judged),
         Style::Markdown => markdown(&judged),
     }];
-    parts.push(notes(&judged, style));
+    parts.push(notes(&judged).join(match style {
+        Style::Markdown => "  \n",
+        Style::Plain | Style::Terminal(_) => "\n",
+    }));
     for (claim, rows) in &judged {
         parts.extend(curves(claim, rows, style));
     }
     parts.join("\n\n") + "\n"
+}
+
+/// A claim with its rows.
+pub(crate) type Judged<'a> = (&'a Claim, Vec<&'a ClaimRow>);
+
+/// The claims that have rows.
+pub(crate) fn judged<'a>(rows: &'a [ClaimRow], claims: &'a [Claim]) -> Vec<Judged<'a>> {
+    let with_rows = claims.iter().map(|claim| {
+        let own = rows.iter().filter(|row| row.claim == claim.id);
+        (claim, own.collect::<Vec<_>>())
+    });
+    with_rows.filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
 /// What is claimed, where, what is measured, and how it is judged.
@@ -61,7 +69,7 @@ pub fn list(claims: &[&Claim], style: Style) -> String {
     entries.join("\n") + if style == Style::Markdown { "\n" } else { "" }
 }
 
-fn plain(judged: &[(&Claim, Vec<&ClaimRow>)]) -> String {
+fn plain(judged: &[Judged<'_>]) -> String {
     let blocks: Vec<String> = judged
         .iter()
         .map(|(claim, rows)| {
@@ -101,7 +109,7 @@ fn indented(text: &str) -> String {
     lines.join("\n")
 }
 
-fn markdown(judged: &[(&Claim, Vec<&ClaimRow>)]) -> String {
+fn markdown(judged: &[Judged<'_>]) -> String {
     let mut lines = vec![
         "| claim | measured | interval | verdict | condition |".to_owned(),
         "|-------|----------|----------|---------|-----------|".to_owned(),
@@ -129,7 +137,8 @@ fn markdown(judged: &[(&Claim, Vec<&ClaimRow>)]) -> String {
     lines.join("\n")
 }
 
-fn notes(judged: &[(&Claim, Vec<&ClaimRow>)], style: Style) -> String {
+/// What must be known to read the table, a line each.
+pub(crate) fn notes(judged: &[Judged<'_>]) -> Vec<String> {
     let mut notes = vec![
         "Medians over blocks of fresh processes, in turns; ratios within blocks.".to_owned(),
         "Intervals: sign test, covering together at 95 % for each claim.".to_owned(),
@@ -146,14 +155,11 @@ fn notes(judged: &[(&Claim, Vec<&ClaimRow>)], style: Style) -> String {
             disturbed.join(", ")
         ));
     }
-    notes.join(if style == Style::Markdown {
-        "  \n"
-    } else {
-        "\n"
-    })
+    notes
 }
 
-fn headlines<'a>(rows: &'a [&'a ClaimRow]) -> impl Iterator<Item = &'a ClaimRow> {
+/// The figures that stand in the table of verdicts.
+pub(crate) fn headlines<'a>(rows: &'a [&'a ClaimRow]) -> impl Iterator<Item = &'a ClaimRow> {
     rows.iter().copied().filter(|row| row.headline)
 }
 
@@ -264,7 +270,8 @@ fn percent(share: f64) -> String {
     }
 }
 
-fn value(row: &ClaimRow, value: Option<f64>) -> String {
+/// A value of a row with its unit; the ends of the interval are such values too.
+pub(crate) fn value(row: &ClaimRow, value: Option<f64>) -> String {
     let unit = UNITS.iter().find(|(unit, _)| row.metric.ends_with(unit));
     or_unknown(value, |value| match unit {
         Some((_, show)) => show(value),
@@ -273,7 +280,8 @@ fn value(row: &ClaimRow, value: Option<f64>) -> String {
     })
 }
 
-fn interval(row: &ClaimRow) -> String {
+/// The interval of a row; empty if it has none.
+pub(crate) fn interval(row: &ClaimRow) -> String {
     match (row.low, row.high) {
         (Some(low), Some(high)) => {
             format!("[{}, {}]", value(row, Some(low)), value(row, Some(high)))
@@ -294,7 +302,7 @@ fn name(metric: &str) -> String {
 }
 
 /// A figure in words.
-fn label(row: &ClaimRow) -> String {
+pub(crate) fn label(row: &ClaimRow) -> String {
     match row.at.as_str() {
         "" => name(&row.metric),
         at => format!("{}, {at}", name(&row.metric)),

@@ -229,7 +229,7 @@ pub(crate) fn bound(ratio: f64) -> String {
     format!("{ratio:.*}", digits.unwrap_or(4))
 }
 
-fn plural(count: usize, word: &str) -> String {
+pub(crate) fn plural(count: usize, word: &str) -> String {
     format!("{count} {word}{}", if count == 1 { "" } else { "s" })
 }
 
