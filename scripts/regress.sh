@@ -17,7 +17,7 @@ case ${1-} in
 esac
 
 worktree=$(mktemp -d)
-trap 'git worktree remove --force "$worktree"' EXIT
+trap 'git worktree remove --force "$worktree" 2>/dev/null || rm -rf "$worktree"' EXIT
 git worktree add --quiet --detach "$worktree" "$revision"
 cargo build --release --locked --package echobench
 candidate=${CARGO_TARGET_DIR:-target}/release/echobench
