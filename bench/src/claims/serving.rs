@@ -280,7 +280,7 @@ pub(super) fn alike(lab: &Lab) -> anyhow::Result<Evidence> {
     for model in models {
         let mut rates = [Vec::new(), Vec::new()];
         let mut medians = [Vec::new(), Vec::new()];
-        for _ in 0..lab.pick(15, 61) {
+        for _ in 0..lab.pick(45, 61) {
             let server = lab::serve(model)?;
             let drivers = [Driver::Threads, Driver::Processes];
             let plans = drivers.map(|driver| lab::requests(server.address(), driver, EACH, 0));
