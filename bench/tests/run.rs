@@ -471,3 +471,12 @@ fn connections_beyond_a_limit_have_a_row_that_names_it() {
     }
     assert!(run.stdout.contains("FAILED: async, 300 tasks: "), "{run:?}");
 }
+
+#[test]
+fn nobody_has_to_read_on() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = executable().arg("list").stdout(writer).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
