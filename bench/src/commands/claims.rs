@@ -80,9 +80,7 @@ fn measure(args: &ClaimsArgs, claims: &[&Claim], style: Style) -> anyhow::Result
         .out
         .clone()
         .unwrap_or_else(|| default_folder(!args.quick, &environment, "-claims"));
-    let seed = args
-        .seed
-        .unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs());
+    let seed = super::seed(args.seed);
     let mut record = RunRecord {
         schema_version: SCHEMA_VERSION,
         effort: if args.quick { "quick" } else { "full" }.to_owned(),

@@ -44,14 +44,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     if rows.is_empty() {
         bail!("the two runs have no arm in common");
     }
-    let mut names = vec![
-        "scenario",
-        "clients",
-        "driver",
-        "placement",
-        "model",
-        "metric",
-    ];
+    let mut names = super::history::KEY.to_vec();
     names.extend(["ratio before", "ratio after", "change"]);
     if unlike.is_none() {
         names.extend(["before", "after", "change"]);

@@ -89,8 +89,7 @@ impl Form {
     }
 
     pub(super) fn seed(&self) -> u64 {
-        self.seed
-            .unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs())
+        super::seed(self.seed)
     }
 
     fn scenario(&self) -> anyhow::Result<(Scenario, Effort)> {

@@ -37,21 +37,22 @@ pub(super) fn run(args: &HistoryArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What tells the ratios of committed runs apart, in tables.
+pub(super) const KEY: [&str; 6] = [
+    "scenario",
+    "clients",
+    "driver",
+    "placement",
+    "model",
+    "metric",
+];
+
 fn print_runs(machine: &str, runs: &[&Run]) {
     println!("{machine}, runs: {}", runs.len());
     for (place, run) in runs.iter().enumerate() {
         println!("  {}  {}", place + 1, run.name);
     }
-    let names = [
-        "scenario",
-        "clients",
-        "driver",
-        "placement",
-        "model",
-        "metric",
-        "ratios",
-        "change",
-    ];
+    let names = [&KEY[..], &["ratios", "change"]].concat();
     let rows = series(runs)
         .into_iter()
         .map(|series| cells(&series, runs))

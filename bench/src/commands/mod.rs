@@ -118,3 +118,8 @@ impl Command {
         }
     }
 }
+
+/// The seed that was given, or one from the clock.
+fn seed(given: Option<u64>) -> u64 {
+    given.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs())
+}

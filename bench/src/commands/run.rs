@@ -292,9 +292,7 @@ impl Run {
         let record = RunRecord {
             schema_version: SCHEMA_VERSION,
             effort: effort.to_owned(),
-            seed: args
-                .seed
-                .unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs()),
+            seed: super::seed(args.seed),
             status: RUNNING.to_owned(),
             resumed: Vec::new(),
             environment,
