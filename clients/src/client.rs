@@ -69,6 +69,7 @@ enum Measure {
     Latency,
     Service,
     Lag,
+    CalmLag,
     Connect,
 }
 
@@ -98,6 +99,8 @@ pub(crate) struct Client<'a> {
     /// When the next request is due: by the schedule of an open loop, or after the think time.
     due_ns: Option<u64>,
     arrivals: u64,
+    /// Something else had the CPU while the client watched the clock for the next request.
+    disturbed: bool,
     /// When the last reply came, or the connection was there.
     free_ns: u64,
     /// No new connection before this, after one that failed.
@@ -143,6 +146,7 @@ impl<'a> Client<'a> {
             on_connection: 0,
             due_ns: None,
             arrivals: 0,
+            disturbed: false,
             free_ns: 0,
             not_before_ns: 0,
             failures: 0,
@@ -198,7 +202,8 @@ impl<'a> Client<'a> {
                     _ => Action::Done,
                 };
             };
-            if now < self.opens_ns {
+            // A schedule has its own first instant, for which the clock is watched.
+            if now < self.opens_ns && !self.is_open_loop() {
                 return Action::SleepUntil(self.opens_ns);
             }
             if self.is_over(window, now) {
@@ -366,11 +371,15 @@ impl<'a> Client<'a> {
                 self.sample(Measure::Lag, sent_ns - due);
                 // Before the last reply it could not have been sent.
                 let possible_ns = due.max(self.free_ns);
+                if possible_ns == due && !self.disturbed {
+                    self.sample(Measure::CalmLag, sent_ns - due);
+                }
                 let late = sent_ns.saturating_sub(possible_ns) >= LATE_NS;
                 self.tallies[self.window].late += u64::from(late);
             }
         }
         self.free_ns = received_ns;
+        self.disturbed = false;
         self.schedule_next(received_ns);
     }
 
@@ -389,6 +398,7 @@ impl<'a> Client<'a> {
     #[cold]
     pub(crate) fn hiccup(&mut self) {
         self.tallies[self.window].hiccups += 1;
+        self.disturbed = true;
     }
 
     /// The request begun at `began_ns`, or the connection for it, failed; the connection is gone.
@@ -409,6 +419,7 @@ impl<'a> Client<'a> {
             self.failing_since_ns = began_ns;
         }
         self.failures += 1;
+        self.disturbed = false;
         let intended_ns = self.intended(began_ns);
         let Some(tally) = self.tallies.get_mut(self.window) else {
             return;
@@ -607,6 +618,7 @@ impl<'a> Client<'a> {
                 Measure::Latency => &mut window.latency,
                 Measure::Service => &mut window.service,
                 Measure::Lag => &mut window.lag,
+                Measure::CalmLag => &mut window.calm_lag,
                 Measure::Connect => &mut window.connect,
             };
             histogram.record(sample.ns).expect("the histogram grows");
@@ -1287,6 +1299,38 @@ mod tests {
                 begun -= report.planned - report.unsent;
             }
             assert_eq!(begun, 0, "case {case}");
+        }
+    }
+
+    #[test]
+    fn the_calm_lag_is_the_generators_own() {
+        let mut plan = plan(vec![window(0, 0, 10)]);
+        plan.workload.arrivals = Some(Arrivals {
+            per_second: 1_000.0,
+            spacing: Spacing::Constant,
+        });
+        for hiccup in [false, true] {
+            let shared = shared(&plan);
+            let mut client = Client::new(&plan, 0, &shared);
+            client.connected(START - MS, START - MS / 2);
+            client.start(START);
+            if hiccup {
+                client.hiccup();
+            }
+            let mut request = 0;
+            play(&mut client, START, |_| {
+                request += 1;
+                // The third keeps the three after it waiting.
+                Fate::Works(if request == 3 { 5 * MS / 2 } else { 2 * MS / 5 })
+            });
+            client.finish(0);
+            let report = shared.into_inner().unwrap();
+            let window = &report.windows[0];
+            assert_eq!((window.answered, window.lag.len()), (10, 10));
+            assert!(window.lag.max() > MS);
+            let calm = 7 - u64::from(hiccup);
+            assert_eq!((window.calm_lag.len(), window.calm_lag.max()), (calm, 0));
+            assert_eq!(window.hiccups, u64::from(hiccup));
         }
     }
 

@@ -118,6 +118,10 @@ pub struct WindowReport {
     /// How much later than due the same requests were sent; empty where none was ever due.
     #[serde(with = "histogram_text")]
     pub lag: Histogram<u64>,
+    /// The part of `lag` that is the generator's own: without requests for which something else had the
+    /// CPU (see `hiccups`), and without those that were due before the last reply was there.
+    #[serde(with = "histogram_text")]
+    pub calm_lag: Histogram<u64>,
     /// From the beginning of `connect` until it succeeded.
     #[serde(with = "histogram_text")]
     pub connect: Histogram<u64>,
@@ -142,6 +146,7 @@ impl Default for WindowReport {
             latency: empty_histogram(),
             service: empty_histogram(),
             lag: empty_histogram(),
+            calm_lag: empty_histogram(),
             connect: empty_histogram(),
         }
     }
@@ -177,6 +182,7 @@ impl WindowReport {
         self.latency += &other.latency;
         self.service += &other.service;
         self.lag += &other.lag;
+        self.calm_lag += &other.calm_lag;
         self.connect += &other.connect;
     }
 }

@@ -98,7 +98,7 @@ async fn run_client(
     loop {
         match client.next(now) {
             Action::SleepUntil(until) => {
-                tokio::time::sleep_until(instant(now, until)).await;
+                pacer.sleep_until(until).await;
                 now = clock::now();
             }
             Action::Pace(until) => {

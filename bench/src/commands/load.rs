@@ -339,6 +339,8 @@ struct Outcome {
     latency_ns: Percentiles,
     service_ns: Percentiles,
     lag_ns: Percentiles,
+    /// The generator's own part of the lag: without hiccups, and without waiting for earlier replies.
+    calm_lag_ns: Percentiles,
     connect_ns: Percentiles,
     warmup: Option<Warmup>,
 }
@@ -417,6 +419,7 @@ impl Outcome {
             latency_ns: Percentiles::of(&measured.latency, measured.lost),
             service_ns: Percentiles::of(&measured.service, measured.lost - measured.lost_unsent),
             lag_ns: Percentiles::of(&measured.lag, 0),
+            calm_lag_ns: Percentiles::of(&measured.calm_lag, 0),
             connect_ns: Percentiles::of(&connect, 0),
             warmup: before.first().map(|window| Warmup {
                 planned: window.planned,
@@ -528,6 +531,7 @@ impl Outcome {
             ("latency", &self.latency_ns),
             ("service", &self.service_ns),
             ("send lag", &self.lag_ns),
+            ("calm lag", &self.calm_lag_ns),
             ("connect", &self.connect_ns),
         ];
         // Service time and lag are there where requests were due at a time of their own.
@@ -545,7 +549,8 @@ impl Outcome {
         if self.rate_per_second.is_some() {
             lines.push(String::new());
             lines.push(
-                "latency counts from when a request was due, service from when it was sent"
+                "latency counts from when a request was due, service from when it was sent;\n\
+                 calm lag leaves out hiccups and requests that waited for an earlier reply"
                     .to_owned(),
             );
         }
