@@ -44,6 +44,12 @@ pub struct Environment {
     pub clocksource: Option<String>,
     /// How the frequency of the first CPU is governed; `None` where the machine does not say.
     pub scaling_governor: Option<String>,
+    /// What lets idle CPUs sleep, like `intel_idle`; `None` where the machine does not say.
+    #[serde(default)]
+    pub idle_driver: Option<String>,
+    /// Whether the run kept idle CPUs from sleeping.
+    #[serde(default)]
+    pub awake: bool,
     /// What the kernel does about each vulnerability of the CPU.
     pub mitigations: BTreeMap<String, String>,
     /// The usable memory of the machine.
@@ -107,6 +113,8 @@ impl Environment {
             kernel: line("/proc/sys/kernel/osrelease"),
             clocksource: line(&format!("{CLOCKSOURCE}/current_clocksource")),
             scaling_governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+            idle_driver: line("/sys/devices/system/cpu/cpuidle/current_driver"),
+            awake: false,
             mitigations: mitigations(),
             memory_bytes: memory_bytes(&text("/proc/meminfo")),
             limits: Limits::of_this_process(),

@@ -33,6 +33,8 @@ pub struct Run {
     pub started: String,
     /// The kind of machine.
     pub machine: MachineKey,
+    /// Whether idle CPUs were kept from sleeping.
+    pub awake: bool,
     /// Its summary.
     pub summary: Vec<SummaryRow>,
 }
@@ -47,6 +49,8 @@ struct Head {
 struct HeadEnvironment {
     started: String,
     machine: MachineKey,
+    #[serde(default)]
+    awake: bool,
 }
 
 impl Run {
@@ -65,8 +69,18 @@ impl Run {
             name: name.to_string_lossy().into_owned(),
             started: head.environment.started,
             machine: head.environment.machine,
+            awake: head.environment.awake,
             summary,
         })
+    }
+
+    /// What two runs differ in so that their figures cannot be compared; `None` for those of one kind.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        let state = |run: &Self| if run.awake { "awake" } else { "asleep" };
+        let idle = || format!("idle CPUs ({} and {})", state(self), state(other));
+        let machines = self.machine.difference(&other.machine);
+        machines.or_else(|| (self.awake != other.awake).then(idle))
     }
 
     /// The results folders in a folder, in the order in which they began.

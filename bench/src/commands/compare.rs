@@ -28,12 +28,12 @@ pub struct CompareArgs {
 
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     let (before, after) = (Run::read(&args.before)?, Run::read(&args.after)?);
-    let unlike = before.machine.difference(&after.machine);
+    let unlike = before.difference(&after);
     if let Some(unlike) = &unlike
         && !args.allow_unlike
     {
         bail!(
-            "the machines are not of the same kind: {unlike}; --allow-unlike compares ratios only"
+            "the machines were not of the same kind: {unlike}; --allow-unlike compares ratios only"
         );
     }
     let (earlier, later) = (by_key(&before.summary), by_key(&after.summary));
@@ -54,7 +54,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         "\nRatio: to the reference arm of the same run. * the intervals of the two runs do not overlap."
     );
     if let Some(unlike) = unlike {
-        println!("Ratios only, since the machines are not of the same kind: {unlike}.");
+        println!("Ratios only, since the machines were not of the same kind: {unlike}.");
     }
     Ok(ExitCode::SUCCESS)
 }

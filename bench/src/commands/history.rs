@@ -21,11 +21,12 @@ pub(super) fn run(args: &HistoryArgs) -> anyhow::Result<ExitCode> {
     let runs = Run::read_all(&args.folder)?;
     let mut rest: Vec<&Run> = runs.iter().collect();
     while let Some(first) = rest.first() {
-        let machine = first.machine.clone();
+        let first = *first;
         let (alike, others): (Vec<_>, Vec<_>) = rest
             .into_iter()
-            .partition(|run| run.machine.difference(&machine).is_none());
-        print_runs(&machine.slug(), &alike);
+            .partition(|run| run.difference(first).is_none());
+        let awake = if first.awake { ", CPUs awake" } else { "" };
+        print_runs(&format!("{}{awake}", first.machine.slug()), &alike);
         rest = others;
     }
     println!(

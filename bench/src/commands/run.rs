@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use echobench_clients::raise_file_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,6 +15,7 @@ use crate::agent::{catch_interrupts, interrupted};
 use crate::arm::{Arm, External};
 use crate::environment::Environment;
 use crate::experiment::Cell;
+use crate::measure::Awake;
 use crate::results::{
     BlockRow, RunRecord, SCHEMA_VERSION, Section, SliceRow, Writer, default_folder, read_record,
 };
@@ -57,6 +58,10 @@ pub struct RunArgs {
     #[arg(long)]
     placement: Option<Placement>,
 
+    /// Keep idle CPUs from sleeping, so that no wake-up waits for one to come back; for root
+    #[arg(long)]
+    awake: bool,
+
     /// Another number of blocks than the scenario's; few blocks resolve no differences
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: Option<u32>,
@@ -77,7 +82,7 @@ pub struct RunArgs {
     /// Finish the run in this results folder, which was killed or interrupted: as it was begun, by the
     /// same executable on the same machine
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
-          "external", "placement", "blocks", "out", "seed"])]
+          "external", "placement", "awake", "blocks", "out", "seed"])]
     resume: Option<PathBuf>,
 }
 
@@ -97,6 +102,16 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         run.all_blocks(&sweeps)?;
     }
     run.finish(args.objective)
+}
+
+/// Keeps idle CPUs awake if that is wanted.
+fn keep_awake(wanted: bool) -> anyhow::Result<Option<Awake>> {
+    wanted.then(Awake::hold).transpose().with_context(|| {
+        format!(
+            "cannot keep CPUs awake: {} is not to be written; run as root, or leave out --awake",
+            Awake::FILE
+        )
+    })
 }
 
 /// The scenarios as the options want them.
@@ -270,6 +285,7 @@ const INTERRUPTED: &str = "interrupted";
 struct Run {
     writer: Writer,
     record: RunRecord,
+    _awake: Option<Awake>,
     /// The zero of the times in the interval log is so much before `began`.
     log_age: Duration,
     began: Instant,
@@ -283,7 +299,11 @@ impl Run {
     fn begin(args: &RunArgs) -> anyhow::Result<Self> {
         let scenarios = scenarios(args)?;
         check_possible(&scenarios)?;
-        let environment = Environment::capture();
+        let awake = keep_awake(args.awake)?;
+        let environment = Environment {
+            awake: args.awake,
+            ..Environment::capture()
+        };
         let folder = args
             .out
             .clone()
@@ -301,6 +321,7 @@ impl Run {
         Ok(Run {
             writer: Writer::create(&folder, &record)?,
             record,
+            _awake: awake,
             log_age: Duration::ZERO,
             began: Instant::now(),
             slices: Vec::new(),
@@ -315,6 +336,7 @@ impl Run {
         let now = Environment::capture();
         record.check_same_conditions(&now, folder)?;
         check_possible(record.scenarios.values())?;
+        let awake = keep_awake(record.environment.awake)?;
         let cells = record.cells()?;
         let (writer, kept) = Writer::resume(folder, |row| record.together(&cells, row))?;
         RUNNING.clone_into(&mut record.status);
@@ -327,6 +349,7 @@ impl Run {
             violations: violations.collect(),
             writer,
             record,
+            _awake: awake,
             log_age: kept.log_age,
             began: Instant::now(),
             slices: kept.slices,
@@ -417,6 +440,9 @@ impl Run {
             "{}",
             tables(&summary, &self.blocks, Style::of_stdout(), objective)
         );
+        if self.record.environment.awake {
+            println!("\nidle CPUs were kept awake");
+        }
         eprintln!("\nresults in {}", self.writer.folder().display());
         if self.record.status != COMPLETE {
             eprintln!(

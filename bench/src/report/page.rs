@@ -270,6 +270,13 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
         ("kernel", unknown(&environment.kernel)),
         ("clock source", unknown(&environment.clocksource)),
         ("scaling governor", unknown(&environment.scaling_governor)),
+        (
+            "idle CPUs",
+            match (&environment.idle_driver, environment.awake) {
+                (_, true) => "kept awake".to_owned(),
+                (driver, false) => or_unknown(driver.as_ref(), |name| format!("sleep ({name})")),
+            },
+        ),
         ("mitigations", mitigations.join("; ")),
         ("load average", load),
         ("open files", number(limits.open_files_soft)),
