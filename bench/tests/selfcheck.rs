@@ -280,8 +280,9 @@ fn the_checks_are_all_there() {
         assert!(!check["what"].as_str().unwrap().is_empty());
         assert!(check["machine"]["requests"].as_u64().unwrap() > 0);
     }
+    // Each with Little's law.
     let ceilings = checks.iter().filter(|check| check["check"] == "ceiling");
-    assert_eq!(ceilings.count(), 4);
+    assert_eq!(ceilings.count(), 8);
     let lesson = json["lesson"].as_array().unwrap();
     assert_eq!(lesson.len(), 3);
     // The arithmetic is the same everywhere: 90 ms at p99.
@@ -301,9 +302,13 @@ fn an_arm_is_compared_with_itself() {
     let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert!(matches!(finished.code, Some(0 | 2 | 3)), "{finished:?}");
     let rows = json["rows"].as_array().unwrap();
-    // The bare loop, and two models with four metrics each.
-    assert_eq!(rows.len(), 9);
-    assert_eq!(rows[0]["model"], "bare loop");
+    // In two scenarios the bare loop, and two models with four metrics each.
+    assert_eq!(rows.len(), 18);
+    for (first, scenario) in [(0, "steady"), (9, "gate")] {
+        assert_eq!(rows[first]["model"], "bare loop");
+        let own = rows.iter().filter(|row| row["scenario"] == scenario);
+        assert_eq!(own.count(), 9);
+    }
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let names = reader.headers().unwrap().clone();
     let written: Vec<_> = reader.records().map(Result::unwrap).collect();

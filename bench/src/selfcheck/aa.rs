@@ -19,11 +19,24 @@ use crate::rows::BlockOutcome;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
 use crate::summary::summarize;
-use crate::text::{self, or_unknown};
+use crate::text::or_unknown;
 
 /// The models that are compared with themselves.
 const MODELS: [&str; 2] = ["thread", "async"];
-const CLIENTS: u32 = 64;
+/// Two committed scenarios in which they are: many clients wherever the scheduler puts them, and the
+/// form of the regression gate.
+const FORMS: [Form; 2] = [
+    Form {
+        scenario: "steady",
+        clients: 64,
+        placement: Placement::None,
+    },
+    Form {
+        scenario: "gate",
+        clients: 2,
+        placement: Placement::Same,
+    },
+];
 /// The confidence of a run's interval.
 const CONFIDENCE: f64 = 0.95;
 /// The wall time for which standard errors are given.
@@ -48,15 +61,27 @@ const METRICS: [(&str, Option<f64>); 4] = [
     ("cpu_ns_per_request", Some(0.003)),
 ];
 
+/// What an arm is measured under.
+#[derive(Clone, Copy)]
+struct Form {
+    scenario: &'static str,
+    clients: u32,
+    placement: Placement,
+}
+
 /// One metric of one pair.
 #[derive(Clone, Debug, Serialize)]
 pub struct AaRow {
     /// Rises when a column changes its name or meaning.
     pub schema_version: u32,
+    /// The committed scenario, in its long form.
+    pub scenario: &'static str,
     /// Both arms.
     pub model: &'static str,
     /// Number of clients; none beside the bare loop.
     pub clients: u32,
+    /// The CPUs of servers and clients.
+    pub placement: Placement,
     /// How they are run.
     pub driver: Driver,
     /// The metric.
@@ -104,72 +129,156 @@ pub struct AaReport {
 pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<AaReport> {
     catch_interrupts().context("cannot catch interrupts")?;
     let mut report = AaReport { rows: Vec::new() };
-    progress(&format!(
-        "a bare loop against itself for {} s",
-        seconds.div_ceil(BARE_LOOP_SHARE)
-    ));
-    report
-        .rows
-        .push(bare_loop(seconds.div_ceil(BARE_LOOP_SHARE))?);
-    for model in MODELS {
-        progress(&format!("{model} against itself for {seconds} s"));
-        report.rows.extend(pair(model, seconds, seed)?);
-        if interrupted() {
-            break;
+    for form in &FORMS {
+        form.placement.cpus()?;
+        let scenario = form.scenario;
+        let short = seconds.div_ceil(BARE_LOOP_SHARE);
+        progress(&format!(
+            "{scenario}: a bare loop against itself for {short} s"
+        ));
+        report.rows.push(form.bare_loop(short)?);
+        for model in MODELS {
+            if interrupted() {
+                return Ok(report);
+            }
+            progress(&format!(
+                "{scenario}: {model} against itself for {seconds} s"
+            ));
+            report.rows.extend(form.pair(model, seconds, seed)?);
         }
     }
     Ok(report)
 }
 
-/// The committed scenario, in its long form, with two arms that differ in nothing but their name: the
-/// second is given as an option what the first has by default.
-fn cell(model: &str) -> anyhow::Result<Cell> {
-    let scenario = Scenario::find("steady")?;
-    let same = format!("{model} --backlog {}", Settings::BACKLOG);
-    Ok(Cell {
-        effort: scenario.full,
-        arms: vec![Arm::of_model(model), Arm::of_model(&same)],
-        scenario,
-        clients: CLIENTS,
-        driver: Driver::Threads,
-        placement: Placement::None,
-        load_percent: None,
-        peaks: Vec::new(),
-    })
-}
-
-/// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
-/// blocks as servers are. No comparison of servers is sharper than this.
-fn bare_loop(seconds: u32) -> anyhow::Result<AaRow> {
-    let cell = cell(MODELS[0])?;
-    let before = Machine::read();
-    let began = Instant::now();
-    let mut ratios = Vec::new();
-    while began.elapsed() < Duration::from_secs(u64::from(seconds)) && !interrupted() {
-        let rounds: Vec<f64> = (0..cell.effort.rounds)
-            .map(|round| {
-                let (one, other) = (count(cell.effort.slice.0), count(cell.effort.slice.0));
-                let ratio = (other / one).ln();
-                // ABBA: a drift of the machine favours neither.
-                if round % 2 == 0 { ratio } else { -ratio }
-            })
-            .collect();
-        ratios.extend(crate::stats::median(&rounds));
+impl Form {
+    /// The committed scenario, in its long form, with two arms that differ in nothing but their name: the
+    /// second is given as an option what the first has by default.
+    fn cell(&self, model: &str) -> anyhow::Result<Cell> {
+        let scenario = Scenario::find(self.scenario)?;
+        let same = format!("{model} --backlog {}", Settings::BACKLOG);
+        Ok(Cell {
+            effort: scenario.full,
+            arms: vec![Arm::of_model(model), Arm::of_model(&same)],
+            scenario,
+            clients: self.clients,
+            driver: Driver::Threads,
+            placement: self.placement,
+            load_percent: None,
+            peaks: Vec::new(),
+        })
     }
-    let wall = began.elapsed().as_secs_f64() / ratios.len().max(1) as f64;
-    let run_blocks = cell.scenario.quick.blocks as usize;
-    Ok(AaRow {
-        clients: 0,
-        load_average_before: before.load_average,
-        load_average_after: Machine::read().load_average,
-        ..judge(
-            BARE_LOOP,
-            ("loops_per_second", None),
-            &ratios,
-            wall,
+
+    /// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
+    /// blocks as servers are. No comparison of servers is sharper than this.
+    fn bare_loop(&self, seconds: u32) -> anyhow::Result<AaRow> {
+        let cell = self.cell(MODELS[0])?;
+        let before = Machine::read();
+        let began = Instant::now();
+        let mut ratios = Vec::new();
+        while began.elapsed() < Duration::from_secs(u64::from(seconds)) && !interrupted() {
+            let rounds: Vec<f64> = (0..cell.effort.rounds)
+                .map(|round| {
+                    let (one, other) = (count(cell.effort.slice.0), count(cell.effort.slice.0));
+                    let ratio = (other / one).ln();
+                    // ABBA: a drift of the machine favours neither.
+                    if round % 2 == 0 { ratio } else { -ratio }
+                })
+                .collect();
+            ratios.extend(crate::stats::median(&rounds));
+        }
+        let wall = began.elapsed().as_secs_f64() / ratios.len().max(1) as f64;
+        let run_blocks = cell.scenario.quick.blocks as usize;
+        Ok(AaRow {
+            clients: 0,
+            load_average_before: before.load_average,
+            load_average_after: Machine::read().load_average,
+            ..self.judge(
+                BARE_LOOP,
+                ("loops_per_second", None),
+                &ratios,
+                wall,
+                run_blocks,
+            )
+        })
+    }
+
+    fn pair(&self, model: &'static str, seconds: u32, seed: u64) -> anyhow::Result<Vec<AaRow>> {
+        let cell = self.cell(model)?;
+        let before = Machine::read();
+        let began = Instant::now();
+        let length = Duration::from_secs(u64::from(seconds));
+        let mut blocks: Vec<BlockOutcome> = Vec::new();
+        for number in 1.. {
+            match cell.run_block(number, seed) {
+                Ok(block) => blocks.push(block),
+                Err(_) if interrupted() => break,
+                Err(error) => return Err(error),
+            }
+            if let Some(violation) = blocks.iter().find_map(|block| block.violations.first()) {
+                bail!("{violation}");
+            }
+            let rows = blocks.iter().flat_map(|block| &block.blocks);
+            if let Some(row) = rows.into_iter().find(|row| !row.is_ok()) {
+                bail!("{}, block {}: {}", row.model, row.block, row.status);
+            }
+            let each = began.elapsed() / number;
+            if began.elapsed() + each > length {
+                break;
+            }
+        }
+        let wall = began.elapsed().as_secs_f64() / blocks.len().max(1) as f64;
+        let run_blocks = cell.scenario.quick.blocks as usize;
+        let after = Machine::read();
+        let rows = METRICS.into_iter().map(|metric| {
+            let ratios = log_ratios(&blocks, metric.0);
+            AaRow {
+                load_average_before: before.load_average,
+                load_average_after: after.load_average,
+                ..self.judge(model, metric, &ratios, wall, run_blocks)
+            }
+        });
+        Ok(rows.collect())
+    }
+
+    fn judge(
+        &self,
+        model: &'static str,
+        (metric, target): (&'static str, Option<f64>),
+        ratios: &[f64],
+        wall: f64,
+        run_blocks: usize,
+    ) -> AaRow {
+        let excludes = |run: &&[f64]| {
+            let interval = sign_interval(run, CONFIDENCE);
+            interval.is_some_and(|interval| interval.low > 0.0 || interval.high < 0.0)
+        };
+        let runs = || ratios.windows(run_blocks);
+        let level = runs().find_map(|run| Some(sign_interval(run, CONFIDENCE)?.level));
+        AaRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.scenario,
+            model,
+            clients: self.clients,
+            placement: self.placement,
+            driver: Driver::Threads,
+            metric,
+            blocks: ratios.len(),
+            block_wall_seconds: wall,
+            ratio: crate::stats::median(ratios).map(f64::exp),
+            block_standard_deviation: standard_deviation(ratios),
+            standard_error_60s: standard_error(ratios, WALL.as_secs_f64() / wall),
+            standard_error_target: target,
             run_blocks,
-        )
-    })
+            runs: runs().count(),
+            false_differences: runs().filter(excludes).count(),
+            false_share_nominal: level.map(|level| 1.0 - level),
+            higher: ratios.iter().filter(|&&ratio| ratio > 0.0).count(),
+            lower: ratios.iter().filter(|&&ratio| ratio < 0.0).count(),
+            sign_p: sign_test(ratios, 0.0),
+            load_average_before: None,
+            load_average_after: None,
+        }
+    }
 }
 
 /// Turns of a loop in so much time.
@@ -185,44 +294,6 @@ fn count(length: Duration) -> f64 {
     f64::from(turns)
 }
 
-fn pair(model: &'static str, seconds: u32, seed: u64) -> anyhow::Result<Vec<AaRow>> {
-    let cell = cell(model)?;
-    let before = Machine::read();
-    let began = Instant::now();
-    let length = Duration::from_secs(u64::from(seconds));
-    let mut blocks: Vec<BlockOutcome> = Vec::new();
-    for number in 1.. {
-        match cell.run_block(number, seed) {
-            Ok(block) => blocks.push(block),
-            Err(_) if interrupted() => break,
-            Err(error) => return Err(error),
-        }
-        if let Some(violation) = blocks.iter().find_map(|block| block.violations.first()) {
-            bail!("{violation}");
-        }
-        let rows = blocks.iter().flat_map(|block| &block.blocks);
-        if let Some(row) = rows.into_iter().find(|row| !row.is_ok()) {
-            bail!("{}, block {}: {}", row.model, row.block, row.status);
-        }
-        let each = began.elapsed() / number;
-        if began.elapsed() + each > length {
-            break;
-        }
-    }
-    let wall = began.elapsed().as_secs_f64() / blocks.len().max(1) as f64;
-    let run_blocks = cell.scenario.quick.blocks as usize;
-    let after = Machine::read();
-    let rows = METRICS.into_iter().map(|metric| {
-        let ratios = log_ratios(&blocks, metric.0);
-        AaRow {
-            load_average_before: before.load_average,
-            load_average_after: after.load_average,
-            ..judge(model, metric, &ratios, wall, run_blocks)
-        }
-    });
-    Ok(rows.collect())
-}
-
 /// The log-ratio of each block, as the summary of a run of that block alone has it.
 fn log_ratios(blocks: &[BlockOutcome], metric: &str) -> Vec<f64> {
     let ratios = blocks.iter().filter_map(|block| {
@@ -231,43 +302,6 @@ fn log_ratios(blocks: &[BlockOutcome], metric: &str) -> Vec<f64> {
             .find_map(|row| row.ratio.filter(|_| row.metric == metric))
     });
     ratios.map(f64::ln).collect()
-}
-
-fn judge(
-    model: &'static str,
-    (metric, target): (&'static str, Option<f64>),
-    ratios: &[f64],
-    wall: f64,
-    run_blocks: usize,
-) -> AaRow {
-    let excludes = |run: &&[f64]| {
-        let interval = sign_interval(run, CONFIDENCE);
-        interval.is_some_and(|interval| interval.low > 0.0 || interval.high < 0.0)
-    };
-    let runs = || ratios.windows(run_blocks);
-    let level = runs().find_map(|run| Some(sign_interval(run, CONFIDENCE)?.level));
-    AaRow {
-        schema_version: SCHEMA_VERSION,
-        model,
-        clients: CLIENTS,
-        driver: Driver::Threads,
-        metric,
-        blocks: ratios.len(),
-        block_wall_seconds: wall,
-        ratio: crate::stats::median(ratios).map(f64::exp),
-        block_standard_deviation: standard_deviation(ratios),
-        standard_error_60s: standard_error(ratios, WALL.as_secs_f64() / wall),
-        standard_error_target: target,
-        run_blocks,
-        runs: runs().count(),
-        false_differences: runs().filter(excludes).count(),
-        false_share_nominal: level.map(|level| 1.0 - level),
-        higher: ratios.iter().filter(|&&ratio| ratio > 0.0).count(),
-        lower: ratios.iter().filter(|&&ratio| ratio < 0.0).count(),
-        sign_p: sign_test(ratios, 0.0),
-        load_average_before: None,
-        load_average_after: None,
-    }
 }
 
 fn standard_deviation(values: &[f64]) -> Option<f64> {
@@ -301,6 +335,13 @@ fn standard_error(ratios: &[f64], blocks: f64) -> Option<f64> {
     standard_deviation(&medians?)
 }
 
+impl AaRow {
+    fn misses_target(&self) -> bool {
+        let both = self.standard_error_60s.zip(self.standard_error_target);
+        both.is_some_and(|(error, target)| error > target)
+    }
+}
+
 impl AaReport {
     /// The p-value below which a sign balance is a bias: the error rate shared among all rows.
     fn bias_limit(&self) -> f64 {
@@ -313,10 +354,7 @@ impl AaReport {
     }
 
     fn misses_target(&self) -> bool {
-        self.rows.iter().any(|row| {
-            let both = row.standard_error_60s.zip(row.standard_error_target);
-            both.is_some_and(|(error, target)| error > target)
-        })
+        self.rows.iter().any(AaRow::misses_target)
     }
 
     /// 2 when one of two equal arms came out faster too often to be chance; 3 when differences that
@@ -336,6 +374,7 @@ impl AaReport {
     #[must_use]
     pub fn for_people(&self) -> String {
         let mut table = plain(&[
+            "scenario",
             "model",
             "metric",
             "blocks",
@@ -349,14 +388,18 @@ impl AaReport {
         let percent =
             |share: Option<f64>| or_unknown(share, |share| format!("{:.2} %", 100.0 * share));
         for row in &self.rows {
+            let missed = if row.misses_target() { " missed" } else { "" };
             table.add_row([
+                row.scenario.to_owned(),
                 row.model.to_owned(),
                 row.metric.to_owned(),
                 row.blocks.to_string(),
                 or_unknown(row.ratio, |ratio| format!("{ratio:.4}")),
                 percent(row.standard_error_60s),
                 row.standard_error_target
-                    .map_or_else(String::new, |target| format!("≤ {}", percent(Some(target)))),
+                    .map_or_else(String::new, |target| {
+                        format!("≤ {}{missed}", percent(Some(target)))
+                    }),
                 format!(
                     "{} of {} runs of {}",
                     row.false_differences, row.runs, row.run_blocks
@@ -365,7 +408,7 @@ impl AaReport {
                 format!("{:.3}", row.sign_p),
             ]);
         }
-        align(&mut table, &[2, 3, 4, 5, 6, 7, 8]);
+        align(&mut table, &[3, 4, 5, 7, 8, 9]);
         [lines(&table), self.conclusion() + "\n"].join("\n")
     }
 
@@ -378,13 +421,12 @@ impl AaReport {
             0 => "equal arms come out equal, and the errors keep to their targets",
             2 => "one of two equal arms came out ahead too often to be chance",
             _ if self.misses_target() => {
-                "errors are above their targets on this machine at this time"
+                "some errors are above their targets on this machine at this time"
             }
             _ => "too few blocks; give more --seconds",
         };
         format!(
-            "{verdict}; {} a block of servers; load average {} before, {} after",
-            text::duration(1e9 * row.block_wall_seconds),
+            "{verdict}; load average {} before, {} after",
             load(self.rows[0].load_average_before),
             load(row.load_average_after),
         )
@@ -401,7 +443,7 @@ mod tests {
     use super::*;
 
     fn row(ratios: &[f64]) -> AaRow {
-        judge("thread", ("latency_p50_ns", Some(0.01)), ratios, 2.0, 11)
+        FORMS[0].judge("thread", ("latency_p50_ns", Some(0.01)), ratios, 2.0, 11)
     }
 
     fn noise(count: usize, mut shape: impl FnMut(f64) -> f64) -> Vec<f64> {

@@ -4,6 +4,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::rig::Disturbance;
+use crate::measure::Awake;
 use crate::text;
 
 /// What a figure counts.
@@ -16,6 +17,8 @@ pub enum Unit {
     CpuShare,
     /// A throughput.
     PerSecond,
+    /// A mean number of connections.
+    Connections,
 }
 
 impl Unit {
@@ -25,6 +28,7 @@ impl Unit {
             Unit::Nanoseconds => text::duration(value),
             Unit::CpuShare => format!("{:.1} % CPU", 100.0 * value),
             Unit::PerSecond => text::rate(value),
+            Unit::Connections => format!("{value:.2} busy"),
         }
     }
 }
@@ -233,6 +237,8 @@ pub struct SelfcheckReport {
     pub verdict: Verdict,
     /// Whether servers and clients had CPUs of their own.
     pub split: bool,
+    /// Whether idle CPUs were kept from sleeping.
+    pub awake: bool,
     /// The average load of the machine before.
     pub load_average_before: Option<f64>,
     /// And after.
@@ -290,7 +296,7 @@ impl SelfcheckReport {
         };
         let load = |load: Option<f64>| text::or_unknown(load, |load| format!("{load:.2}"));
         format!(
-            "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{}",
+            "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{}{}",
             count(Verdict::Ok),
             count(Verdict::Failed),
             count(Verdict::Disturbed),
@@ -303,6 +309,14 @@ impl SelfcheckReport {
                 ""
             } else {
                 "; servers and clients shared the only CPU"
+            },
+            if self.awake {
+                "; idle CPUs were kept awake".to_owned()
+            } else {
+                format!(
+                    "; idle CPUs slept, which makes replies late: {} is not to be written by this user",
+                    Awake::FILE
+                )
             }
         )
     }

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use echobench_clients::{Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload};
+use echobench_clients::{
+    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, samples_needed,
+};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
@@ -16,6 +18,8 @@ use crate::scenario::Placement;
 
 /// At the begin of each load, requests that are not measured.
 pub const WARMUP: Duration = Duration::from_millis(100);
+/// Requests of a window that a hiccup spoils.
+const STRETCH: u32 = 10;
 /// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
 /// share of requests that lie beyond a percentile disturbs that percentile; but less than the
 /// second of these is within what the accounts of the kernel may be wrong.
@@ -119,6 +123,8 @@ pub struct Load {
     pub clients: u32,
     /// Requests a second of an open loop; `None` for a closed one.
     pub rate: Option<f64>,
+    /// Between a reply and the next request of a closed loop.
+    pub pause: Duration,
     /// The lengths of the windows, one after the other, after a warm-up of [`WARMUP`].
     pub windows: Vec<Duration>,
 }
@@ -131,6 +137,7 @@ impl Load {
             driver,
             clients,
             rate: Some(rate),
+            pause: Duration::ZERO,
             windows: vec![length],
         }
     }
@@ -142,8 +149,27 @@ impl Load {
             driver,
             clients,
             rate: None,
+            pause: Duration::ZERO,
             windows: vec![length],
         }
+    }
+
+    /// The same with a pause of each client between a reply and its next request.
+    #[must_use]
+    pub fn with_pauses(mut self, pause: Duration) -> Self {
+        self.pause = pause;
+        self
+    }
+
+    /// The same in windows of a few requests each, where there is one in each `interval`, so that those can
+    /// be told apart in which nothing disturbed the generator.
+    #[must_use]
+    pub fn in_stretches(mut self, interval: Duration) -> Self {
+        let length: Duration = self.windows.iter().sum();
+        let stretch = STRETCH * interval;
+        let count = length.as_nanos() / stretch.as_nanos();
+        self.windows = (0..count).map(|_| stretch).collect();
+        self
     }
 
     fn length(&self) -> Duration {
@@ -175,6 +201,7 @@ impl Load {
             task_threads: 1,
             workload: Workload {
                 arrivals,
+                think_ns: nanoseconds(self.pause),
                 ..Workload::default()
             },
             windows,
@@ -206,6 +233,27 @@ impl Loaded {
         (&self.machine, self.machine.reason(q))
     }
 
+    /// The part of it that no hiccup disturbed.
+    #[must_use]
+    pub fn calm(&self) -> Calm {
+        let windows = self.windows();
+        let mut calm = Calm {
+            requests: WindowReport::default(),
+            share: 0.0,
+            machine: self.machine,
+        };
+        let mut before_is_calm = true;
+        for window in windows {
+            let is_calm = window.hiccups == 0;
+            if is_calm && before_is_calm {
+                calm.requests.add(window);
+                calm.share += 1.0 / windows.len() as f64;
+            }
+            before_is_calm = is_calm;
+        }
+        calm
+    }
+
     /// The last window.
     #[must_use]
     pub fn last(&self) -> &WindowReport {
@@ -216,6 +264,35 @@ impl Loaded {
     #[must_use]
     pub fn cpu_share(&self) -> f64 {
         self.cpu_ns as f64 / nanoseconds(self.length) as f64
+    }
+}
+
+/// The stretches of a load in which no hiccup was seen, and none in the one before, which may reach
+/// into the next. A hiccup is seen before a request is sent, not by how long its reply takes, so this
+/// does not choose among latencies. A closed loop without pauses watches no clock: all of it is there.
+pub struct Calm {
+    /// Of all of them together.
+    pub requests: WindowReport,
+    /// Which part of the load they are.
+    share: f64,
+    machine: Disturbance,
+}
+
+impl Calm {
+    /// What the machine did beside, and why quantile `q` cannot be judged, if it cannot: half of the
+    /// load at least must be there to judge by, and as much as the quantile needs.
+    #[must_use]
+    pub fn judge(&self, q: f64) -> (&Disturbance, Option<String>) {
+        let few = self.requests.latency.len() < samples_needed(q);
+        let too_few = (self.share < 0.5 || few).then(|| {
+            format!(
+                "{} hiccups: only {:.0} % of the stretches of {STRETCH} requests were without",
+                self.machine.hiccups,
+                100.0 * self.share
+            )
+        });
+        let disturbance = too_few.or(self.machine.without_hiccups().reason(q));
+        (&self.machine, disturbance)
     }
 }
 
