@@ -323,6 +323,8 @@ impl Running {
             context_switches: None,
             server_cpu_ns: 0,
             server_requests: None,
+            server_refused: None,
+            server_exhausted: None,
             server_failed: None,
         };
         loop {
@@ -345,7 +347,10 @@ impl Running {
                     counters,
                 } => {
                     observed.server_cpu_ns = cpu_ns;
-                    observed.server_requests = counters.as_deref().and_then(requests);
+                    let count = |name| counter(counters.as_deref()?, name);
+                    observed.server_requests = count("requests");
+                    observed.server_refused = count("refused");
+                    observed.server_exhausted = count("exhausted");
                     observed.server_failed =
                         (!clean).then(|| format!("the server ended: {status}"));
                     return Ok(observed);
@@ -356,9 +361,8 @@ impl Running {
     }
 }
 
-/// The requests in a server's line of counters.
-fn requests(counters: &str) -> Option<u64> {
-    counters
-        .split_whitespace()
-        .find_map(|field| field.strip_prefix("requests=")?.parse().ok())
+/// One of the numbers in a server's line of counters.
+fn counter(counters: &str, name: &str) -> Option<u64> {
+    let mut fields = counters.split_whitespace();
+    fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
 }

@@ -276,8 +276,10 @@ pub enum Validity {
     Disturbed,
     /// No local ports were left.
     Ports,
-    /// No open files were left.
+    /// No open files were left to the clients or to the server.
     Files,
+    /// The server refused connections: it had as many as it may, or could start no process or thread.
+    Refused,
 }
 
 impl Validity {
@@ -291,6 +293,7 @@ impl Validity {
             Validity::Disturbed => "disturbed",
             Validity::Ports => "ports",
             Validity::Files => "files",
+            Validity::Refused => "refused",
         }
     }
 

@@ -42,6 +42,10 @@ pub(crate) struct Observed {
     pub(crate) context_switches: Option<u64>,
     pub(crate) server_cpu_ns: u64,
     pub(crate) server_requests: Option<u64>,
+    /// Connections that it refused.
+    pub(crate) server_refused: Option<u64>,
+    /// How often it had no descriptor left for a connection.
+    pub(crate) server_exhausted: Option<u64>,
     /// How the server ended, if not as it should.
     pub(crate) server_failed: Option<String>,
 }
@@ -200,7 +204,8 @@ impl Block<'_> {
                     self.fill_memory(&mut row, observed);
                     let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
                     let overran = overran as f64 > OVERRUN * slices.len() as f64;
-                    row.validity = Validity::column(&self.troubles(&row, &total, overran));
+                    row.validity =
+                        Validity::column(&self.troubles(&row, &total, observed, overran));
                     outcome
                         .violations
                         .extend(row.violations(&observed.report.messages));
@@ -352,7 +357,14 @@ impl Block<'_> {
     }
 
     /// What limited or disturbed an arm.
-    fn troubles(&self, row: &BlockRow, total: &WindowReport, overran: bool) -> Vec<Validity> {
+    fn troubles(
+        &self,
+        row: &BlockRow,
+        total: &WindowReport,
+        observed: &Observed,
+        overran: bool,
+    ) -> Vec<Validity> {
+        let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
         let mut troubles = Vec::new();
         if overran {
             troubles.push(Validity::Overran);
@@ -369,8 +381,11 @@ impl Block<'_> {
         if total.errors.contains_key(&ErrorKind::NoPorts) {
             troubles.push(Validity::Ports);
         }
-        if total.errors.contains_key(&ErrorKind::NoFiles) {
+        if total.errors.contains_key(&ErrorKind::NoFiles) || some(observed.server_exhausted) {
             troubles.push(Validity::Files);
+        }
+        if some(observed.server_refused) {
+            troubles.push(Validity::Refused);
         }
         troubles
     }

@@ -473,6 +473,25 @@ fn connections_beyond_a_limit_have_a_row_that_names_it() {
 }
 
 #[test]
+fn a_server_that_refuses_connections_has_a_row_that_says_so() {
+    let scenario = TINY.replace("clients = [2]", "clients = [4]");
+    let place = Place::with(&scenario);
+    let run = finish(place.run(&["--models", "thread,thread --max-connections 2"]));
+    assert_eq!(run.code, Some(2), "{run:?}");
+    for row in place.rows("blocks.csv") {
+        let words = row["validity"].split(';');
+        let refuses = row["model"].contains("--max-connections");
+        assert_eq!(
+            words.filter(|&word| word == "refused").count(),
+            usize::from(refuses),
+            "{row:?}"
+        );
+    }
+    let words = "the server refused connections for thread --max-connections 2";
+    assert!(run.stdout.contains(words), "{run:?}");
+}
+
+#[test]
 fn nobody_has_to_read_on() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

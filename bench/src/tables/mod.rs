@@ -512,6 +512,7 @@ impl Report<'_> {
                     "late" => format!("the load generator was late for {arm}"),
                     "ports" => format!("no local ports were left for {arm}"),
                     "files" => format!("no open files were left for {arm}"),
+                    "refused" => format!("the server refused connections for {arm}"),
                     other => format!("{other}: {arm}"),
                 };
                 match troubles.iter_mut().find(|(known, _)| *known == text) {
