@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 
 use super::gate::{Form, record};
 use super::table::splice;
-use crate::agent::catch_interrupts;
+use crate::agent::{catch_interrupts, interrupted};
 use crate::gate::builds::Build;
 use crate::gate::trials::{CONFIDENCE, RateRow, Seen, TrialRow, Trials, Truth};
-use crate::results::{csv_text, whole};
+use crate::results::{RunRecord, whole};
 use crate::tables::Style;
 use crate::text::or_unknown;
 
@@ -80,6 +80,11 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let mut record = record(&gate, args.form.effort_name());
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("cannot write to {}", folder.display()))?;
+    let path = folder.join("run.json");
+    let write = |record: &RunRecord| whole(&path, &(serde_json::to_string_pretty(record)? + "\n"));
+    write(&record)?;
     catch_interrupts()?;
     let mut trials = Trials {
         gates,
@@ -88,15 +93,25 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
         load: args.load,
     };
     let seen = trials.run(folder, &|what| eprintln!("{what}"))?;
-    "complete".clone_into(&mut record.status);
+    let status = if interrupted() {
+        "interrupted"
+    } else {
+        "complete"
+    };
+    status.clone_into(&mut record.status);
     record.environment.finish();
-    whole(
-        &folder.join("run.json"),
-        &(serde_json::to_string_pretty(&record)? + "\n"),
-    )?;
-    whole(&folder.join("rates.csv"), &csv_text(&seen.rates(), true)?)?;
+    write(&record)?;
     println!("{}", text(&seen, Style::Plain));
-    Ok(ExitCode::SUCCESS)
+    Ok(if interrupted() {
+        eprintln!(
+            "interrupted: {} of {gates} gates are in {}",
+            seen.trials.len(),
+            folder.display()
+        );
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
 }
 
 /// A line for each rule, a column for each truth.

@@ -7,20 +7,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use super::builds::Copies;
 use super::rivals::{RIVALS, Series};
-use super::rule::{Metric, Reason, Sample, Verdict};
+use super::rule::{Metric, Reason, Verdict};
 use super::{Gate, Observer, Report};
+use crate::agent::interrupted;
 use crate::results::{SCHEMA_VERSION, csv_text, read, whole};
 use crate::stats::{median, proportion_interval};
 
 /// Blocks from which the size of a slow-down is found, before the first gate.
 const CALIBRATION_BLOCKS: u32 = 24;
-/// Steps of arithmetic for each request in them: enough to slow every model by a good part.
+/// Steps of arithmetic for each request in the first of them: enough to slow every model by a good part.
 const CALIBRATION_STEPS: u32 = 500;
+/// How often the steps are measured and guessed again.
+const CALIBRATION_LOOKS: u32 = 3;
 /// The confidence of the intervals of error rates.
 pub const CONFIDENCE: f64 = 0.95;
 /// The files of a folder of trials.
@@ -139,7 +142,7 @@ pub struct Seen {
 }
 
 impl Trials {
-    /// Runs them all; `folder` has every finished gate.
+    /// Runs them all, or as many as there are before an interrupt; `folder` has every finished gate.
     pub fn run(&mut self, folder: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<Seen> {
         let mut random = fastrand::Rng::with_seed(self.gate.seed);
         let steps = self.calibrate(progress)?;
@@ -159,7 +162,7 @@ impl Trials {
             self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
             let began = Instant::now();
             let mut blocks = Vec::new();
-            let report = self.gate.run(&mut Observer {
+            let outcome = self.gate.run(&mut Observer {
                 writer: None,
                 blocks: &mut |_, outcome| {
                     blocks.extend(outcome.blocks.iter().map(|row| TrialBlockRow {
@@ -173,7 +176,11 @@ impl Trials {
                     }));
                 },
                 progress: &|_| (),
-            })?;
+            });
+            let report = match outcome {
+                Err(_) if interrupted() => break,
+                outcome => outcome?,
+            };
             let seconds = began.elapsed().as_secs_f64();
             blocks.retain(|row| row.block <= report.blocks);
             let row = trial_row(trial, truth, steps, self.load, &report, seconds);
@@ -192,46 +199,79 @@ impl Trials {
 
     /// The steps that make a request slower by the share, in each sense.
     fn calibrate(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<BTreeMap<Truth, u32>> {
-        let steps = CALIBRATION_STEPS.to_string();
-        self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps];
+        let mut found = BTreeMap::new();
+        for (truth, metric) in [
+            (Truth::Cpu, Metric::Cpu),
+            (Truth::Throughput, Metric::Throughput),
+        ] {
+            let mut steps = CALIBRATION_STEPS;
+            let mut looks = Vec::new();
+            for _ in 0..CALIBRATION_LOOKS {
+                let slowdown = self.slowdown(steps, metric)?;
+                progress(&format!(
+                    "{steps} steps of arithmetic for each request cost {:.1} % in {}",
+                    100.0 * slowdown,
+                    metric.title()
+                ));
+                looks.push((steps, slowdown));
+                steps = steps_for(self.share, metric, &looks)?;
+            }
+            progress(&format!(
+                "{steps} steps are taken for {:.1} % in {}",
+                100.0 * self.share,
+                metric.title()
+            ));
+            found.insert(truth, steps);
+        }
+        Ok(found)
+    }
+
+    /// How much slower so many steps for each request make a server.
+    fn slowdown(&mut self, steps: u32, metric: Metric) -> anyhow::Result<f64> {
+        self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
         let samples = self.gate.measure(CALIBRATION_BLOCKS)?;
-        let needed = |metric: Metric| steps_for(self.share, metric, &samples);
-        let steps = [
-            (Truth::Cpu, needed(Metric::Cpu)?),
-            (Truth::Throughput, needed(Metric::Throughput)?),
-        ];
-        progress(&format!(
-            "{} steps for each request cost {:.1} % CPU, {} cost {:.1} % throughput",
-            steps[0].1,
-            100.0 * self.share,
-            steps[1].1,
-            100.0 * self.share
-        ));
-        Ok(steps.into())
+        let sample = samples.iter().find(|sample| sample.metric == metric);
+        let slowdown = sample.and_then(|sample| median(&sample.candidate));
+        Ok(slowdown.map_or(f64::NAN, f64::exp_m1))
     }
 }
 
-/// Time grows in proportion to the steps: so many cause a slow-down by `share`.
-fn steps_for(share: f64, metric: Metric, samples: &[Sample]) -> anyhow::Result<u32> {
-    let sample = samples.iter().find(|sample| sample.metric == metric);
-    let slowdown = sample
-        .and_then(|sample| median(&sample.candidate))
-        .map(f64::exp_m1)
-        .filter(|slowdown| *slowdown > share && slowdown.is_finite());
-    let Some(slowdown) = slowdown else {
+/// The next guess at the steps for a slow-down by `share`, after looks at what steps made which: on the
+/// line through the last two, or after the first as if it grew in proportion.
+fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result<u32> {
+    let &[.., (steps, slowdown)] = looks else {
+        return Ok(CALIBRATION_STEPS);
+    };
+    // Smaller than a third of what is looked for is noise, or no effect at all.
+    if !slowdown.is_finite() || slowdown < share / 3.0 {
         bail!(
-            "{CALIBRATION_STEPS} steps of arithmetic for each request do not show in {}: the machine is \
-             too disturbed to calibrate a slow-down",
+            "{steps} steps of arithmetic for each request do not show in {}: the machine is too \
+             disturbed to calibrate a slow-down",
             metric.title()
         )
+    }
+    let in_proportion = slowdown / f64::from(steps);
+    let slope = match looks {
+        [.., (earlier, before), _] => {
+            let slope = (slowdown - before) / (f64::from(steps) - f64::from(*earlier));
+            // A line that falls, or nearly so, is noise.
+            if slope > in_proportion / 4.0 {
+                slope
+            } else {
+                in_proportion
+            }
+        }
+        _ => in_proportion,
     };
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "less than the steps of the calibration"
+        reason = "a few times the steps there are"
     )]
-    let steps = (f64::from(CALIBRATION_STEPS) * share / slowdown).round() as u32;
-    Ok(steps)
+    let next = (f64::from(steps) + (share - slowdown) / slope)
+        .round()
+        .max(1.0) as u32;
+    Ok(next)
 }
 
 /// The name of the copy in the name of an arm.
@@ -292,8 +332,6 @@ impl Seen {
 
     /// Writes what is there, and the rates so far.
     fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(folder)
-            .with_context(|| format!("cannot write to {}", folder.display()))?;
         whole(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
         whole(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
         whole(&folder.join(RATES), &csv_text(&self.rates(), true)?)
@@ -509,14 +547,21 @@ mod tests {
 
     #[test]
     fn slow_downs_are_scaled_to_their_share() {
-        let sample = |slowdown: f64| Sample {
-            subject: "thread".to_owned(),
-            metric: Metric::Cpu,
-            candidate: vec![slowdown.ln_1p()],
-            again: vec![0.0],
-        };
-        assert_eq!(steps_for(0.05, Metric::Cpu, &[sample(0.25)]).unwrap(), 100);
-        let error = steps_for(0.05, Metric::Cpu, &[sample(0.01)]).unwrap_err();
-        assert!(error.to_string().contains("too disturbed"));
+        let next = |looks: &[(u32, f64)]| steps_for(0.05, Metric::Cpu, looks);
+        assert_eq!(next(&[(500, 0.25)]).unwrap(), 100);
+        // What costs 2 % by itself and 0.03 % with each step: 100 of them make 5 %.
+        let mut looks = Vec::new();
+        let mut steps = CALIBRATION_STEPS;
+        for _ in 0..CALIBRATION_LOOKS {
+            looks.push((steps, 0.02 + 0.000_3 * f64::from(steps)));
+            steps = next(&looks).unwrap();
+        }
+        assert_eq!(steps, 100, "{looks:?}");
+        // Two looks that contradict each other, and one that shows nothing.
+        assert_eq!(next(&[(500, 0.05), (400, 0.06)]).unwrap(), 333);
+        for slowdown in [0.01, -0.1, f64::NAN] {
+            let error = next(&[(500, slowdown)]).unwrap_err();
+            assert!(error.to_string().contains("too disturbed"));
+        }
     }
 }
