@@ -1,11 +1,11 @@
-//! The report of the committed run in a real browser: nothing goes wrong in it, nothing is cut off or
-//! overlaps, and it shows the numbers of `summary.csv`. Without Chromium there is nothing to test.
+//! The reports of the committed runs in a real browser: nothing goes wrong in them, nothing is cut off or
+//! overlaps, and they show the numbers of `summary.csv`. Without Chromium there is nothing to test.
 
 mod common;
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use common::{executable, finish};
@@ -104,20 +104,24 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
     serde_json::from_str(found).expect("what the script found")
 }
 
-#[test]
-fn the_report_of_the_committed_run_is_whole_and_true() {
+/// The committed results that the README has the output of this command from.
+fn committed(command: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, rest) = readme.split_once(command).expect("the command");
+    root.join(rest.split('`').next().unwrap())
+}
+
+/// Makes the report of a results folder, looks at it in windows of all kinds, and shows what is found.
+fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
     let Some(browser) = chromium() else {
         eprintln!("skipped: there is no Chromium");
         return;
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, rest) = readme.split_once("`echobench table ").expect("the command");
-    let folder = root.join(rest.split('`').next().unwrap());
     let out = TempDir::new().unwrap();
     let page = out.path().join("report.html");
     let mut command = executable();
-    command.arg("report").arg(&folder).arg("-o").arg(&page);
+    command.arg("report").arg(folder).arg("-o").arg(&page);
     assert_eq!(finish(command).code, Some(0));
     let html = fs::read_to_string(&page).unwrap();
     assert!(
@@ -130,22 +134,31 @@ fn the_report_of_the_committed_run_is_whole_and_true() {
         html.replacen("</body>", &format!("<script>{AFTER}</script></body>"), 1),
     )
     .unwrap();
-
-    let summary = read_summary(&folder).unwrap().expect("a summary");
     let pictures = fs::read_dir(page.with_extension("")).unwrap().count();
     for width in [360, 800, 1400] {
         for dark in [false, true] {
             let found = look(&browser, &page, width, dark);
-            assert_eq!(
-                found.problems,
-                Vec::<String>::new(),
-                "at {width}, dark: {dark}"
-            );
+            let place = format!("at {width}, dark: {dark}");
+            assert_eq!(found.problems, Vec::<String>::new(), "{place}");
             assert_eq!((found.width, found.dark), (f64::from(width), dark));
-            assert_eq!(found.charts, pictures);
-            equal(&summary, &found);
+            assert_eq!(found.charts, pictures, "{place}");
+            each(&found);
         }
     }
+}
+
+#[test]
+fn the_report_of_the_committed_run_is_whole_and_true() {
+    let folder = committed("`echobench table ");
+    let summary = read_summary(&folder).unwrap().expect("a summary");
+    look_at_report(&folder, |found| equal(&summary, found));
+}
+
+#[test]
+fn the_report_of_the_committed_claims_is_whole() {
+    look_at_report(&committed("`echobench claims --from "), |found| {
+        assert!(found.charts > 0);
+    });
 }
 
 /// Every number shown is one of the summary, and every throughput of the summary is shown.

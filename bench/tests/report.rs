@@ -613,6 +613,7 @@ fn completions_and_man_pages_know_every_command() {
             script.contains("selfcheck") && script.contains("report"),
             "{shell}: {script}"
         );
+        assert!(!script.contains("supervise"), "{shell}: {script}");
     }
     let folder = TempDir::new().unwrap();
     let mut command = executable();

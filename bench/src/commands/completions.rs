@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::Cli;
@@ -28,9 +28,19 @@ pub struct ManArgs {
 
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "echobench", &mut script);
+    clap_complete::generate(args.shell, &mut in_view(), "echobench", &mut script);
     std::io::stdout().write_all(&script)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command line without the commands that only other processes of this executable are started with.
+fn in_view() -> Command {
+    let whole = Cli::command();
+    let commands = whole.get_subcommands();
+    let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
+    Command::new("echobench")
+        .version(env!("CARGO_PKG_VERSION"))
+        .subcommands(shown)
 }
 
 pub(super) fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
