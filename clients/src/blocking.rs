@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::client::{Action, Client, Failure};
-use crate::clock;
+use crate::clock::{self, Watch};
 use crate::connect::{connect_failure, exchange_failure, socket, timed_out};
 use crate::plan::Plan;
 
@@ -42,8 +42,12 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
             Action::Pace(instant) => {
                 if client.watches_clock() {
                     clock::sleep_until(instant.saturating_sub(clock::SPIN_NS));
-                    let overslept = clock::now() > instant;
-                    if clock::spin_until(instant) || overslept {
+                    let mut watch = Watch::until(instant);
+                    while !watch.is_due() {
+                        std::hint::spin_loop();
+                        watch.look(false);
+                    }
+                    if watch.hiccup {
                         client.hiccup();
                     }
                 } else {

@@ -41,17 +41,35 @@ pub(crate) fn sharpen_timers() {
     let _ = set_timerslack(1);
 }
 
-/// Looks at the clock until it reaches `instant`; whether something else had the CPU meanwhile.
-pub(crate) fn spin_until(instant: u64) -> bool {
-    let mut hiccup = false;
-    let mut last = now();
-    while last < instant {
-        std::hint::spin_loop();
-        let next = now();
-        hiccup |= next - last >= HICCUP_NS;
-        last = next;
+/// Looks at the clock until a request is due, and notes when something else had the CPU meanwhile.
+pub(crate) struct Watch {
+    due_ns: u64,
+    last_ns: u64,
+    /// Something else had the CPU between two looks, or until after the request was due.
+    pub(crate) hiccup: bool,
+}
+
+impl Watch {
+    /// The first look.
+    pub(crate) fn until(due_ns: u64) -> Self {
+        let last_ns = now();
+        Watch {
+            due_ns,
+            last_ns,
+            hiccup: last_ns > due_ns,
+        }
     }
-    hiccup
+
+    pub(crate) fn is_due(&self) -> bool {
+        self.last_ns >= self.due_ns
+    }
+
+    /// Another look; `busy` when other clients of this thread have had their turn since the last.
+    pub(crate) fn look(&mut self, busy: bool) {
+        let now_ns = now();
+        self.hiccup |= !busy && now_ns - self.last_ns >= HICCUP_NS;
+        self.last_ns = now_ns;
+    }
 }
 
 /// Sleeps until [`now`] has reached `instant`; signals do not shorten it.

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 
@@ -21,6 +22,7 @@ pub(crate) struct Pacer {
     timer: TimerFd,
     gone_off: AsyncFd<OwnedFd>,
     sleepers: Mutex<Sleepers>,
+    turns: AtomicU64,
 }
 
 #[derive(Default)]
@@ -43,7 +45,18 @@ impl Pacer {
             timer,
             gone_off,
             sleepers: Mutex::default(),
+            turns: AtomicU64::new(0),
         })
+    }
+
+    /// Notes that a client begins or ends a request.
+    pub(crate) fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often any client has.
+    pub(crate) fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
     }
 
     /// Waits until [`clock::now`] has reached `instant`.

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
 use crate::client::{Action, Client, Failure};
-use crate::clock;
+use crate::clock::{self, Watch};
 use crate::connect::{connect_failure, exchange_failure, socket, timed_out};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
@@ -105,12 +105,15 @@ async fn run_client(
                 pacer
                     .sleep_until(until.saturating_sub(clock::SPIN_NS))
                     .await;
-                if clock::now() > until {
-                    client.hiccup();
-                }
+                let mut watch = Watch::until(until);
                 // Others have their turn while this one watches the clock.
-                while clock::now() < until {
+                while !watch.is_due() {
+                    let before = pacer.turns();
                     tokio::task::yield_now().await;
+                    watch.look(pacer.turns() != before);
+                }
+                if watch.hiccup {
+                    client.hiccup();
                 }
                 now = clock::now();
             }
@@ -120,7 +123,9 @@ async fn run_client(
             }
             Action::Exchange => {
                 let open = stream.as_mut().expect("a connected client has a stream");
+                pacer.turn();
                 now = exchange(&mut client, open, &mut reply, timer.as_mut()).await;
+                pacer.turn();
             }
             Action::Close => {
                 stream = None;

@@ -14,10 +14,13 @@ use super::rig::{Calm, Disturbance, Load, Loaded, Rig, WARMUP, nanoseconds};
 use crate::measure::{Awake, Machine};
 use crate::processes::Server;
 use crate::results::SCHEMA_VERSION;
+use crate::stats::percentile_interval;
 use crate::text;
 
 /// The percentiles of known delays.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+/// The confidence of a percentile's interval.
+const CONFIDENCE: f64 = 0.95;
 /// Before each request of a closed loop with a known delay: so that it watches the clock.
 const PAUSE: Duration = Duration::from_millis(1);
 /// What a percentile may differ by from what arithmetic says.
@@ -174,6 +177,29 @@ fn lag_disturbance(loaded: &Loaded, q: f64) -> Option<String> {
     few.or(loaded.machine.without_hiccups().reason(q))
 }
 
+/// Why `delayed` may have the right quantile `q` although it looks wrong: both samples are small enough
+/// that the true ones may lie within the tolerance.
+fn undecided(
+    delayed: &WindowReport,
+    floor: &WindowReport,
+    q: f64,
+    delay_ns: f64,
+) -> Option<String> {
+    let ends = |window: &WindowReport| {
+        let count = window.latency.len();
+        let (low, high) = percentile_interval(count, q, CONFIDENCE)?;
+        let at = |rank: u64| window.latency.value_at_quantile(rank as f64 / count as f64) as f64;
+        Some((at(low), at(high)))
+    };
+    let ((low, high), (_, floor_high)) = ends(delayed).zip(ends(floor))?;
+    let may_be_right = low <= delay_ns * (1.0 + TOLERANCE) + floor_high;
+    let [low, high] = [low, high].map(text::duration);
+    may_be_right.then(|| {
+        let name = name(q);
+        format!("{name} is anything from {low} to {high}: too few requests")
+    })
+}
+
 impl Bench {
     /// Puts a load on a server, and again as long as something disturbed it, so many times at most.
     /// What its figures are has no part in that.
@@ -272,11 +298,13 @@ impl Bench {
             };
             let noise = match known(q) {
                 None => Some(format!("the floor is not known at {}", name(q))),
-                Some(_) if spread_ns > tolerance_ns => Some(format!(
-                    "replies without a delay spread as widely at {}",
-                    name(q)
-                )),
-                Some(_) => None,
+                Some(_) if spread_ns > tolerance_ns => {
+                    let name = name(q);
+                    Some(format!(
+                        "replies without a delay spread as widely at {name}"
+                    ))
+                }
+                Some(_) => undecided(&delayed.requests, &floor.requests, q, delay_ns),
             };
             let (machine, disturbance) = delayed.judge(q);
             let measured = latency(&delayed.requests, q);
