@@ -23,7 +23,7 @@ const CALIBRATION_BLOCKS: u32 = 24;
 /// Steps of arithmetic for each request in the first of them: enough to slow every model by a good part.
 const CALIBRATION_STEPS: u32 = 500;
 /// How often the steps are measured and guessed again.
-const CALIBRATION_LOOKS: u32 = 3;
+const CALIBRATION_LOOKS: u32 = 4;
 /// The confidence of the intervals of error rates.
 pub const CONFIDENCE: f64 = 0.95;
 /// The files of a folder of trials.
@@ -237,41 +237,35 @@ impl Trials {
 }
 
 /// The next guess at the steps for a slow-down by `share`, after looks at what steps made which: on the
-/// line through the last two, or after the first as if it grew in proportion.
+/// line between the two that enclose it. No steps make none.
 fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result<u32> {
-    let &[.., (steps, slowdown)] = looks else {
-        return Ok(CALIBRATION_STEPS);
-    };
-    // Smaller than a third of what is looked for is noise, or no effect at all.
-    if !slowdown.is_finite() || slowdown < share / 3.0 {
+    let below = looks.iter().filter(|(_, slowdown)| *slowdown < share);
+    let above = looks.iter().filter(|(_, slowdown)| *slowdown >= share);
+    let (less, low) = below
+        .max_by_key(|(steps, _)| *steps)
+        .copied()
+        .unwrap_or((0, 0.0));
+    let Some(&(more, high)) = above.min_by_key(|(steps, _)| *steps) else {
         bail!(
-            "{steps} steps of arithmetic for each request do not show in {}: the machine is too \
-             disturbed to calibrate a slow-down",
+            "{CALIBRATION_STEPS} steps of arithmetic for each request do not show in {}: the machine is \
+             too disturbed to calibrate a slow-down",
             metric.title()
         )
-    }
-    let in_proportion = slowdown / f64::from(steps);
-    let slope = match looks {
-        [.., (earlier, before), _] => {
-            let slope = (slowdown - before) / (f64::from(steps) - f64::from(*earlier));
-            // A line that falls, or nearly so, is noise.
-            if slope > in_proportion / 4.0 {
-                slope
-            } else {
-                in_proportion
-            }
-        }
-        _ => in_proportion,
+    };
+    let (less, more) = (f64::from(less), f64::from(more));
+    // Fewer steps that cost more are noise; in between is as good as anything.
+    let part = if less < more {
+        (share - low) / (high - low)
+    } else {
+        0.5
     };
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a few times the steps there are"
+        reason = "between two numbers of steps"
     )]
-    let next = (f64::from(steps) + (share - slowdown) / slope)
-        .round()
-        .max(1.0) as u32;
-    Ok(next)
+    let steps = (less + part * (more - less)).round().max(1.0) as u32;
+    Ok(steps)
 }
 
 /// The name of the copy in the name of an arm.
@@ -549,16 +543,16 @@ mod tests {
     fn slow_downs_are_scaled_to_their_share() {
         let next = |looks: &[(u32, f64)]| steps_for(0.05, Metric::Cpu, looks);
         assert_eq!(next(&[(500, 0.25)]).unwrap(), 100);
-        // What costs 2 % by itself and 0.03 % with each step: 100 of them make 5 %.
+        // It grows less and less: 125 steps make 5 %.
         let mut looks = Vec::new();
         let mut steps = CALIBRATION_STEPS;
         for _ in 0..CALIBRATION_LOOKS {
-            looks.push((steps, 0.02 + 0.000_3 * f64::from(steps)));
+            looks.push((steps, 0.1 * (f64::from(steps) / 500.0).sqrt()));
             steps = next(&looks).unwrap();
         }
-        assert_eq!(steps, 100, "{looks:?}");
-        // Two looks that contradict each other, and one that shows nothing.
-        assert_eq!(next(&[(500, 0.05), (400, 0.06)]).unwrap(), 333);
+        assert!((120..140).contains(&steps), "{steps}: {looks:?}");
+        // Looks that contradict each other, and one that shows nothing.
+        assert_eq!(next(&[(500, 0.06), (400, 0.07), (420, 0.04)]).unwrap(), 410);
         for slowdown in [0.01, -0.1, f64::NAN] {
             let error = next(&[(500, slowdown)]).unwrap_err();
             assert!(error.to_string().contains("too disturbed"));
