@@ -322,6 +322,23 @@ fn runs_on_unlike_machines_are_compared_by_ratios_only_and_on_demand() {
     assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
     assert!(allowed.stdout.contains("0.900"), "{}", allowed.stdout);
     assert!(!allowed.stdout.contains("1000"), "{}", allowed.stdout);
+    // The same machine, but its CPUs were kept from sleeping.
+    let record = place.path().join("two/run.json");
+    let asleep = fs::read_to_string(&record).unwrap();
+    let awake = asleep.replacen("\"environment\":{", "\"environment\":{\"awake\":true,", 1);
+    assert_ne!(awake, asleep);
+    fs::write(&record, awake).unwrap();
+    let unlike = echobench(place.path(), &["compare", "one", "two"]);
+    assert_eq!(unlike.code, Some(1));
+    let words = "idle CPUs (asleep and awake)";
+    assert!(unlike.stderr.contains(words), "{}", unlike.stderr);
+    let history = echobench(place.path(), &["history", "."]);
+    for title in [
+        "xeon-2cpu-kvm, runs: 1",
+        "xeon-2cpu-kvm, CPUs awake, runs: 1",
+    ] {
+        assert!(history.stdout.contains(title), "{}", history.stdout);
+    }
 }
 
 #[test]

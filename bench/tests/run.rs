@@ -472,6 +472,21 @@ fn connections_beyond_a_limit_have_a_row_that_names_it() {
     assert!(run.stdout.contains("FAILED: async, 300 tasks: "), "{run:?}");
 }
 
+/// Only root may keep them from sleeping; anybody else is told so.
+#[test]
+fn idle_cpus_are_kept_awake_or_it_is_said_why_not() {
+    let place = Place::new();
+    let run = finish(place.run(&["--models", "thread", "--blocks", "1", "--awake"]));
+    if run.code == Some(0) {
+        let text = fs::read_to_string(place.results().join("run.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["environment"]["awake"], true);
+        assert!(run.stdout.contains("kept awake"), "{run:?}");
+    } else {
+        run.refused(&["/dev/cpu_dma_latency", "--awake"]);
+    }
+}
+
 #[test]
 fn a_server_that_refuses_connections_has_a_row_that_says_so() {
     let scenario = TINY.replace("clients = [2]", "clients = [4]");

@@ -94,6 +94,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "SPACING", default_value_t, requires = "rate")]
     arrivals: Spacing,
 
+    /// Keep idle CPUs of this machine from sleeping, so that no wake-up waits for one to come back; for root
+    #[arg(long)]
+    awake: bool,
+
     /// Load before the measurement, in the same connections
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     warmup: Duration,
@@ -125,6 +129,7 @@ pub struct LoadArgs {
 
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let ask = ask(args)?;
+    let _awake = super::keep_awake(args.awake)?;
     let load = |target| {
         let plan = plan(args, ask, target)?;
         let report = echobench_clients::run(&plan, clock::now)?;
@@ -556,7 +561,7 @@ impl Outcome {
         }
         if self.hiccups > 0 {
             lines.push(format!(
-                "hiccups     {}: something else had the CPU while a client watched the clock",
+                "hiccups     {}: something else had the CPU when a request was due, or it slept (see --awake)",
                 text::count(self.hiccups)
             ));
         }

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
+
+use crate::measure::Awake;
+
 mod about;
 mod claims;
 mod compare;
@@ -117,6 +121,16 @@ impl Command {
             Command::Nothing => Ok(ExitCode::SUCCESS),
         }
     }
+}
+
+/// Keeps idle CPUs awake if that is wanted.
+fn keep_awake(wanted: bool) -> anyhow::Result<Option<Awake>> {
+    wanted.then(Awake::hold).transpose().with_context(|| {
+        format!(
+            "cannot keep CPUs awake: {} is not to be written; run as root, or leave out --awake",
+            Awake::FILE
+        )
+    })
 }
 
 /// The seed that was given, or one from the clock.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::Args;
 use echobench_clients::raise_file_limit;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -102,16 +102,6 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         run.all_blocks(&sweeps)?;
     }
     run.finish(args.objective)
-}
-
-/// Keeps idle CPUs awake if that is wanted.
-fn keep_awake(wanted: bool) -> anyhow::Result<Option<Awake>> {
-    wanted.then(Awake::hold).transpose().with_context(|| {
-        format!(
-            "cannot keep CPUs awake: {} is not to be written; run as root, or leave out --awake",
-            Awake::FILE
-        )
-    })
 }
 
 /// The scenarios as the options want them.
@@ -299,7 +289,7 @@ impl Run {
     fn begin(args: &RunArgs) -> anyhow::Result<Self> {
         let scenarios = scenarios(args)?;
         check_possible(&scenarios)?;
-        let awake = keep_awake(args.awake)?;
+        let awake = super::keep_awake(args.awake)?;
         let environment = Environment {
             awake: args.awake,
             ..Environment::capture()
@@ -336,7 +326,7 @@ impl Run {
         let now = Environment::capture();
         record.check_same_conditions(&now, folder)?;
         check_possible(record.scenarios.values())?;
-        let awake = keep_awake(record.environment.awake)?;
+        let awake = super::keep_awake(record.environment.awake)?;
         let cells = record.cells()?;
         let (writer, kept) = Writer::resume(folder, |row| record.together(&cells, row))?;
         RUNNING.clone_into(&mut record.status);
