@@ -27,7 +27,8 @@ static MARK: OnceLock<Arc<Mark>> = OnceLock::new();
 
 /// Whether this process may fork: after a fork the child has only the thread that forked, and every
 /// lock that another one held stays locked in it.
-pub(crate) fn is_single_threaded() -> bool {
+#[must_use]
+pub fn is_single_threaded() -> bool {
     // A directory has two links, and one for each directory in it: here, a thread.
     std::fs::metadata("/proc/self/task").map_or(true, |tasks| tasks.nlink() == 3)
 }

@@ -31,6 +31,7 @@ mod thread_per_connection;
 use std::io;
 
 pub use acceptor::{Acceptor, Stopper};
+pub use child::is_single_threaded;
 pub use listener::BindError;
 pub use settings::{Fault, Runtime, Settings, UnknownFault, UnknownRuntime};
 
