@@ -99,7 +99,7 @@ pub(crate) struct Client<'a> {
     /// When the next request is due: by the schedule of an open loop, or after the think time.
     due_ns: Option<u64>,
     arrivals: u64,
-    /// Something else had the CPU while the client watched the clock for the next request.
+    /// A hiccup was seen before the next request.
     disturbed: bool,
     /// When the last reply came, or the connection was there.
     free_ns: u64,
@@ -368,10 +368,12 @@ impl<'a> Client<'a> {
                 self.sample(Measure::Service, received_ns - sent_ns);
             }
             if let Some(due) = self.due_ns {
+                // A pause may have ended before this window began.
+                let due = due.max(self.opens_ns);
                 self.sample(Measure::Lag, sent_ns - due);
                 // Before the last reply it could not have been sent.
                 let possible_ns = due.max(self.free_ns);
-                if possible_ns == due && !self.disturbed {
+                if possible_ns == due && self.sees_hiccups() && !self.disturbed {
                     self.sample(Measure::CalmLag, sent_ns - due);
                 }
                 let late = sent_ns.saturating_sub(possible_ns) >= LATE_NS;
@@ -392,6 +394,11 @@ impl<'a> Client<'a> {
             .arrivals
             .map_or(0.0, |arrivals| arrivals.per_second);
         rate * (SPIN_NS as f64) < 1e9
+    }
+
+    /// Whether it is known what kept a request from being sent in time: a task yields to others either way.
+    fn sees_hiccups(&self) -> bool {
+        self.watches_clock() || self.plan.driver == crate::Driver::Tasks
     }
 
     /// Something else had the CPU while the client was watching the clock, or was to be woken for it.
@@ -500,6 +507,7 @@ impl<'a> Client<'a> {
 
     fn enter(&mut self, window: usize) {
         self.window = window;
+        self.disturbed = false;
         let Some(window) = self.plan.windows.get(window) else {
             return;
         };

@@ -64,7 +64,8 @@ impl Watch {
         self.last_ns >= self.due_ns
     }
 
-    /// Another look; `busy` when other clients of this thread have had their turn since the last.
+    /// Another look; `busy` when other clients had their turn since the last, so that a gap may be theirs.
+    /// With several threads of tasks that hides hiccups.
     pub(crate) fn look(&mut self, busy: bool) {
         let now_ns = now();
         self.hiccup |= !busy && now_ns - self.last_ns >= HICCUP_NS;

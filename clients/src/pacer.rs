@@ -49,7 +49,7 @@ impl Pacer {
         })
     }
 
-    /// Notes that a client begins or ends a request.
+    /// Notes that a client begins or ends something that takes time.
     pub(crate) fn turn(&self) {
         self.turns.fetch_add(1, Ordering::Relaxed);
     }

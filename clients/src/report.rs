@@ -118,8 +118,9 @@ pub struct WindowReport {
     /// How much later than due the same requests were sent; empty where none was ever due.
     #[serde(with = "histogram_text")]
     pub lag: Histogram<u64>,
-    /// The part of `lag` that is the generator's own: without requests for which something else had the
-    /// CPU (see `hiccups`), and without those that were due before the last reply was there.
+    /// The part of `lag` that is of requests without a hiccup (see `hiccups`), and not due before the last
+    /// reply, or the connection, was there: how well requests leave in time where the clock was watched in
+    /// time. Empty where threads and processes are asked for too much to watch it.
     #[serde(with = "histogram_text")]
     pub calm_lag: Histogram<u64>,
     /// From the beginning of `connect` until it succeeded.

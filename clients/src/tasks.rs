@@ -118,7 +118,9 @@ async fn run_client(
                 now = clock::now();
             }
             Action::Connect => {
+                pacer.turn();
                 stream = connect(plan, &mut client).await;
+                pacer.turn();
                 now = clock::now();
             }
             Action::Exchange => {
@@ -129,6 +131,7 @@ async fn run_client(
             }
             Action::Close => {
                 stream = None;
+                pacer.turn();
                 now = clock::now();
             }
             Action::Done => break,

@@ -190,6 +190,7 @@ impl Form {
         let run_blocks = cell.scenario.quick.blocks as usize;
         Ok(AaRow {
             clients: 0,
+            placement: Placement::None,
             load_average_before: before.load_average,
             load_average_after: Machine::read().load_average,
             ..self.judge(

@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::arithmetic::{ahead_in_stall, stalled_quantile};
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
-use super::rig::{Calm, Disturbance, Load, Loaded, Rig, WARMUP, nanoseconds};
+use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, nanoseconds};
 use crate::measure::{Awake, Machine};
 use crate::processes::Server;
 use crate::results::SCHEMA_VERSION;
@@ -83,7 +83,7 @@ impl Lengths {
             stalled: ms(4_000, 10_000),
             lag: ms(1_300, 5_000),
             ceiling: ms(400, 2_000),
-            tries: if full { 4 } else { 2 },
+            tries: if full { 4 } else { 1 },
         }
     }
 }
@@ -162,18 +162,17 @@ fn is_disturbed(loaded: &Loaded) -> bool {
     loaded.calm().judge(0.99).1.is_some()
 }
 
-/// The part of the requests whose send lag was the generator's own, in percent.
+/// The part of the requests by which the send lag is judged, in percent.
 fn calm_share(window: &WindowReport) -> f64 {
     100.0 * window.calm_lag.len() as f64 / window.lag.len().max(1) as f64
 }
 
-/// Why quantile `q` of the send lag cannot be judged, if it cannot: half of the requests at least must
-/// be there to judge by.
+/// Why quantile `q` of the send lag cannot be judged, if it cannot.
 fn lag_disturbance(loaded: &Loaded, q: f64) -> Option<String> {
     let share = calm_share(loaded.last());
     let too_few =
         || format!("only {share:.0} % of the requests were without a hiccup or a wait for a reply");
-    let few = (share < 50.0).then(too_few);
+    let few = (share < LEAST_CALM).then(too_few);
     few.or(loaded.machine.without_hiccups().reason(q))
 }
 
@@ -188,11 +187,13 @@ fn undecided(
     let ends = |window: &WindowReport| {
         let count = window.latency.len();
         let (low, high) = percentile_interval(count, q, CONFIDENCE)?;
-        let at = |rank: u64| window.latency.value_at_quantile(rank as f64 / count as f64) as f64;
+        // Half a rank less, so that rounding cannot lead to the next one.
+        let at = |rank: u64| (rank as f64 - 0.5) / count as f64;
+        let at = |rank| window.latency.value_at_quantile(at(rank)) as f64;
         Some((at(low), at(high)))
     };
     let ((low, high), (_, floor_high)) = ends(delayed).zip(ends(floor))?;
-    let may_be_right = low <= delay_ns * (1.0 + TOLERANCE) + floor_high;
+    let may_be_right = low <= delay_ns * (1.0 + TOLERANCE) + floor_high && high >= delay_ns;
     let [low, high] = [low, high].map(text::duration);
     may_be_right.then(|| {
         let name = name(q);
@@ -201,8 +202,8 @@ fn undecided(
 }
 
 impl Bench {
-    /// Puts a load on a server, and again as long as something disturbed it, so many times at most.
-    /// What its figures are has no part in that.
+    /// Puts a load on a server; in the long form again as long as something disturbed it, a few times at
+    /// most. What its latencies are has no part in that.
     fn load(
         &mut self,
         server: &Server,
@@ -250,9 +251,12 @@ impl Bench {
             let load = load.in_stretches(Duration::from_secs_f64(1.0 / 500.0));
             let floor = self.load(&prompt, &load, is_disturbed)?.calm();
             for q in QUANTILES {
-                let what = format!("floor, {driver}: {}", name(q));
-                let figure = latency(&floor.requests, q);
-                self.check("floor", what, Bound::Any, figure, floor.judge(q));
+                let what = format!(
+                    "floor, {driver}, {:.0} % calm: {}",
+                    floor.percent(),
+                    name(q)
+                );
+                self.check("floor", what, Bound::Any, floor.latency(q), floor.judge(q));
             }
             floors.push((driver, floor));
         }
@@ -282,8 +286,7 @@ impl Bench {
     }
 
     fn delay(&mut self, what: &str, delay_ns: f64, delayed: &Calm, floor: &Calm) {
-        let known = |q| latency(&floor.requests, q);
-        let at_once = |q| known(q).unwrap_or_default();
+        let at_once = |q| floor.latency(q).unwrap_or_default();
         let tolerance_ns = delay_ns * TOLERANCE;
         for q in QUANTILES {
             // A quantile of a sum of a constant and something else is the sum of it and theirs. But
@@ -296,7 +299,7 @@ impl Bench {
                 below: floor_ns,
                 above: tolerance_ns,
             };
-            let noise = match known(q) {
+            let noise = match floor.latency(q) {
                 None => Some(format!("the floor is not known at {}", name(q))),
                 Some(_) if spread_ns > tolerance_ns => {
                     let name = name(q);
@@ -307,15 +310,12 @@ impl Bench {
                 Some(_) => undecided(&delayed.requests, &floor.requests, q, delay_ns),
             };
             let (machine, disturbance) = delayed.judge(q);
-            let measured = latency(&delayed.requests, q);
-            let what = format!("{what}: {}", name(q));
-            self.check(
-                "delay",
-                what,
-                bound,
-                measured,
-                (machine, disturbance.or(noise)),
-            );
+            let measured = delayed.latency(q);
+            // Nothing excuses a reply that came before it was sent.
+            let is_possible = measured.is_none_or(|ns| ns >= delay_ns);
+            let excuse = disturbance.or(noise).filter(|_| is_possible);
+            let what = format!("{what}, {:.0} % calm: {}", delayed.percent(), name(q));
+            self.check("delay", what, bound, measured, (machine, excuse));
         }
     }
 
@@ -327,11 +327,11 @@ impl Bench {
         let open = Load::open(Driver::Threads, 16, STALL_RATE, self.lengths.omission);
         let closed = Load::closed(Driver::Threads, 1, self.lengths.omission_closed);
         let server = self.rig.server(&arguments)?;
-        let is_disturbed = |loaded: &Loaded| loaded.judge(0.99).1.is_some();
-        let open = self.load(&server, &open, is_disturbed)?;
+        let at_all = |loaded: &Loaded| loaded.judge(0.99).1.is_some();
+        let open = self.load(&server, &open, at_all)?;
         drop(server);
         let server = self.rig.server(&arguments)?;
-        let closed = self.load(&server, &closed, is_disturbed)?;
+        let closed = self.load(&server, &closed, at_all)?;
         let floor = latency(open.last(), 0.5).unwrap_or_default();
         for q in [0.95, 0.99] {
             let expected = stalled_quantile(q, STALL_NS, PERIOD_NS);
@@ -456,7 +456,9 @@ impl Bench {
             let share = calm_share(sent);
             for (q, limit) in [(0.5, LAG_P50_NS), (0.99, LAG_P99_NS)] {
                 let what = format!("send lag {at}, {share:.0} % calm: {}", name(q));
-                let measured = quantile(&sent.calm_lag, 0, q).map(|ns| ns as f64);
+                let measured = quantile(&sent.calm_lag, 0, q)
+                    .filter(|_| share >= LEAST_CALM)
+                    .map(|ns| ns as f64);
                 let disturbance = lag_disturbance(&loaded, q).or(alone.clone());
                 let disturbed = (&loaded.machine, disturbance);
                 self.check("lag", what, Bound::AtMost(limit), measured, disturbed);
@@ -508,5 +510,33 @@ impl Bench {
         let unit = Unit::Connections;
         let check = Check::new("ceiling", what, unit, bound, Some(busy), disturbance);
         self.checks.push(check.on(&loaded.machine));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replies that took so many microseconds and up to a hundred more.
+    fn replies(count: u64, micros: u64) -> WindowReport {
+        let mut window = WindowReport::default();
+        for reply in 0..count {
+            let ns = (micros + reply * 100 / count) * 1_000;
+            window.latency.record(ns).unwrap();
+        }
+        window
+    }
+
+    #[test]
+    fn only_a_sample_that_may_be_right_is_undecided() {
+        let floor = replies(400, 20);
+        let told = |delayed: &WindowReport| undecided(delayed, &floor, 0.99, 5e6).is_some();
+        // 5 ms, 3 % of it and the floor's 120 µs are 5.27 ms.
+        assert!(told(&replies(400, 5_170)));
+        assert!(!told(&replies(400, 5_400)));
+        // Earlier than it can be: no sample is too small for that.
+        assert!(!told(&replies(400, 2_000)));
+        // Too few for an interval.
+        assert!(!told(&replies(100, 5_170)));
     }
 }

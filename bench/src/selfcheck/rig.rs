@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use echobench_clients::{
-    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, samples_needed,
+    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, quantile,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -18,6 +18,8 @@ use crate::scenario::Placement;
 
 /// At the begin of each load, requests that are not measured.
 pub const WARMUP: Duration = Duration::from_millis(100);
+/// The least part of a load without hiccups by which it is judged, in percent.
+pub const LEAST_CALM: f64 = 50.0;
 /// Requests of a window that a hiccup spoils.
 const STRETCH: u32 = 10;
 /// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
@@ -92,12 +94,11 @@ impl Rig {
         // The load process is reaped at the end, so its CPU time is known.
         let (report, done) = carry_out(&plan, &arguments, |start_ns, _| during(start_ns))?;
         let total = report.total();
-        if total.failed() > 0 || total.unsent > 0 {
+        if total.failed() > 0 {
             let why = report.messages.values().next().map_or("", String::as_str);
             bail!(
-                "{} of {} requests failed or were not sent ({why}); \
-                 is a limit on files or processes too low?",
-                total.failed() + total.unsent,
+                "{} of {} requests failed ({why}); is a limit on files or processes too low?",
+                total.failed(),
                 total.planned
             );
         }
@@ -167,7 +168,7 @@ impl Load {
     pub fn in_stretches(mut self, interval: Duration) -> Self {
         let length: Duration = self.windows.iter().sum();
         let stretch = STRETCH * interval;
-        let count = length.as_nanos() / stretch.as_nanos();
+        let count = (length.as_nanos() / stretch.as_nanos()).max(1);
         self.windows = (0..count).map(|_| stretch).collect();
         self
     }
@@ -239,17 +240,16 @@ impl Loaded {
         let windows = self.windows();
         let mut calm = Calm {
             requests: WindowReport::default(),
-            share: 0.0,
+            calm: 0,
+            all: windows.len(),
             machine: self.machine,
         };
-        let mut before_is_calm = true;
-        for window in windows {
-            let is_calm = window.hiccups == 0;
-            if is_calm && before_is_calm {
+        for (index, window) in windows.iter().enumerate() {
+            let beside = &windows[index.saturating_sub(1)..windows.len().min(index + 2)];
+            if beside.iter().all(|window| window.hiccups == 0) {
                 calm.requests.add(window);
-                calm.share += 1.0 / windows.len() as f64;
+                calm.calm += 1;
             }
-            before_is_calm = is_calm;
         }
         calm
     }
@@ -267,28 +267,44 @@ impl Loaded {
     }
 }
 
-/// The stretches of a load in which no hiccup was seen, and none in the one before, which may reach
-/// into the next. A hiccup is seen before a request is sent, not by how long its reply takes, so this
-/// does not choose among latencies. A closed loop without pauses watches no clock: all of it is there.
+/// The stretches of a load in which no hiccup was seen, nor in the ones beside, which it may reach into.
+/// Hiccups are seen before requests are sent, not by how long replies take. What is left out is shown as a
+/// share, since a generator that kept itself from its CPU would look the same. A closed loop without pauses
+/// watches no clock: all of it is there.
 pub struct Calm {
     /// Of all of them together.
     pub requests: WindowReport,
-    /// Which part of the load they are.
-    share: f64,
+    calm: usize,
+    all: usize,
     machine: Disturbance,
 }
 
 impl Calm {
-    /// What the machine did beside, and why quantile `q` cannot be judged, if it cannot: half of the
-    /// load at least must be there to judge by, and as much as the quantile needs.
+    /// Which part of the load they are, in percent.
+    #[must_use]
+    pub fn percent(&self) -> f64 {
+        100.0 * self.calm as f64 / self.all.max(1) as f64
+    }
+
+    fn is_enough(&self) -> bool {
+        self.percent() >= LEAST_CALM
+    }
+
+    /// A percentile of latency; nothing where too little is left to read it from.
+    #[must_use]
+    pub fn latency(&self, q: f64) -> Option<f64> {
+        let at = quantile(&self.requests.latency, self.requests.lost, q);
+        at.filter(|_| self.is_enough()).map(|ns| ns as f64)
+    }
+
+    /// What the machine did beside, and why quantile `q` cannot be judged, if it cannot.
     #[must_use]
     pub fn judge(&self, q: f64) -> (&Disturbance, Option<String>) {
-        let few = self.requests.latency.len() < samples_needed(q);
-        let too_few = (self.share < 0.5 || few).then(|| {
+        let too_few = self.latency(q).is_none().then(|| {
             format!(
                 "{} hiccups: only {:.0} % of the stretches of {STRETCH} requests were without",
                 self.machine.hiccups,
-                100.0 * self.share
+                self.percent()
             )
         });
         let disturbance = too_few.or(self.machine.without_hiccups().reason(q));
@@ -299,8 +315,10 @@ impl Calm {
 /// What the machine did beside a load and its server.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Disturbance {
-    /// How often something else had the CPU while a client watched the clock.
+    /// How often something else had the CPU when a request was due, or it slept.
     pub hiccups: u64,
+    /// Requests that were due and could not be sent in time.
+    pub unsent: u64,
     /// Of so many requests.
     pub requests: u64,
     /// CPU time of everything else, as a share of one CPU; a little below 0 where the accounts of the
@@ -314,6 +332,9 @@ impl Disturbance {
     /// Why quantile `q` cannot be judged, if it cannot.
     #[must_use]
     pub fn reason(&self, q: f64) -> Option<String> {
+        if self.unsent > 0 {
+            return Some(format!("{} requests were not sent in time", self.unsent));
+        }
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
         let (most, least) = FOREIGN_LIMITS;
         let limit = (2.0 * (1.0 - q)).clamp(least, most);
@@ -348,6 +369,7 @@ impl Disturbance {
         let larger = |a: Option<f64>, b: Option<f64>| a.into_iter().chain(b).reduce(f64::max);
         Disturbance {
             hiccups: self.hiccups + other.hiccups,
+            unsent: self.unsent + other.unsent,
             requests: self.requests + other.requests,
             foreign_share: larger(self.foreign_share, other.foreign_share),
             stolen_share: larger(self.stolen_share, other.stolen_share),
@@ -399,6 +421,7 @@ impl Accounts {
         let total = report.total();
         let machine = Disturbance {
             hiccups: total.hiccups,
+            unsent: total.unsent,
             requests: total.planned,
             foreign_share: busy.map(|busy| (busy - known as f64) / wall),
             stolen_share: grown(|machine| machine.steal_ns).map(|stolen| stolen / wall),
