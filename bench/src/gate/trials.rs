@@ -145,7 +145,10 @@ impl Trials {
     /// Runs them all, or as many as there are before an interrupt; `folder` has every finished gate.
     pub fn run(&mut self, folder: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<Seen> {
         let mut random = fastrand::Rng::with_seed(self.gate.seed);
-        let steps = self.calibrate(progress)?;
+        let steps = match self.calibrate(progress) {
+            Err(_) if interrupted() => return Ok(Seen::default()),
+            steps => steps?,
+        };
         let mut truths: Vec<Truth> = (0..self.gates)
             .map(|trial| match trial % 4 {
                 0 | 2 => Truth::Equal,
@@ -204,7 +207,9 @@ impl Trials {
             (Truth::Cpu, Metric::Cpu),
             (Truth::Throughput, Metric::Throughput),
         ] {
-            let mut steps = CALIBRATION_STEPS;
+            // More for a larger slow-down than 5 %.
+            let enough = |times: &u32| 0.05 * f64::from(*times) >= self.share;
+            let mut steps = CALIBRATION_STEPS * (1..10).find(enough).unwrap_or(10);
             let mut looks = Vec::new();
             for _ in 0..CALIBRATION_LOOKS {
                 let slowdown = self.slowdown(steps, metric)?;
@@ -247,8 +252,10 @@ fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result
         .unwrap_or((0, 0.0));
     let Some(&(more, high)) = above.min_by_key(|(steps, _)| *steps) else {
         bail!(
-            "{CALIBRATION_STEPS} steps of arithmetic for each request do not show in {}: the machine is \
-             too disturbed to calibrate a slow-down",
+            "{} steps of arithmetic for each request cost less than {:.0} % in {}: the machine is too \
+             disturbed to calibrate a slow-down",
+            looks.iter().map(|(steps, _)| *steps).max().unwrap_or(0),
+            100.0 * share,
             metric.title()
         )
     };
