@@ -4,7 +4,7 @@
 //! `None`, never a guess. Sources: `proc(5)`, `sysfs(5)`,
 //! `Documentation/admin-guide/hw-vuln` of Linux.
 
-use crate::measure::Machine;
+use crate::measure::{Machine, idle_driver};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -113,7 +113,7 @@ impl Environment {
             kernel: line("/proc/sys/kernel/osrelease"),
             clocksource: line(&format!("{CLOCKSOURCE}/current_clocksource")),
             scaling_governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            idle_driver: line("/sys/devices/system/cpu/cpuidle/current_driver"),
+            idle_driver: idle_driver(),
             awake: false,
             mitigations: mitigations(),
             memory_bytes: memory_bytes(&text("/proc/meminfo")),

@@ -223,6 +223,13 @@ pub fn allowed_cpus() -> nix::Result<Vec<usize>> {
         .collect())
 }
 
+/// What lets idle CPUs sleep, like `intel_idle`; `None` where nothing can be told to.
+#[must_use]
+pub fn idle_driver() -> Option<String> {
+    let name = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "none")
+}
+
 /// Keeps idle CPUs from sleeping as long as it lives: they look for work instead, so that to wake one
 /// takes about a microsecond. It is no load of any process, and counts as idle time.
 ///
@@ -236,8 +243,11 @@ impl Awake {
     /// The file whose open descriptors are requests for quick wake-ups.
     pub const FILE: &str = "/dev/cpu_dma_latency";
 
-    /// Fails where the file is missing or only root may write it.
+    /// Fails where the file is missing or only root may write it, and where no driver heeds it.
     pub fn hold() -> io::Result<Self> {
+        if idle_driver().is_none() {
+            return Err(io::Error::other("the kernel has no cpuidle driver"));
+        }
         let mut request = File::options().write(true).open(Self::FILE)?;
         let microseconds: i32 = 0;
         request.write_all(&microseconds.to_ne_bytes())?;

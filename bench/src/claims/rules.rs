@@ -286,8 +286,12 @@ pub(super) fn ladder(evidence: &Evidence) -> Ruling {
         holds(
             "queues are no slower than TCP between threads on one CPU, but hardly faster: waking up dominates",
         )
+    } else if faster.all() {
+        holds("queues are at least 1.5 times faster than TCP between threads on one CPU")
     } else {
-        holds("queues are faster than TCP between threads on one CPU")
+        holds(
+            "queues are no slower than TCP between threads on one CPU, and one kind is 1.5 times faster",
+        )
     }
 }
 

@@ -39,6 +39,8 @@ fn in_view() -> Command {
     let commands = whole.get_subcommands();
     let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();
     Command::new("echobench")
+        .about(whole.get_about().cloned().unwrap_or_default())
+        .disable_help_subcommand(true)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommands(shown)
 }

@@ -15,10 +15,11 @@ use crate::gate::{Gate, Observer, Report, WrongReplies};
 use crate::results::{RunRecord, SCHEMA_VERSION, Writer, whole};
 use crate::scenario::{Effort, Placement, Scenario};
 
-/// Compare two builds of echobench, and fail if the candidate got slower.
-///
-/// Exit code 0: pass. 1: it could not be done. 2: a regression, or wrong replies. 3: inconclusive.
+/// The options of `gate`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 pass; 1 it could not be done; 2 a regression, or wrong replies; 3 inconclusive."
+)]
 pub struct GateArgs {
     /// The executable that is known
     #[arg(long, value_name = "EXE")]
@@ -55,11 +56,11 @@ pub(super) struct Form {
     #[arg(long, value_name = "MODELS", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// The short form: fewer and shorter blocks, so less certain to have an answer
+    /// The short form instead of the long one: fewer and shorter blocks, so less certain to have an answer
     #[arg(long)]
     quick: bool,
 
-    /// Another number of blocks than the scenario's: half of them up to the first look
+    /// Another number of blocks than the scenario's; after half of them there may be an answer already
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: Option<u32>,
 

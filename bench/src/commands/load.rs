@@ -23,12 +23,15 @@ use crate::text::{self, or_unknown};
 
 /// The options of `load`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 every request was answered; 1 none was, or it could not be done; 2 some were not."
+)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is an option of its own"
 )]
 pub struct LoadArgs {
-    /// The server, such as 127.0.0.1:7000
+    /// The server, such as 127.0.0.1:7000; needed unless --serve is given
     #[arg(value_name = "ADDR", required_unless_present = "serve")]
     target: Option<String>,
 
@@ -94,7 +97,7 @@ pub struct LoadArgs {
     #[arg(long, value_name = "SPACING", default_value_t, requires = "rate")]
     arrivals: Spacing,
 
-    /// Keep idle CPUs of this machine from sleeping, so that no wake-up waits for one to come back; for root
+    /// Keep idle CPUs of this machine from sleeping, so that no wake-up waits for one to come back; needs root
     #[arg(long)]
     awake: bool,
 
@@ -129,7 +132,7 @@ pub struct LoadArgs {
 
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let ask = ask(args)?;
-    let _awake = super::keep_awake(args.awake)?;
+    let awake = super::keep_awake(args.awake)?;
     let load = |target| {
         let plan = plan(args, ask, target)?;
         let report = echobench_clients::run(&plan, clock::now)?;
@@ -144,7 +147,10 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         (None, Some(target)) => load(resolve(target)?)?,
         (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000"),
     };
-    let outcome = Outcome::new(&plan, &report);
+    let outcome = Outcome {
+        awake: awake.is_some(),
+        ..Outcome::new(&plan, &report)
+    };
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else if args.csv {
@@ -341,10 +347,12 @@ struct Outcome {
     /// Connections busy on average, by Little's law: rate times mean latency.
     busy_connections: Option<f64>,
     hiccups: u64,
+    /// Whether idle CPUs were kept from sleeping.
+    awake: bool,
     latency_ns: Percentiles,
     service_ns: Percentiles,
     lag_ns: Percentiles,
-    /// The generator's own part of the lag: without hiccups, and without waiting for earlier replies.
+    /// The lag without hiccups, and without waiting for an earlier reply or a connection.
     calm_lag_ns: Percentiles,
     connect_ns: Percentiles,
     warmup: Option<Warmup>,
@@ -421,6 +429,7 @@ impl Outcome {
                 rate * on_the_wire.mean() / 1e9
             }),
             hiccups: measured.hiccups,
+            awake: false,
             latency_ns: Percentiles::of(&measured.latency, measured.lost),
             service_ns: Percentiles::of(&measured.service, measured.lost - measured.lost_unsent),
             lag_ns: Percentiles::of(&measured.lag, 0),
@@ -554,8 +563,13 @@ impl Outcome {
         if self.rate_per_second.is_some() {
             lines.push(String::new());
             lines.push(
-                "latency counts from when a request was due, service from when it was sent;\n\
-                 calm lag leaves out hiccups and requests that waited for an earlier reply"
+                "latency counts from when a request was due, service from when it was sent"
+                    .to_owned(),
+            );
+        }
+        if self.calm_lag_ns.min.is_some() {
+            lines.push(
+                "calm lag is without hiccups, and without waiting for an earlier reply or a connection"
                     .to_owned(),
             );
         }

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 
+use crate::environment::Environment;
 use crate::measure::Awake;
 
 mod about;
@@ -127,10 +128,19 @@ impl Command {
 fn keep_awake(wanted: bool) -> anyhow::Result<Option<Awake>> {
     wanted.then(Awake::hold).transpose().with_context(|| {
         format!(
-            "cannot keep CPUs awake: {} is not to be written; run as root, or leave out --awake",
+            "cannot keep CPUs awake by {}; run as root, or leave out --awake",
             Awake::FILE
         )
     })
+}
+
+/// What has to be said below the tables of such a run.
+fn awake_note(environment: &Environment) -> &'static str {
+    if environment.awake {
+        "\nIdle CPUs were kept awake.\n"
+    } else {
+        ""
+    }
 }
 
 /// The seed that was given, or one from the clock.

@@ -30,8 +30,12 @@ const START_PER_CLIENT: Duration = Duration::from_millis(1);
 
 /// The options of `run`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 all arms were measured; 1 one was not, or the run was interrupted; 2 a wrong reply, \
+                  or a count that does not match."
+)]
 pub struct RunArgs {
-    /// Scenarios by name (see `echobench list`), or files: NAME.toml
+    /// Scenarios by name (see `echobench list`), or files: NAME.toml; needed unless --resume is given
     #[arg(value_name = "SCENARIO", required_unless_present = "resume")]
     scenarios: Vec<String>,
 
@@ -58,7 +62,7 @@ pub struct RunArgs {
     #[arg(long)]
     placement: Option<Placement>,
 
-    /// Keep idle CPUs from sleeping, so that no wake-up waits for one to come back; for root
+    /// Keep idle CPUs from sleeping, so that no wake-up waits for one to come back; needs root
     #[arg(long)]
     awake: bool,
 
@@ -430,9 +434,7 @@ impl Run {
             "{}",
             tables(&summary, &self.blocks, Style::of_stdout(), objective)
         );
-        if self.record.environment.awake {
-            println!("\nidle CPUs were kept awake");
-        }
+        print!("{}", super::awake_note(&self.record.environment));
         eprintln!("\nresults in {}", self.writer.folder().display());
         if self.record.status != COMPLETE {
             eprintln!(

@@ -11,12 +11,17 @@ use crate::selfcheck::checks::{self, Group};
 
 /// The options of `selfcheck`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 all is as it should be; 1 it could not be done; 2 something is not, or one of two \
+                  equal arms came out ahead; 3 the machine was too disturbed to say, or errors are above their targets."
+)]
 pub struct SelfcheckArgs {
-    /// The long form: stops of a second in ten, longer loads
+    /// The long form, of 4 minutes instead of 1: stops of a second in ten, longer loads
     #[arg(long, conflicts_with = "aa")]
     full: bool,
 
-    /// Only these checks: delay, omission, stall, lag, ceiling
+    /// Only these checks: delay (known delays), omission (what a closed loop hides), stall (a server that is
+    /// stopped), lag (requests leave late), ceiling (what the generator can do)
     #[arg(
         long,
         value_name = "CHECKS",
@@ -35,16 +40,16 @@ pub struct SelfcheckArgs {
     #[arg(long)]
     aa: bool,
 
-    /// How long each pair of arms is compared for
+    /// With --aa: how long each pair of arms is compared for
     #[arg(long, value_name = "S", default_value_t = 60, requires = "aa",
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
 
-    /// Decides the orders of the arms and the clients' traffic
+    /// With --aa: decides the orders of the arms and the clients' traffic
     #[arg(long, default_value_t = 1, requires = "aa")]
     seed: u64,
 
-    /// Also write what --aa found as CSV
+    /// With --aa: also write what was found as CSV
     #[arg(long, value_name = "FILE", requires = "aa")]
     out: Option<PathBuf>,
 }

@@ -8,7 +8,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::results::{BlockRow, SliceRow, SummaryRow, read_blocks, read_slices, read_summary};
+use super::awake_note;
+use crate::results::{
+    BlockRow, SliceRow, SummaryRow, read_blocks, read_record, read_slices, read_summary,
+};
 use crate::summary::summarize;
 use crate::tables::{Objective, Style, tables};
 
@@ -35,8 +38,9 @@ pub struct TableArgs {
 
 pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     let (summary, blocks) = read_tables(&args.folder)?;
+    let note = read_record(&args.folder).map_or("", |record| awake_note(&record.environment));
     if let Some(document) = &args.into {
-        let text = tables(&summary, &blocks, Style::Markdown, args.objective);
+        let text = tables(&summary, &blocks, Style::Markdown, args.objective) + note;
         let folder = args.folder.display().to_string();
         let command = format!("echobench table {}", folder.trim_end_matches('/'));
         splice(document, "table", &command, &text)?;
@@ -47,7 +51,7 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     } else {
         Style::of_stdout()
     };
-    print!("{}", tables(&summary, &blocks, style, args.objective));
+    print!("{}{note}", tables(&summary, &blocks, style, args.objective));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -18,6 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The options of `verify`.
 #[derive(Args)]
+#[command(
+    after_help = "Exit codes: 0 all checks passed; 1 it could not be done; 2 a check failed."
+)]
 pub struct VerifyArgs {
     /// A model, with options of `serve` if it needs any, as in "pool --workers 8"; or the address of a
     /// server that runs, as in 127.0.0.1:7000

@@ -192,16 +192,18 @@ impl<'a> Line<'a> {
         match (row.reference.is_some(), row.estimate, row.ratio) {
             (false, Some(_), _) => "1 (reference)".to_owned(),
             (true, _, Some(ratio)) => {
-                let interval = match (row.ratio_low, row.ratio_high) {
-                    (Some(low), Some(high)) => format!(" [{}, {}]", bound(low), bound(high)),
-                    _ => String::new(),
-                };
+                let ends = row.ratio_low.zip(row.ratio_high);
+                // The ratio may not look as if it lay outside of its interval.
+                let digits = ends.map_or(2, |(low, high)| digits(low).max(digits(high)));
+                let interval = ends.map_or_else(String::new, |(low, high)| {
+                    format!(" [{low:.digits$}, {high:.digits$}]")
+                });
                 let mark = match row.verdict {
                     Some(Verdict::Higher | Verdict::Lower) => "",
                     Some(Verdict::Unresolved) => " ~",
                     Some(Verdict::TooFewBlocks) | None => " ?",
                 };
-                format!("{ratio:.2}{interval}{mark}")
+                format!("{ratio:.digits$}{interval}{mark}")
             }
             _ => UNKNOWN.to_owned(),
         }
@@ -221,12 +223,15 @@ fn same_section(a: &SummaryRow, b: &SummaryRow) -> bool {
     a.section() == b.section()
 }
 
-/// A ratio or an end of its interval, with as many digits as it takes to tell it from 1.
+/// A ratio, with as many digits as it takes to tell it from 1.
 pub(crate) fn bound(ratio: f64) -> String {
-    let digits = [2, 3]
-        .into_iter()
-        .find(|digits| format!("{ratio:.digits$}") != format!("{:.digits$}", 1.0));
-    format!("{ratio:.*}", digits.unwrap_or(4))
+    format!("{ratio:.*}", digits(ratio))
+}
+
+/// So many digits after the point tell a ratio from 1.
+fn digits(ratio: f64) -> usize {
+    let tells = |digits: &usize| format!("{ratio:.digits$}") != format!("{:.digits$}", 1.0);
+    [2, 3].into_iter().find(tells).unwrap_or(4)
 }
 
 pub(crate) fn plural(count: usize, word: &str) -> String {
@@ -431,10 +436,10 @@ impl Report<'_> {
     fn notes(&self) -> Vec<String> {
         let count = self.blocks.iter().map(|row| row.block).max().unwrap_or(0);
         let mut notes = vec![format!(
-            "Medians of {}. Ratio: within blocks, sign-test interval, Holm-corrected to {:.0} % over \
-             the table.",
+            "Medians of {}. Ratio: within blocks; its interval excludes 1 exactly where a sign test resolves \
+             a difference, Holm-corrected to {:.0} % over the table.",
             plural(count as usize, "block"),
-            (1.0 - ALPHA) * 100.0
+            ALPHA * 100.0
         )];
         let placements: Vec<Placement> = self
             .lines
