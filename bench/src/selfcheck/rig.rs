@@ -21,7 +21,7 @@ pub const WARMUP: Duration = Duration::from_millis(100);
 /// The least part of a load without hiccups by which it is judged, in percent.
 pub const LEAST_CALM: f64 = 50.0;
 /// Requests of a window that a hiccup spoils.
-const STRETCH: u32 = 10;
+const STRETCH: u32 = 4;
 /// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
 /// share of requests that lie beyond a percentile disturbs that percentile; but less than the
 /// second of these is within what the accounts of the kernel may be wrong.
