@@ -147,10 +147,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         (None, Some(target)) => load(resolve(target)?)?,
         (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000"),
     };
-    let outcome = Outcome {
-        awake: awake.is_some(),
-        ..Outcome::new(&plan, &report)
-    };
+    let outcome = Outcome::new(&plan, &report, awake.is_some());
     if args.json {
         println!("{}", serde_json::to_string(&outcome)?);
     } else if args.csv {
@@ -387,7 +384,7 @@ struct Warmup {
 }
 
 impl Outcome {
-    fn new(plan: &Plan, report: &Report) -> Self {
+    fn new(plan: &Plan, report: &Report, awake: bool) -> Self {
         let (measured, before) = report.windows.split_last().expect("a plan has a window");
         let window = plan.windows.last().expect("a plan has a window");
         let elapsed_ns = match window.requests {
@@ -429,7 +426,7 @@ impl Outcome {
                 rate * on_the_wire.mean() / 1e9
             }),
             hiccups: measured.hiccups,
-            awake: false,
+            awake,
             latency_ns: Percentiles::of(&measured.latency, measured.lost),
             service_ns: Percentiles::of(&measured.service, measured.lost - measured.lost_unsent),
             lag_ns: Percentiles::of(&measured.lag, 0),

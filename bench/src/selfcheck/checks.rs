@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use super::arithmetic::{ahead_in_stall, stalled_quantile};
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
-use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, nanoseconds};
+use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, latency, nanoseconds};
 use crate::measure::{Awake, Machine};
 use crate::processes::Server;
 use crate::results::SCHEMA_VERSION;
@@ -146,11 +146,6 @@ struct Bench {
     lesson: Vec<LessonLine>,
     /// All of it.
     machine: Disturbance,
-}
-
-/// A percentile of latency, as a figure.
-fn latency(window: &WindowReport, q: f64) -> Option<f64> {
-    quantile(&window.latency, window.lost, q).map(|ns| ns as f64)
 }
 
 fn name(q: f64) -> String {

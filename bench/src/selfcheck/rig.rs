@@ -286,15 +286,10 @@ impl Calm {
         100.0 * self.calm as f64 / self.all.max(1) as f64
     }
 
-    fn is_enough(&self) -> bool {
-        self.percent() >= LEAST_CALM
-    }
-
     /// A percentile of latency; nothing where too little is left to read it from.
     #[must_use]
     pub fn latency(&self, q: f64) -> Option<f64> {
-        let at = quantile(&self.requests.latency, self.requests.lost, q);
-        at.filter(|_| self.is_enough()).map(|ns| ns as f64)
+        latency(&self.requests, q).filter(|_| self.percent() >= LEAST_CALM)
     }
 
     /// What the machine did beside, and why quantile `q` cannot be judged, if it cannot.
@@ -428,6 +423,12 @@ impl Accounts {
         };
         (machine, load_ns)
     }
+}
+
+/// A percentile of latency, as a figure.
+#[must_use]
+pub fn latency(window: &WindowReport, q: f64) -> Option<f64> {
+    quantile(&window.latency, window.lost, q).map(|ns| ns as f64)
 }
 
 /// A time in nanoseconds.
