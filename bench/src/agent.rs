@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
-use nix::errno::Errno;
+use echobench_fork::die_with;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::unistd::getpid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -151,17 +151,6 @@ pub fn bind(command: &mut Command) -> &mut Command {
     let bound = move || die_with(parent);
     // SAFETY: the closure only makes system calls; it neither allocates nor locks.
     unsafe { command.pre_exec(bound) }
-}
-
-/// Called by a child process, forked by `parent`, first of all: it must not outlive that one.
-pub fn die_with(parent: Pid) -> io::Result<()> {
-    die_with_parent()?;
-    // It may have died before it was asked for.
-    if getppid() == parent {
-        Ok(())
-    } else {
-        Err(Errno::ESRCH.into())
-    }
 }
 
 /// Called by an agent: one message to the experiment.

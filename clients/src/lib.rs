@@ -23,7 +23,6 @@ pub use connect::raise_file_limit;
 pub use plan::{
     Arrivals, Ask, Driver, ParseError, Plan, Spacing, Window, WorkMix, Workload, parse_duration,
 };
-pub use processes::assert_single_threaded;
 pub use report::{
     ErrorKind, Percentiles, REPORTED_QUANTILES, Report, WindowReport, decode_histogram,
     encode_histogram, quantile, samples_needed,

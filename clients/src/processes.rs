@@ -4,16 +4,15 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 
+use echobench_fork::{ForkResult, die_with, exit, fork};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpid, getppid, pipe2};
+use nix::unistd::{Pid, getpid, pipe2};
 
 use crate::client::Client;
 use crate::plan::Plan;
@@ -21,7 +20,6 @@ use crate::report::{ErrorKind, Report};
 use crate::{LoadError, blocking};
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError> {
-    assert_single_threaded();
     let (ready_here, ready_there) = pipe()?;
     let (start_there, start_here) = pipe()?;
     let mut children = Children::default();
@@ -64,38 +62,22 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), LoadError> {
         .map_err(LoadError::system("cannot make a pipe to a client process"))
 }
 
-/// Panics if this process has more than one thread: a forked child has only the thread that forked,
-/// and locks that others held would stay locked in it.
-pub fn assert_single_threaded() {
-    let entries = std::fs::metadata("/proc/self/task").map(|task| task.nlink());
-    assert_eq!(
-        entries.ok(),
-        Some(3),
-        "a process that forks must have one thread"
-    );
-}
-
 struct ChildEnds<'a> {
     ready: &'a OwnedFd,
     start: &'a OwnedFd,
     result: OwnedFd,
 }
 
-#[expect(
-    unsafe_code,
-    reason = "fork is unsafe in a process with several threads"
-)]
 fn spawn(plan: &Plan, index: u32, ends: ChildEnds<'_>) -> io::Result<Pid> {
     let parent = getpid();
-    // SAFETY: this process has one thread (asserted by the caller), so the child may do anything.
-    match unsafe { fork() }? {
+    match fork()? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
             // A client must not outlive the load process, however that one ends.
-            let bound = set_pdeathsig(Signal::SIGKILL).is_ok() && getppid() == parent;
-            let done = bound && child(plan, index, ends).is_ok();
-            // SAFETY: `_exit` only ends the process; nothing of the parent's is flushed twice.
-            unsafe { nix::libc::_exit(i32::from(!done)) }
+            let done = die_with(parent)
+                .and_then(|()| child(plan, index, ends))
+                .is_ok();
+            exit(i32::from(!done))
         }
     }
 }

@@ -9,9 +9,11 @@
 
 mod frame;
 mod session;
+mod textual;
 
 pub use frame::{
     DEFAULT_MAX_PAYLOAD, FLAG_ERROR, HEADER_LEN, Header, Limits, MAGIC, MAX_PAYLOAD, Reason,
     VERSION, Work, error_frame, error_reason,
 };
-pub use session::{Service, Session, Step, UnknownService};
+pub use session::{Service, Session, Step};
+pub use textual::UnknownName;

@@ -1,10 +1,9 @@
 //! One connection as a state machine: what a server does with the bytes, and nothing of how.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use crate::frame::{HEADER_LEN, Header, Limits, MAGIC, Reason, Work, error_frame, sequence};
+use crate::textual_enum;
 
 /// The smallest buffer of a connection, in bytes. It grows by doubling as bytes arrive, never
 /// because a header promises them.
@@ -27,42 +26,17 @@ pub enum Service {
     Time,
 }
 
+textual_enum!(Service, "service", { Echo => "echo", Raw => "raw", Time => "time" });
+
 impl Service {
-    /// Every service, with the line that explains it.
-    pub const ALL: [(Service, &str); 3] = [
-        (Service::Echo, "frames: work, then the same bytes back"),
-        (Service::Raw, "every byte back as it is (RFC 862)"),
-        (
-            Service::Time,
-            "the time as a line of text, then close (RFC 867)",
-        ),
-    ];
-}
-
-impl fmt::Display for Service {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Service::Echo => "echo",
-            Service::Raw => "raw",
-            Service::Time => "time",
-        })
-    }
-}
-
-/// A name that is no service.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown service '{0}' (echo, raw, time)")]
-pub struct UnknownService(String);
-
-impl FromStr for Service {
-    type Err = UnknownService;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        Service::ALL
-            .into_iter()
-            .map(|(service, _)| service)
-            .find(|service| service.to_string() == name)
-            .ok_or_else(|| UnknownService(name.to_owned()))
+    /// The line that explains it in lists.
+    #[must_use]
+    pub const fn summary(self) -> &'static str {
+        match self {
+            Service::Echo => "frames: work, then the same bytes back",
+            Service::Raw => "every byte back as it is (RFC 862)",
+            Service::Time => "the time as a line of text, then close (RFC 867)",
+        }
     }
 }
 

@@ -190,7 +190,7 @@ fn the_time_service_says_the_time_it_is_given() {
 
 #[test]
 fn services_are_known_by_their_names() {
-    for (service, _) in Service::ALL {
+    for &service in Service::ALL {
         assert_eq!(service.to_string().parse(), Ok(service));
     }
     let error = "chargen".parse::<Service>().unwrap_err();

@@ -1,20 +1,19 @@
 //! What a forked child and its parent owe each other.
 
 use std::mem;
-use std::os::unix::fs::MetadataExt as _;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use echobench_fork::{die_with, exit};
 use nix::errno::Errno;
-use nix::libc::{_exit, c_int};
-use nix::sys::prctl::set_pdeathsig;
+use nix::libc::c_int;
 use nix::sys::signal::{
     SaFlags, SigAction, SigEvent, SigHandler, SigSet, SigevNotify, Signal, sigaction,
 };
 use nix::sys::time::TimeSpec;
 use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
-use nix::unistd::{Pid, getppid};
+use nix::unistd::Pid;
 
 use crate::idle::Mark;
 
@@ -25,22 +24,11 @@ const LOOK: Signal = Signal::SIGUSR2;
 /// The connection of this child.
 static MARK: OnceLock<Arc<Mark>> = OnceLock::new();
 
-/// Whether this process may fork: after a fork the child has only the thread that forked, and every
-/// lock that another one held stays locked in it.
-#[must_use]
-pub fn is_single_threaded() -> bool {
-    // A directory has two links, and one for each directory in it: here, a thread.
-    std::fs::metadata("/proc/self/task").map_or(true, |tasks| tasks.nlink() == 3)
-}
-
 /// To be called first in a child: it dies with its parent, SIGTERM and SIGINT make it finish what it
 /// has received, and once in every `idle_timeout` it looks whether its client keeps it waiting.
 pub(crate) fn enter(parent: Pid, mark: &Arc<Mark>, idle_timeout: Duration) {
-    // It can fail only for a signal that does not exist.
-    let _ = set_pdeathsig(Signal::SIGKILL);
-    if getppid() != parent {
-        // The parent died before it could be followed.
-        exit();
+    if die_with(parent).is_err() {
+        exit(0);
     }
     let _ = MARK.set(Arc::clone(mark));
     let handlers = [
@@ -72,15 +60,6 @@ fn set_alarm(every: Duration) {
         let _ = timer.set(every, TimerSetTimeFlags::empty());
         // It ends with the process.
         mem::forget(timer);
-    }
-}
-
-/// Leaves a child without running what belongs to the parent: destructors, buffers, exit handlers.
-pub(crate) fn exit() -> ! {
-    #[expect(unsafe_code, reason = "std::process::exit would run exit handlers")]
-    // SAFETY: it does not return, so no state is left to be wrong.
-    unsafe {
-        _exit(0)
     }
 }
 

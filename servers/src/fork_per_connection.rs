@@ -6,34 +6,32 @@
 
 use std::io;
 
-use nix::unistd::{ForkResult, fork, getpid};
+use echobench_fork::{ForkResult, exit, fork, is_single_threaded};
+use nix::unistd::getpid;
 
 use crate::acceptor::Acceptor;
 use crate::child;
 use crate::settings::Settings;
 
 pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    if !child::is_single_threaded() {
+    if !is_single_threaded()? {
         return Err(io::Error::other(
             "a process of several threads cannot fork; give the server a process of its own: echobench serve fork",
         ));
     }
     let parent = getpid();
     while let Some(connection) = acceptor.accept()? {
-        assert!(child::is_single_threaded(), "a thread was started");
-        #[expect(unsafe_code, reason = "fork copies a process in the middle of things")]
-        // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
-        match unsafe { fork() } {
+        match fork() {
             Ok(ForkResult::Child) => {
                 child::enter(parent, connection.mark(), settings.idle_timeout);
                 drop(acceptor);
                 connection.serve();
-                child::exit();
+                exit(0);
             }
             Ok(ForkResult::Parent { child }) => acceptor.adopt(child, connection),
             // The connection is dropped, and thereby refused.
             Err(error) => {
-                acceptor.complain("cannot fork for a connection", &error.into());
+                acceptor.complain("cannot fork for a connection", &error);
             }
         }
     }

@@ -30,10 +30,11 @@ mod thread_per_connection;
 
 use std::io;
 
+use echobench_protocol::UnknownName;
+
 pub use acceptor::{Acceptor, Stopper};
-pub use child::is_single_threaded;
 pub use listener::BindError;
-pub use settings::{Fault, Runtime, Settings, UnknownFault, UnknownRuntime};
+pub use settings::{Fault, Runtime, Settings};
 
 /// A way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]
@@ -86,21 +87,13 @@ pub const MODELS: &[Model] = &[
 ];
 
 /// The model of this name.
-pub fn find(name: &str) -> Result<&'static Model, UnknownModel> {
-    MODELS
-        .iter()
-        .find(|model| model.name == name)
-        .ok_or_else(|| UnknownModel(name.to_owned()))
-}
-
-/// A name that is no model.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown model '{0}' ({known})", known = names())]
-pub struct UnknownModel(String);
-
-fn names() -> String {
-    let names: Vec<_> = MODELS.iter().map(|model| model.name).collect();
-    names.join(", ")
+pub fn find(name: &str) -> Result<&'static Model, UnknownName> {
+    let found = MODELS.iter().find(|model| model.name == name);
+    found.ok_or_else(|| UnknownName {
+        noun: "model",
+        name: name.to_owned(),
+        known: MODELS.iter().map(|model| model.name).collect(),
+    })
 }
 
 #[cfg(test)]

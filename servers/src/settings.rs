@@ -1,11 +1,9 @@
 //! What can be set on a server, the same for every model where it applies.
 
-use std::fmt;
 use std::num::NonZeroUsize;
-use std::str::FromStr;
 use std::time::Duration;
 
-use echobench_protocol::{Limits, Service};
+use echobench_protocol::{Limits, Service, textual_enum};
 
 /// How a server is set up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,30 +86,10 @@ pub enum Runtime {
     CurrentThread,
 }
 
-impl fmt::Display for Runtime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Runtime::MultiThread => "multi-thread",
-            Runtime::CurrentThread => "current-thread",
-        })
-    }
-}
-
-/// A name that is no runtime.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown runtime '{0}' (multi-thread, current-thread)")]
-pub struct UnknownRuntime(String);
-
-impl FromStr for Runtime {
-    type Err = UnknownRuntime;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        [Runtime::MultiThread, Runtime::CurrentThread]
-            .into_iter()
-            .find(|runtime| runtime.to_string() == name)
-            .ok_or_else(|| UnknownRuntime(name.to_owned()))
-    }
-}
+textual_enum!(Runtime, "runtime", {
+    MultiThread => "multi-thread",
+    CurrentThread => "current-thread",
+});
 
 /// What a handler does in place of spinning work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -122,19 +100,4 @@ pub enum Fault {
     Abort,
 }
 
-/// A name that is no fault.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown fault '{0}' (panic, abort)")]
-pub struct UnknownFault(String);
-
-impl FromStr for Fault {
-    type Err = UnknownFault;
-
-    fn from_str(name: &str) -> Result<Self, Self::Err> {
-        match name {
-            "panic" => Ok(Fault::Panic),
-            "abort" => Ok(Fault::Abort),
-            _ => Err(UnknownFault(name.to_owned())),
-        }
-    }
-}
+textual_enum!(Fault, "fault", { Panic => "panic", Abort => "abort" });

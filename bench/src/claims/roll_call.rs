@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use clap::Args;
 use echobench_clients::{Driver, clock};
+use echobench_fork::{ForkResult, die_with, exit, fork};
 use echobench_protocol::Work;
-use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, getpid, pipe};
+use nix::unistd::{Pid, getpid, pipe};
 
 use super::lab;
-use crate::agent::{Agent, die_with, die_with_parent, say};
+use crate::agent::{Agent, die_with_parent, say};
 
 /// How long all runs may take: they hang if they take longer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -94,18 +94,12 @@ fn threads(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
         .collect()
 }
 
-#[expect(
-    unsafe_code,
-    reason = "fork is unsafe in a process with several threads"
-)]
 fn processes(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
-    echobench_clients::assert_single_threaded();
     let parent = getpid();
     let (here, there) = pipe()?;
     let mut children: Vec<Pid> = Vec::new();
     for number in 0..clients {
-        // SAFETY: this process has one thread (asserted above), so the child may do anything.
-        match unsafe { fork() }? {
+        match fork()? {
             ForkResult::Parent { child } => children.push(child),
             ForkResult::Child => {
                 let called = die_with(parent).is_ok().then(|| call(target));
@@ -116,8 +110,7 @@ fn processes(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
                     // So short a message is never mixed with another's.
                     nix::unistd::write(&there, &message).is_ok()
                 });
-                // SAFETY: `_exit` only ends the process; nothing of the parent's is flushed twice.
-                unsafe { libc::_exit(i32::from(!said)) }
+                exit(i32::from(!said))
             }
         }
     }

@@ -13,8 +13,8 @@ pub(super) fn run() -> anyhow::Result<ExitCode> {
         println!("  {:<10} {}", model.name, model.summary);
     }
     println!("\nservices (serve --service)");
-    for (service, summary) in Service::ALL {
-        println!("  {:<10} {summary}", service.to_string());
+    for service in Service::ALL {
+        println!("  {service:<10} {}", service.summary());
     }
     println!("\nscenarios (echobench run SCENARIO)");
     for scenario in Scenario::built_in()? {

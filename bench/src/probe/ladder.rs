@@ -12,16 +12,15 @@ use std::thread;
 
 use anyhow::ensure;
 use crossbeam::channel::bounded;
-use echobench_clients::assert_single_threaded;
+use echobench_fork::{ForkResult, die_with, exit, fork};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::libc::O_NONBLOCK;
 use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
-use nix::unistd::{ForkResult, Pid, fork, getpid, mkdtemp, mkfifo, pipe2};
+use nix::unistd::{Pid, getpid, mkdtemp, mkfifo, pipe2};
 
-use super::start::{each, leave};
+use super::start::each;
 use super::{Between, Perform};
-use crate::agent::die_with;
 
 /// As long as the payload of the built-in scenarios.
 type Message = [u8; 64];
@@ -169,19 +168,14 @@ impl Stream {
 /// A child process, collected when this goes.
 struct Forked(Pid);
 
-#[expect(
-    unsafe_code,
-    reason = "fork is unsafe in a process with several threads"
-)]
 fn forked((end, other): Ends) -> anyhow::Result<Stream> {
-    assert_single_threaded();
     let parent = getpid();
-    // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
-    match unsafe { fork() }? {
+
+    match fork()? {
         ForkResult::Child => {
             drop(end);
             let done = die_with(parent).and_then(|()| other.answer()).is_ok();
-            leave(i32::from(!done))
+            exit(i32::from(!done))
         }
         ForkResult::Parent { child } => Ok(Stream {
             end,

@@ -7,11 +7,10 @@ use std::thread;
 
 use anyhow::{Context, ensure};
 use crossbeam::channel::{bounded, unbounded};
-use echobench_clients::assert_single_threaded;
-use nix::libc::_exit;
+use echobench_fork::{ForkResult, exit};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, posix_spawn};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid};
+use nix::unistd::Pid;
 use rayon::ThreadPoolBuilder;
 use tokio::runtime::{Builder, Runtime};
 
@@ -47,26 +46,13 @@ pub(super) fn scoped() -> anyhow::Result<Perform> {
 }
 
 pub(super) fn fork() -> anyhow::Result<Perform> {
-    // Here and not each time, as nothing but this operation goes on from now on.
-    assert_single_threaded();
     each(|| {
-        #[expect(unsafe_code, reason = "fork copies a process in the middle of things")]
-        // SAFETY: there is no other thread that could hold a lock or be half-way through a change.
-        let child = match unsafe { nix::unistd::fork() }? {
-            ForkResult::Child => leave(0),
+        let child = match echobench_fork::fork()? {
+            ForkResult::Child => exit(0),
             ForkResult::Parent { child } => child,
         };
         reap(child)
     })
-}
-
-/// Ends a forked child without running what belongs to the parent.
-pub(super) fn leave(code: i32) -> ! {
-    #[expect(unsafe_code, reason = "std::process::exit would run exit handlers")]
-    // SAFETY: it does not return, so no state is left to be wrong.
-    unsafe {
-        _exit(code)
-    }
 }
 
 /// A server that starts a process for its work starts its own executable rather than some small
