@@ -1,11 +1,9 @@
 //! Servers of other projects as arms of a run.
 
-mod common;
-
 use std::process::Command;
 
-use common::place::{Place, TINY, number};
-use common::{Running, executable, finish};
+use crate::common::place::{Place, TINY, number};
+use crate::common::{Running, executable, finish};
 use nix::sys::signal::Signal;
 
 /// The executable under test as if it were of another project.
@@ -163,7 +161,7 @@ fn arms_that_cannot_live_together_follow_each_other() {
     assert!(slices.iter().all(|row| row["position"] == "1"));
     // Their ratios still compare equal blocks.
     let summary = place.rows("summary.csv");
-    let throughput = |row: &&common::place::Row| row["metric"] == "throughput_per_second";
+    let throughput = |row: &&crate::common::place::Row| row["metric"] == "throughput_per_second";
     let compared = summary.iter().filter(throughput);
     assert!(compared.clone().count() == 2 * 3, "{summary:?}");
     // On a busy machine an arm may have no reply in a slice of some milliseconds, and then no ratio.

@@ -1,13 +1,11 @@
 //! The processes that time primitive operations: each operation is performed, and nothing is left of it.
 
-mod common;
-
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Finished, Running, eventually, executable, finish};
+use crate::common::{Finished, Running, eventually, executable, finish};
 use echobench::probe::{Between, OPERATIONS, Probe, ProbeArgs, find};
 use echobench::scenario::Placement;
 use nix::sys::signal::Signal;

@@ -1,15 +1,13 @@
 //! The server with the known behaviour, and the command that holds the load generator against it.
 //! How fast anything is depends on the machine: only what must hold on any machine is asserted.
 
-mod common;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Finished, HANG, executable, finish};
+use crate::common::{Finished, HANG, executable, finish};
 use echobench::agent::bind;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -136,7 +134,7 @@ fn a_reset_is_not_the_end() {
     for _ in 0..5 {
         let mut stream = responder.connect();
         stream.write_all(&noise(1, 64)).unwrap();
-        common::Client(stream).reset();
+        crate::common::Client(stream).reset();
         // Takes the place of the one before, but not its reply.
         let mut next = responder.connect();
         next.write_all(&noise(2, 64)).unwrap();

@@ -1,12 +1,10 @@
 //! The command `verify`: what it says about servers of all kinds.
 
-mod common;
-
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
-use common::{Finished, Server, executable, finish};
+use crate::common::{Finished, Server, executable, finish};
 use echobench::verify::CHECKS;
 
 fn verify(arguments: &[&str]) -> Finished {

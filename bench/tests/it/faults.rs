@@ -1,8 +1,6 @@
 //! The fault matrix: what becomes of a server of each model, and of its other clients, when something
 //! goes wrong. The table in `docs/faults.md` is made from the data here.
 
-mod common;
-
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
@@ -16,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, HANG, Server, echo, eventually, frame};
+use crate::common::{Client, HANG, Server, echo, eventually, frame};
 use echobench_clients::raise_file_limit;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
 use echobench_servers::MODELS;
@@ -219,7 +217,7 @@ impl Answers {
 }
 
 /// The server has come through: it serves, ends as it should, and has said little.
-fn is_sound(server: Server) -> common::Counters {
+fn is_sound(server: Server) -> crate::common::Counters {
     server.connect().exchange(&echo(99));
     let ended = server.stop();
     assert_eq!(ended.status.code(), Some(0));
@@ -708,7 +706,7 @@ fn the_server_is_terminated() {
 }
 
 #[test]
-#[ignore = "a longer form: cargo test --test faults -- --ignored"]
+#[ignore = "a longer form: cargo test --test it faults:: -- --ignored"]
 fn the_server_is_terminated_with_a_great_many_connections() {
     for model in MODELS {
         terminate(model.name, 3000);
@@ -820,7 +818,7 @@ fn the_table_in_the_documents_is_this_one() {
         let whole = format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->{after}");
         std::fs::write(path, whole).unwrap();
     } else {
-        let hint = "ECHOBENCH_WRITE_DOCS=1 cargo test --test faults the_table writes it";
+        let hint = "ECHOBENCH_WRITE_DOCS=1 cargo test --test it the_table_in writes it";
         assert!(inside == table, "docs/faults.md is out of date; {hint}");
     }
 }

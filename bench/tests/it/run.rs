@@ -1,14 +1,12 @@
 //! Whole experiments, small ones: what they leave on disk, and what they leave behind.
 
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::place::{Place, Row, TINY, number, table};
-use common::{Running, eventually, executable, finish, read_hlog};
+use crate::common::place::{Place, Row, TINY, number, table};
+use crate::common::{Running, eventually, executable, finish, read_hlog};
 use nix::sys::signal::{Signal, kill};
 
 /// The names of the columns: a change of one needs another schema version.

@@ -189,14 +189,14 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
 fn plain_tables() {
     let (summary, blocks) = example();
     let text = tables(&summary, &blocks, Style::Plain, Objective::default());
-    same(&text, include_str!("golden/tables.txt"));
+    same(&text, include_str!("../golden/tables.txt"));
 }
 
 #[test]
 fn markdown_tables() {
     let (summary, blocks) = example();
     let text = tables(&summary, &blocks, Style::Markdown, Objective::default());
-    same(&text, include_str!("golden/tables.md"));
+    same(&text, include_str!("../golden/tables.md"));
 }
 
 fn same(text: &str, expected: &str) {

@@ -1,8 +1,6 @@
 //! The load generator on its own, held against our servers, against an ordinary echo server, and
 //! against servers that do what no server should.
 
-mod common;
-
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -14,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, Finished, Running, Server, executable, finish, read_hlog};
+use crate::common::{Client, Finished, Running, Server, executable, finish, read_hlog};
 use echobench_protocol::{HEADER_LEN, Reason};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};

@@ -1,14 +1,12 @@
 //! What every model has to do, held against the real executable.
 
-mod common;
-
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use common::{Client, HANG, Server, echo, eventually, executable, frame};
+use crate::common::{Client, HANG, Server, echo, eventually, executable, frame};
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Reason, Work, error_reason};
 use echobench_servers::MODELS;
 use nix::sys::resource::{Resource, setrlimit};

@@ -1,10 +1,8 @@
 //! A server process and its clients, for the tests that drive the real executable.
 
 #![allow(
-    dead_code,
     unreachable_pub,
-    unused_imports,
-    reason = "compiled into each test executable, which uses what it needs"
+    reason = "the items of a test executable are reachable from nowhere else"
 )]
 
 pub mod place;
@@ -21,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use echobench::agent::bind;
 use echobench::verify::{self, Exchange as _};
-pub use echobench::verify::{changed, echo, frame};
+pub use echobench::verify::{echo, frame};
 use echobench_clients::decode_histogram;
 use echobench_protocol::Reason;
 use hdrhistogram::Histogram;

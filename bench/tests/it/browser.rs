@@ -1,14 +1,12 @@
 //! The reports of the committed runs in a real browser: nothing goes wrong in them, nothing is cut off or
 //! overlaps, and they show the numbers of `summary.csv`. Without Chromium there is nothing to test.
 
-mod common;
-
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::{executable, finish};
+use crate::common::{executable, finish};
 use echobench::agent::bind;
 use echobench::results::{SummaryRow, read_summary};
 use serde::Deserialize;

@@ -1,13 +1,11 @@
 //! The gate as its users meet it: what it prints in each format, what it refuses, and small gates
 //! between builds of this tree. Nothing here depends on how fast anything is.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Finished, executable, finish};
+use crate::common::{Finished, executable, finish};
 use echobench::gate::Report;
 use echobench::gate::builds::{About, Build};
 use echobench::gate::export::Format;

@@ -1,10 +1,8 @@
 //! Faults of measurement, put there on purpose: the verdict of the row has to name each of them.
 //!
 //! It loads the machine for minutes, so it runs only when asked for, best on a machine without other
-//! work: `cargo test --release --test injected -- --ignored --nocapture`. The faults of ports need the
+//! work: `cargo test --release --test it injected:: -- --ignored --nocapture`. The faults of ports need the
 //! right to make a network namespace.
-
-mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use common::{Running, executable};
+use crate::common::{Running, executable};
 use echobench::agent::bind;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};

@@ -1,8 +1,6 @@
 //! The programs of the textbooks: each has its counterpart here, under the name that the README gives
 //! it, and does what the original does.
 
-mod common;
-
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,7 +8,7 @@ use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
-use common::{Client, Running, Server, echo, eventually, executable, finish};
+use crate::common::{Client, Running, Server, echo, eventually, executable, finish};
 use echobench_protocol::HEADER_LEN;
 use echobench_servers::MODELS;
 use nix::sys::signal::Signal;

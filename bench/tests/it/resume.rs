@@ -1,15 +1,13 @@
 //! Runs that are killed at any moment: what they leave, and how they are finished.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use common::place::{Place, Row, TINY, table};
-use common::{Finished, Running, executable, finish, read_hlog};
+use crate::common::place::{Place, Row, TINY, table};
+use crate::common::{Finished, Running, executable, finish, read_hlog};
 use nix::sys::signal::Signal;
 
 fn resume(folder: &Path) -> Command {
@@ -104,7 +102,7 @@ fn a_run_survives_kills_at_any_moment() {
 }
 
 #[test]
-#[ignore = "takes a minute: cargo test -p echobench --test resume -- --ignored"]
+#[ignore = "takes a minute: cargo test -p echobench --test it resume:: -- --ignored"]
 fn a_run_survives_fifty_kills() {
     killed_and_resumed(50, 2);
 }

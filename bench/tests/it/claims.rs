@@ -1,13 +1,11 @@
 //! The ledger of claims from outside: what it prints, what it leaves on disk, and what it leaves
 //! behind.
 
-mod common;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use common::{Finished, Running, executable, finish};
+use crate::common::{Finished, Running, executable, finish};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -160,7 +158,7 @@ fn the_list_has_every_rule() {
     assert_eq!(list.code, Some(0), "{list:?}");
     assert_eq!(list.stdout.matches("rule: ").count(), 13, "{list:?}");
     let all = finish(claims(&["--list", "--markdown"]));
-    let documented = include_str!("../../docs/claims.md");
+    let documented = include_str!("../../../docs/claims.md");
     assert!(
         documented.ends_with(&all.stdout),
         "docs/claims.md ends with another list than: echobench claims --list --markdown"
@@ -175,7 +173,7 @@ fn a_killed_ledger_leaves_readable_rows_and_no_processes() {
     let run = Running::start(claims(&["C3", "C13", "--quick", "--out", path]));
     // In the midst of the second one.
     run.processes_until(1, " serve --drain 200ms thread");
-    common::eventually(
+    crate::common::eventually(
         || (rows_if_any(&folder) > 0).then_some(()),
         || rows_if_any(&folder),
     );

@@ -1,14 +1,12 @@
 //! The report of made-up runs and ledgers in which something is missing, its errors about damaged folders, and
 //! the pictures that are committed.
 
-mod common;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Finished, executable, finish};
+use crate::common::{Finished, executable, finish};
 use echobench::claims::Verdict;
 use echobench::environment::Environment;
 use echobench::histograms::interval_line;
