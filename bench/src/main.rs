@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use clap::Parser;
-use echobench::commands::Cli;
+use echobench::cli::Cli;
 use echobench_fork::is_single_threaded;
 
 fn main() -> ExitCode {

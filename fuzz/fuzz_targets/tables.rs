@@ -5,9 +5,9 @@
 use std::cell::RefCell;
 use std::fs;
 
+use echobench::results::summary::summarize;
 use echobench::results::{Writer, read_blocks, read_slices, read_summary};
-use echobench::summary::summarize;
-use echobench::tables::{Objective, Style, tables};
+use echobench::run::tables::tables;
 use libfuzzer_sys::fuzz_target;
 use tempfile::TempDir;
 

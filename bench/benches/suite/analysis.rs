@@ -4,9 +4,9 @@ use std::hint::black_box;
 use std::path::Path;
 
 use criterion::{Criterion, SamplingMode};
+use echobench::results::summary::summarize;
 use echobench::results::{read_blocks, read_slices};
 use echobench::stats::{holm, sign_interval};
-use echobench::summary::summarize;
 use hdrhistogram::Histogram;
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};

@@ -2,7 +2,7 @@
 //! reads, the same with every reply compared, and the load generator, against one `thread` server.
 
 use criterion::{Criterion, Throughput};
-use echobench::measure::{allowed_cpus, pin_current_process};
+use echobench::host::cpus::{allowed_cpus, pin_current_process};
 use echobench_clients::Driver;
 
 use crate::common::{self, Server, bare_loop, load};

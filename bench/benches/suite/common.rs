@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use echobench::agent::bind;
+use echobench::processes::agent::bind;
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_protocol::{Header, Work};
 

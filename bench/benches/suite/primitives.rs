@@ -3,8 +3,8 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use echobench::measure::allowed_cpus;
-use echobench::probe::{OPERATIONS, Probe, ProbeArgs};
+use echobench::host::cpus::allowed_cpus;
+use echobench::processes::probe::{OPERATIONS, Probe, ProbeArgs};
 use echobench::scenario::Placement;
 
 use crate::common;

@@ -17,9 +17,10 @@ use socket2::{Domain, Socket, Type};
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
 use super::signals;
-use crate::probe::{self, Between, Probe, ProbeArgs};
+use crate::host::signals::take;
+use crate::processes::probe::{self, Between, Probe, ProbeArgs};
+use crate::results::summary::REFERENCE;
 use crate::scenario::Placement;
-use crate::summary::REFERENCE;
 
 /// Messages there and back that one block times.
 const MESSAGES: u64 = 1500;
@@ -84,7 +85,7 @@ struct Sent {
 /// C9.
 pub(super) fn short_sends(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
-    signals::take(Signal::SIGALRM, false)?;
+    take(Signal::SIGALRM, false)?;
     let server = lab::serve(REFERENCE)?;
     let mut lost = 0;
     for (way, at) in [

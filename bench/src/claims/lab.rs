@@ -8,9 +8,9 @@ use anyhow::{bail, ensure};
 use echobench_clients::{Driver, Plan, Report, Window, WindowReport, Workload};
 use echobench_protocol::{HEADER_LEN, Header, Work};
 
-use crate::agent::interrupted;
-use crate::order;
-use crate::processes::{Server, carry_out, carry_out_together};
+use crate::experiment::order;
+use crate::host::signals::interrupted;
+use crate::processes::start::{Server, carry_out, carry_out_together};
 
 /// Where experiments are made.
 pub struct Lab {

@@ -12,9 +12,9 @@ use echobench_protocol::Work;
 
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
-use crate::measure;
-use crate::processes::Server;
-use crate::summary::REFERENCE;
+use crate::host::process_tree;
+use crate::processes::start::Server;
+use crate::results::summary::REFERENCE;
 
 /// How long children that have ended may take to be collected.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -68,7 +68,7 @@ fn bytes(words: &str, connections: u32) -> anyhow::Result<f64> {
 
 /// Anonymous memory, page tables and kernel stacks of a server.
 fn bill(server: &Server) -> anyhow::Result<f64> {
-    let memory = measure::memory(server.id()).context("cannot read the memory of a server")?;
+    let memory = process_tree::memory(server.id()).context("cannot read the memory of a server")?;
     let anonymous = memory
         .pss_anon_bytes
         .context("this kernel does not tell anonymous memory")?;

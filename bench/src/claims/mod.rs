@@ -9,54 +9,25 @@ mod evidence;
 mod ipc;
 mod lab;
 mod memory;
+pub(crate) mod page;
 mod portability;
 pub mod roll_call;
 mod rules;
 mod serving;
 mod signals;
 mod spawn;
-mod watch;
+pub mod table;
 
+pub use crate::results::ClaimVerdict;
 use anyhow::bail;
-use serde::{Deserialize, Serialize};
-
 pub use evidence::{Evidence, Figure};
 pub use lab::Lab;
-pub(crate) use signals::take;
-pub use watch::Watch;
-
-/// What a claim came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It holds as far as it was measured.
-    Holds,
-    /// It does not.
-    DoesNotHold,
-    /// It holds under a condition that the textbook does not name.
-    HoldsOnlyWhen,
-    /// What was measured does not decide it.
-    Inconclusive,
-}
-
-impl Verdict {
-    /// The words in every table.
-    #[must_use]
-    pub fn words(self) -> &'static str {
-        match self {
-            Verdict::Holds => "holds",
-            Verdict::DoesNotHold => "does not hold",
-            Verdict::HoldsOnlyWhen => "holds only when",
-            Verdict::Inconclusive => "inconclusive",
-        }
-    }
-}
 
 /// What a rule says about the evidence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ruling {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: ClaimVerdict,
     /// Under which condition it holds, what has to be known beside it, or why nothing is decided.
     pub condition: String,
 }

@@ -15,7 +15,7 @@ use seccompiler::{
 
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
-use crate::processes::Server;
+use crate::processes::start::Server;
 
 /// C12.
 pub(super) fn without_fork(lab: &Lab) -> anyhow::Result<Evidence> {

@@ -19,7 +19,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe};
 
 use super::lab;
-use crate::agent::{Agent, die_with_parent, say};
+use crate::processes::agent::{Agent, die_with_parent, say};
 
 /// How long all runs may take: they hang if they take longer.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,12 +1,12 @@
 //! The rules, fixed beforehand: from evidence to verdict, and nothing else.
 
 use super::evidence::{Evidence, Figure};
-use super::{Ruling, Verdict};
+use super::{ClaimVerdict, Ruling};
 
 /// The margin from which on one thing is called dearer than another.
 const DEARER: f64 = 1.5;
 
-fn rule(verdict: Verdict, condition: impl Into<String>) -> Ruling {
+fn rule(verdict: ClaimVerdict, condition: impl Into<String>) -> Ruling {
     Ruling {
         verdict,
         condition: condition.into(),
@@ -14,19 +14,19 @@ fn rule(verdict: Verdict, condition: impl Into<String>) -> Ruling {
 }
 
 fn holds(condition: impl Into<String>) -> Ruling {
-    rule(Verdict::Holds, condition)
+    rule(ClaimVerdict::Holds, condition)
 }
 
 fn fails(condition: impl Into<String>) -> Ruling {
-    rule(Verdict::DoesNotHold, condition)
+    rule(ClaimVerdict::DoesNotHold, condition)
 }
 
 fn only_when(condition: impl Into<String>) -> Ruling {
-    rule(Verdict::HoldsOnlyWhen, condition)
+    rule(ClaimVerdict::HoldsOnlyWhen, condition)
 }
 
 fn open(condition: impl Into<String>) -> Ruling {
-    rule(Verdict::Inconclusive, condition)
+    rule(ClaimVerdict::Inconclusive, condition)
 }
 
 /// Figures held against a margin: which reach it, which do not, and which are not resolved.
@@ -446,7 +446,7 @@ mod tests {
     fn no_rule_decides_without_evidence() {
         for claim in super::super::CLAIMS {
             let verdict = (claim.decide)(&Evidence::default()).verdict;
-            assert_eq!(verdict, Verdict::Inconclusive, "{}", claim.id);
+            assert_eq!(verdict, ClaimVerdict::Inconclusive, "{}", claim.id);
         }
     }
 
@@ -459,15 +459,18 @@ mod tests {
             (FORK, "64 MiB", 90.0),
             (spawn, "0 MiB", 40.0),
         ]);
-        assert_eq!(judge(&all), Verdict::Holds);
+        assert_eq!(judge(&all), ClaimVerdict::Holds);
         let some = sure(&[(FORK, "0 MiB", 0.9), (FORK, "64 MiB", 90.0)]);
         let ruling = cheaper_to_start(&some);
-        assert_eq!(ruling.verdict, Verdict::HoldsOnlyWhen);
+        assert_eq!(ruling.verdict, ClaimVerdict::HoldsOnlyWhen);
         assert!(ruling.condition.contains("64 MiB") && !ruling.condition.contains(" 0 MiB"));
-        assert_eq!(judge(&sure(&[(FORK, "0 MiB", 1.1)])), Verdict::DoesNotHold);
+        assert_eq!(
+            judge(&sure(&[(FORK, "0 MiB", 1.1)])),
+            ClaimVerdict::DoesNotHold
+        );
         assert_eq!(
             judge(&vague(&[(FORK, "0 MiB", 2.0)])),
-            Verdict::Inconclusive
+            ClaimVerdict::Inconclusive
         );
     }
 
@@ -481,10 +484,10 @@ mod tests {
             ))
             .verdict
         };
-        assert_eq!(judge(4.0, 4.0), Verdict::Holds);
-        assert_eq!(judge(1.0, 4.0), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(4.0, 0.0), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(1.0, 0.0), Verdict::DoesNotHold);
+        assert_eq!(judge(4.0, 4.0), ClaimVerdict::Holds);
+        assert_eq!(judge(1.0, 4.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(4.0, 0.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(1.0, 0.0), ClaimVerdict::DoesNotHold);
     }
 
     #[test]
@@ -498,10 +501,10 @@ mod tests {
             ]);
             zombies(&counts).verdict
         };
-        assert_eq!(judge(0.0, 0.0, 1000.0), Verdict::Holds);
-        assert_eq!(judge(0.0, 1.0, 1000.0), Verdict::DoesNotHold);
-        assert_eq!(judge(0.0, 0.0, 900.0), Verdict::DoesNotHold);
-        assert_eq!(judge(2.0, 0.0, 1000.0), Verdict::DoesNotHold);
+        assert_eq!(judge(0.0, 0.0, 1000.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.0, 1.0, 1000.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.0, 0.0, 900.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(2.0, 0.0, 1000.0), ClaimVerdict::DoesNotHold);
     }
 
     #[test]
@@ -513,10 +516,10 @@ mod tests {
             ]);
             makes_others_wait(&evidence).verdict
         };
-        assert_eq!(judge(5.0, 1.0), Verdict::Holds);
-        assert_eq!(judge(5.0, 3.0), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(1.0, 3.0), Verdict::DoesNotHold);
-        assert_eq!(judge(5.0, 1.4), Verdict::Inconclusive);
+        assert_eq!(judge(5.0, 1.0), ClaimVerdict::Holds);
+        assert_eq!(judge(5.0, 3.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(1.0, 3.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(5.0, 1.4), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -530,12 +533,12 @@ mod tests {
             ]);
             backlog(&counts)
         };
-        assert_eq!(judge(5.0, 5.0).verdict, Verdict::Holds);
+        assert_eq!(judge(5.0, 5.0).verdict, ClaimVerdict::Holds);
         let linux = judge(5.0, 6.0);
-        assert_eq!(linux.verdict, Verdict::Holds);
+        assert_eq!(linux.verdict, ClaimVerdict::Holds);
         assert!(linux.condition.contains("not refused"), "{linux:?}");
-        assert_eq!(judge(5.0, 8.0).verdict, Verdict::DoesNotHold);
-        assert_eq!(judge(4.0, 5.0).verdict, Verdict::DoesNotHold);
+        assert_eq!(judge(5.0, 8.0).verdict, ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(4.0, 5.0).verdict, ClaimVerdict::DoesNotHold);
     }
 
     #[test]
@@ -548,10 +551,10 @@ mod tests {
             ]))
             .verdict
         };
-        assert_eq!(judge(0.9, 0.01), Verdict::Holds);
-        assert_eq!(judge(0.9, 0.6), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(0.001, 0.99), Verdict::DoesNotHold);
-        assert_eq!(judge(0.02, 0.9), Verdict::Inconclusive);
+        assert_eq!(judge(0.9, 0.01), ClaimVerdict::Holds);
+        assert_eq!(judge(0.9, 0.6), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(0.001, 0.99), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.02, 0.9), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -560,10 +563,10 @@ mod tests {
             let figures = sure(&[("throughput_processes_over_threads_ratio", "thread", ratio)]);
             alike(&counted(figures, &[("failed_requests", "", failed)])).verdict
         };
-        assert_eq!(judge(0.9, 0.0), Verdict::Holds);
-        assert_eq!(judge(0.9, 1.0), Verdict::DoesNotHold);
-        assert_eq!(judge(0.5, 0.0), Verdict::DoesNotHold);
-        assert_eq!(judge(1.5, 0.0), Verdict::Inconclusive);
+        assert_eq!(judge(0.9, 0.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.9, 1.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.5, 0.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(1.5, 0.0), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -579,11 +582,11 @@ mod tests {
             }
             ladder(&sure(&figures)).verdict
         };
-        assert_eq!(judge(3.0, true), Verdict::Holds);
-        assert_eq!(judge(3.0, false), Verdict::DoesNotHold);
-        assert_eq!(judge(1.0, true), Verdict::Holds);
-        assert_eq!(judge(0.5, true), Verdict::DoesNotHold);
-        assert_eq!(judge(0.66, true), Verdict::Inconclusive);
+        assert_eq!(judge(3.0, true), ClaimVerdict::Holds);
+        assert_eq!(judge(3.0, false), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(1.0, true), ClaimVerdict::Holds);
+        assert_eq!(judge(0.5, true), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.66, true), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -596,19 +599,19 @@ mod tests {
             ]);
             short_sends(&counts).verdict
         };
-        assert_eq!(judge(0.5, 0.9, 0.0), Verdict::Holds);
-        assert_eq!(judge(0.0, 0.9, 0.0), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(0.0, 0.0, 0.0), Verdict::DoesNotHold);
-        assert_eq!(judge(0.0, 0.9, 7.0), Verdict::DoesNotHold);
+        assert_eq!(judge(0.5, 0.9, 0.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.0, 0.9, 0.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(0.0, 0.0, 0.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.0, 0.9, 7.0), ClaimVerdict::DoesNotHold);
     }
 
     #[test]
     fn c10_compares_cpu_times() {
         let judge =
             |ratio: f64| pausing(&sure(&[("cpu_over_signal_ratio", "busy loop", ratio)])).verdict;
-        assert_eq!(judge(300.0), Verdict::Holds);
-        assert_eq!(judge(1.0), Verdict::DoesNotHold);
-        assert_eq!(judge(5.0), Verdict::Inconclusive);
+        assert_eq!(judge(300.0), ClaimVerdict::Holds);
+        assert_eq!(judge(1.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(5.0), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -621,10 +624,10 @@ mod tests {
             ]);
             storm(&counts).verdict
         };
-        assert_eq!(judge(1.0, 0.0), Verdict::HoldsOnlyWhen);
-        assert_eq!(judge(1.0, 3.0), Verdict::Holds);
-        assert_eq!(judge(0.0, 0.0), Verdict::DoesNotHold);
-        assert_eq!(judge(0.0, 3.0), Verdict::Inconclusive);
+        assert_eq!(judge(1.0, 0.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(1.0, 3.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.0, 0.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.0, 3.0), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -638,10 +641,10 @@ mod tests {
             ]);
             without_fork(&counts).verdict
         };
-        assert_eq!(judge(1.0, 0.0, 1.0), Verdict::Holds);
-        assert_eq!(judge(0.9, 0.0, 1.0), Verdict::DoesNotHold);
-        assert_eq!(judge(1.0, 1.0, 0.0), Verdict::Inconclusive);
-        assert_eq!(judge(1.0, 0.0, 0.5), Verdict::Inconclusive);
+        assert_eq!(judge(1.0, 0.0, 1.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.9, 0.0, 1.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(1.0, 1.0, 0.0), ClaimVerdict::Inconclusive);
+        assert_eq!(judge(1.0, 0.0, 0.5), ClaimVerdict::Inconclusive);
     }
 
     #[test]
@@ -655,15 +658,15 @@ mod tests {
             ]))
         };
         let ruling = curve([2.0, 1.01, 1.0]);
-        assert_eq!(ruling.verdict, Verdict::Holds);
+        assert_eq!(ruling.verdict, ClaimVerdict::Holds);
         assert!(
             ruling.condition.contains("from jobs of 1 ms on"),
             "{ruling:?}"
         );
-        assert_eq!(curve([0.5, 1.0, 1.0]).verdict, Verdict::DoesNotHold);
+        assert_eq!(curve([0.5, 1.0, 1.0]).verdict, ClaimVerdict::DoesNotHold);
         assert_eq!(
             short_jobs(&vague(&[(FORK, "10 µs", 1.0)])).verdict,
-            Verdict::Inconclusive
+            ClaimVerdict::Inconclusive
         );
     }
 }

@@ -15,7 +15,7 @@ use socket2::{Domain, Socket, Type};
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
 use super::roll_call;
-use crate::summary::REFERENCE;
+use crate::results::summary::REFERENCE;
 
 /// The clients of C4 and C6, as in the textbook.
 const FEW: u32 = 5;

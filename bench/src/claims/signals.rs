@@ -15,29 +15,15 @@ use echobench_servers::MODELS;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{pipe, read};
 
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
-use crate::measure;
-use crate::processes::carry_out;
-
-/// From now on this process takes the signal and does nothing about it. Without `restart` every
-/// system call that it meets while waiting is broken off.
-pub(crate) fn take(signal: Signal, restart: bool) -> nix::Result<()> {
-    extern "C" fn nothing(_: libc::c_int) {}
-    let flags = if restart {
-        SaFlags::SA_RESTART
-    } else {
-        SaFlags::empty()
-    };
-    let action = SigAction::new(SigHandler::Handler(nothing), flags, SigSet::empty());
-    #[expect(unsafe_code, reason = "a signal handler can only be set this way")]
-    // SAFETY: the handler does nothing.
-    unsafe { sigaction(signal, &action) }.map(drop)
-}
+use crate::host::process_tree;
+use crate::host::signals::take;
+use crate::processes::start::carry_out;
 
 /// Sends a signal to one thread of this process that has not been joined.
 pub(super) fn interrupt(thread: libc::pthread_t, signal: Signal) {
@@ -296,7 +282,9 @@ fn rage(roots: &[u32], begin_ns: u64, end_ns: u64) -> u64 {
 fn threads_of(roots: &[u32]) -> Vec<(u32, u32)> {
     let mut threads = Vec::new();
     // Those that end meanwhile are not missed.
-    let trees = roots.iter().filter_map(|&root| measure::tree(root).ok());
+    let trees = roots
+        .iter()
+        .filter_map(|&root| process_tree::tree(root).ok());
     for process in trees.flatten() {
         let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else {
             continue;

@@ -6,10 +6,10 @@ use echobench_clients::{Driver, WorkMix};
 
 use super::evidence::{Evidence, shown};
 use super::lab::{self, Lab};
-use crate::probe::{self, Probe, ProbeArgs};
+use crate::processes::probe::{self, Probe, ProbeArgs};
+use crate::results::summary::REFERENCE;
 use crate::scenario::Placement;
 use crate::stats::fit_line;
-use crate::summary::REFERENCE;
 
 /// Resident memory of the process that starts others.
 const RESIDENT_MIB: [u32; 4] = [0, 64, 256, 1024];

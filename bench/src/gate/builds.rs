@@ -11,8 +11,8 @@ use echobench_servers::MODELS;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::agent::Agent;
-use crate::environment::{Environment, sha256_of};
+use crate::host::environment::{Environment, sha256_of};
+use crate::processes::agent::Agent;
 
 /// Rises when `serve` changes in a way that breaks who starts it: its options, its lines of output.
 const SERVE_INTERFACE: u32 = 1;

@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde::Serialize;
 
-use crate::arm::Arm;
-use crate::experiment::Cell;
+use crate::experiment::condition::Condition;
+use crate::experiment::observation::BlockOutcome;
 use crate::results::{BlockRow, SliceRow, Writer};
-use crate::rows::BlockOutcome;
+use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median;
 use builds::{Build, Copies};
@@ -101,7 +101,7 @@ impl Report {
 
 /// One model under one set of clients, and its values so far.
 struct Subject {
-    cell: Cell,
+    condition: Condition,
     name: String,
     samples: [Sample; 3],
 }
@@ -242,7 +242,7 @@ impl Gate {
     }
 
     /// The cells without their arms, each with what tells it from the others.
-    fn sections(&self) -> Vec<(Cell, String)> {
+    fn sections(&self) -> Vec<(Condition, String)> {
         let Scenario {
             placements,
             clients,
@@ -253,7 +253,7 @@ impl Gate {
         for &placement in placements {
             for &clients in clients {
                 for &driver in drivers {
-                    let cell = Cell {
+                    let condition = Condition {
                         scenario: self.scenario.clone(),
                         arms: Vec::new(),
                         effort: self.effort,
@@ -263,7 +263,7 @@ impl Gate {
                         load_percent: None,
                         peaks: Vec::new(),
                     };
-                    sections.push((cell, format!(", {clients} {driver}, {placement}")));
+                    sections.push((condition, format!(", {clients} {driver}, {placement}")));
                 }
             }
         }
@@ -275,7 +275,7 @@ impl Gate {
 
     fn subjects(&self, copies: &Copies) -> Vec<Subject> {
         let mut subjects = Vec::new();
-        for (cell, suffix) in self.sections() {
+        for (condition, suffix) in self.sections() {
             for model in &self.scenario.models {
                 let mut arms: Vec<Arm> = Copies::NAMES
                     .into_iter()
@@ -287,9 +287,9 @@ impl Gate {
                 arms[2].arguments.extend_from_slice(&self.candidate_options);
                 let name = format!("{model}{suffix}");
                 subjects.push(Subject {
-                    cell: Cell {
+                    condition: Condition {
                         arms,
-                        ..cell.clone()
+                        ..condition.clone()
                     },
                     samples: Metric::ALL.map(|metric| Sample {
                         subject: name.clone(),
@@ -312,18 +312,23 @@ impl Gate {
         observer: &mut Observer<'_>,
     ) -> anyhow::Result<()> {
         // Not always in the same order: who starts first must not be who comes out first.
-        let mut cell = subject.cell.clone();
-        fastrand::Rng::with_seed(self.seed ^ u64::from(block)).shuffle(&mut cell.arms);
-        let outcome = cell.run_block(block, self.seed)?;
+        let mut condition = subject.condition.clone();
+        fastrand::Rng::with_seed(self.seed ^ u64::from(block)).shuffle(&mut condition.arms);
+        let outcome = condition.run_block(block, self.seed)?;
         if let Some(writer) = &mut observer.writer {
-            let length = cell.block_time();
+            let length = condition.block_time();
             let start = began.elapsed().saturating_sub(length);
             let log = outcome.interval_log(start, length);
             writer.block(&outcome.slices, &outcome.blocks, &log)?;
         }
         must_be_sound(&outcome)?;
         (observer.blocks)(&subject.name, &outcome);
-        let names: Vec<&str> = subject.cell.arms.iter().map(|arm| &arm.name[..]).collect();
+        let names: Vec<&str> = subject
+            .condition
+            .arms
+            .iter()
+            .map(|arm| &arm.name[..])
+            .collect();
         for sample in &mut subject.samples {
             let [one, two, candidate] =
                 [0, 1, 2].map(|arm| Values::of(&outcome, names[arm], sample.metric));
@@ -345,9 +350,9 @@ impl Gate {
         let arms: Vec<Arm> = arms.take(1).cycle().take(Copies::NAMES.len()).collect();
         let models = u32::try_from(self.scenario.models.len()).unwrap_or(u32::MAX);
         let sections = self.sections().into_iter();
-        let blocks = sections.map(|(cell, _)| {
+        let blocks = sections.map(|(condition, _)| {
             let arms = arms.clone();
-            Cell { arms, ..cell }.block_time() + START
+            Condition { arms, ..condition }.block_time() + START
         });
         blocks.sum::<Duration>() * models * self.effort.blocks
     }

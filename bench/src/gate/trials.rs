@@ -14,7 +14,7 @@ use super::builds::Copies;
 use super::rivals::{RIVALS, Series};
 use super::rule::{Metric, Reason, Verdict};
 use super::{Gate, Observer, Report};
-use crate::agent::interrupted;
+use crate::host::signals::interrupted;
 use crate::results::{SCHEMA_VERSION, csv_text, read, whole};
 use crate::stats::{median, proportion_interval};
 

@@ -10,16 +10,17 @@ use echobench_servers::Settings;
 use serde::Serialize;
 
 use super::report::{align, lines, plain};
-use crate::agent::{catch_interrupts, interrupted};
-use crate::arm::Arm;
-use crate::experiment::Cell;
-use crate::measure::Machine;
+use crate::host::signals::{catch_interrupts, interrupted};
+
+use crate::experiment::condition::Condition;
+use crate::experiment::observation::BlockOutcome;
+use crate::host::machine::Machine;
+use crate::render::units::or_unknown;
+use crate::results::summary::summarize;
 use crate::results::{SCHEMA_VERSION, csv_text, whole};
-use crate::rows::BlockOutcome;
+use crate::scenario::arm::Arm;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
-use crate::summary::summarize;
-use crate::text::or_unknown;
 
 /// The models that are compared with themselves.
 const MODELS: [&str; 2] = ["thread", "async"];
@@ -153,10 +154,10 @@ pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<A
 impl Form {
     /// The committed scenario, in its long form, with two arms that differ in nothing but their name: the
     /// second is given as an option what the first has by default.
-    fn cell(&self, model: &str) -> anyhow::Result<Cell> {
+    fn condition(&self, model: &str) -> anyhow::Result<Condition> {
         let scenario = Scenario::find(self.scenario)?;
         let same = format!("{model} --backlog {}", Settings::BACKLOG);
-        Ok(Cell {
+        Ok(Condition {
             effort: scenario.full,
             arms: vec![Arm::of_model(model), Arm::of_model(&same)],
             scenario,
@@ -171,14 +172,17 @@ impl Form {
     /// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
     /// blocks as servers are. No comparison of servers is sharper than this.
     fn bare_loop(&self, seconds: u32) -> anyhow::Result<AaRow> {
-        let cell = self.cell(MODELS[0])?;
+        let condition = self.condition(MODELS[0])?;
         let before = Machine::read();
         let began = Instant::now();
         let mut ratios = Vec::new();
         while began.elapsed() < Duration::from_secs(u64::from(seconds)) && !interrupted() {
-            let rounds: Vec<f64> = (0..cell.effort.rounds)
+            let rounds: Vec<f64> = (0..condition.effort.rounds)
                 .map(|round| {
-                    let (one, other) = (count(cell.effort.slice.0), count(cell.effort.slice.0));
+                    let (one, other) = (
+                        count(condition.effort.slice.0),
+                        count(condition.effort.slice.0),
+                    );
                     let ratio = (other / one).ln();
                     // ABBA: a drift of the machine favours neither.
                     if round % 2 == 0 { ratio } else { -ratio }
@@ -187,7 +191,7 @@ impl Form {
             ratios.extend(crate::stats::median(&rounds));
         }
         let wall = began.elapsed().as_secs_f64() / ratios.len().max(1) as f64;
-        let run_blocks = cell.scenario.quick.blocks as usize;
+        let run_blocks = condition.scenario.quick.blocks as usize;
         Ok(AaRow {
             clients: 0,
             placement: Placement::None,
@@ -204,13 +208,13 @@ impl Form {
     }
 
     fn pair(&self, model: &'static str, seconds: u32, seed: u64) -> anyhow::Result<Vec<AaRow>> {
-        let cell = self.cell(model)?;
+        let condition = self.condition(model)?;
         let before = Machine::read();
         let began = Instant::now();
         let length = Duration::from_secs(u64::from(seconds));
         let mut blocks: Vec<BlockOutcome> = Vec::new();
         for number in 1.. {
-            match cell.run_block(number, seed) {
+            match condition.run_block(number, seed) {
                 Ok(block) => blocks.push(block),
                 Err(_) if interrupted() => break,
                 Err(error) => return Err(error),
@@ -228,7 +232,7 @@ impl Form {
             }
         }
         let wall = began.elapsed().as_secs_f64() / blocks.len().max(1) as f64;
-        let run_blocks = cell.scenario.quick.blocks as usize;
+        let run_blocks = condition.scenario.quick.blocks as usize;
         let after = Machine::read();
         let rows = METRICS.into_iter().map(|metric| {
             let ratios = log_ratios(&blocks, metric.0);

@@ -11,11 +11,12 @@ use nix::sys::signal::Signal;
 use super::arithmetic::{ahead_in_stall, stalled_quantile};
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
 use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, latency, nanoseconds};
-use crate::measure::{Awake, Machine};
-use crate::processes::Server;
+use crate::host::cpus::Awake;
+use crate::host::machine::Machine;
+use crate::processes::start::Server;
+use crate::render::units;
 use crate::results::SCHEMA_VERSION;
 use crate::stats::percentile_interval;
-use crate::text;
 
 /// The percentiles of known delays.
 const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
@@ -189,7 +190,7 @@ fn undecided(
     };
     let ((low, high), (_, floor_high)) = ends(delayed).zip(ends(floor))?;
     let may_be_right = low <= delay_ns * (1.0 + TOLERANCE) + floor_high && high >= delay_ns;
-    let [low, high] = [low, high].map(text::duration);
+    let [low, high] = [low, high].map(units::duration);
     may_be_right.then(|| {
         let name = name(q);
         format!("{name} is anything from {low} to {high}: too few requests")
@@ -446,7 +447,7 @@ impl Bench {
             let loaded = self.load(&server, &load, |loaded| {
                 lag_disturbance(loaded, 0.99).is_some()
             })?;
-            let at = format!("at {}, {clients} {driver}", text::rate(rate));
+            let at = format!("at {}, {clients} {driver}", units::rate(rate));
             let sent = loaded.last();
             let share = calm_share(sent);
             for (q, limit) in [(0.5, LAG_P50_NS), (0.99, LAG_P99_NS)] {

@@ -4,8 +4,8 @@ use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::rig::Disturbance;
-use crate::measure::Awake;
-use crate::text;
+use crate::host::cpus::Awake;
+use crate::render::units;
 
 /// What a figure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -24,10 +24,10 @@ pub enum Unit {
 impl Unit {
     fn show(self, value: f64) -> String {
         match self {
-            Unit::Nanoseconds if value < 0.0 => format!("-{}", text::duration(-value)),
-            Unit::Nanoseconds => text::duration(value),
+            Unit::Nanoseconds if value < 0.0 => format!("-{}", units::duration(-value)),
+            Unit::Nanoseconds => units::duration(value),
             Unit::CpuShare => format!("{:.1} % CPU", 100.0 * value),
-            Unit::PerSecond => text::rate(value),
+            Unit::PerSecond => units::rate(value),
             Unit::Connections => format!("{value:.2} busy"),
         }
     }
@@ -202,7 +202,7 @@ impl Check {
         [
             self.what.clone(),
             expected,
-            text::or_unknown(self.measured, |value| self.unit.show(value)),
+            units::or_unknown(self.measured, |value| self.unit.show(value)),
             tolerance,
             verdict,
         ]
@@ -294,14 +294,14 @@ impl SelfcheckReport {
             let with = self.checks.iter().filter(|check| check.verdict == verdict);
             with.count()
         };
-        let load = |load: Option<f64>| text::or_unknown(load, |load| format!("{load:.2}"));
+        let load = |load: Option<f64>| units::or_unknown(load, |load| format!("{load:.2}"));
         format!(
             "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{}{}",
             count(Verdict::Ok),
             count(Verdict::Failed),
             count(Verdict::Disturbed),
-            text::count(self.disturbance.hiccups),
-            text::count(self.disturbance.requests),
+            units::count(self.disturbance.hiccups),
+            units::count(self.disturbance.requests),
             load(self.load_average_before),
             load(self.load_average_after),
             self.elapsed_ns as f64 / 1e9,
@@ -343,7 +343,7 @@ fn lesson_table(lesson: &[LessonLine]) -> String {
     for line in lesson {
         let mut cells = vec![
             line.who.to_owned(),
-            text::or_unknown(line.requests, text::count),
+            units::or_unknown(line.requests, units::count),
         ];
         let times = [
             line.p50_ns,
@@ -355,9 +355,9 @@ fn lesson_table(lesson: &[LessonLine]) -> String {
         // Sums of fractions of a second are not quite 0 where they should be.
         let show = |time: f64| match time {
             time if time < 1.0 => "0".to_owned(),
-            time => text::duration(time),
+            time => units::duration(time),
         };
-        cells.extend(times.map(|time| text::or_unknown(time, show)));
+        cells.extend(times.map(|time| units::or_unknown(time, show)));
         table.add_row(cells);
     }
     align(&mut table, &[1, 2, 3, 4, 5, 6]);

@@ -12,8 +12,10 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use serde::Serialize;
 
-use crate::measure::{self, Machine, allowed_cpus, pin_current_process};
-use crate::processes::{Server, carry_out};
+use crate::host::cpus::{allowed_cpus, pin_current_process};
+use crate::host::machine::Machine;
+use crate::host::process_tree;
+use crate::processes::start::{Server, carry_out};
 use crate::scenario::Placement;
 
 /// At the begin of each load, requests that are not measured.
@@ -389,7 +391,7 @@ impl Accounts {
                 usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
             Ok(micros.unsigned_abs() * 1000)
         };
-        let server_ns = measure::cpu(server.id()).map_or(0, |cpu| cpu.total_ns());
+        let server_ns = process_tree::cpu(server.id()).map_or(0, |cpu| cpu.total_ns());
         Ok(Accounts {
             at: Instant::now(),
             machine: Machine::read(),

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use echobench::agent::{Agent, FromSupervisor, ToSupervisor};
+use echobench::processes::agent::{Agent, FromSupervisor, ToSupervisor};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_servers::MODELS;
 

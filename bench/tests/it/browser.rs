@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::{executable, finish};
-use echobench::agent::bind;
+use echobench::processes::agent::bind;
 use echobench::results::{SummaryRow, read_summary};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -161,7 +161,7 @@ fn the_report_of_the_committed_claims_is_whole() {
 
 /// Every number shown is one of the summary, and every throughput of the summary is shown.
 fn equal(summary: &[SummaryRow], found: &Found) {
-    let key = |row: &SummaryRow| (row.section().tag(&row.model), row.metric.clone());
+    let key = |row: &SummaryRow| (row.condition().tag(&row.model), row.metric.clone());
     let rows: HashMap<_, &SummaryRow> = summary.iter().map(|row| (key(row), row)).collect();
     for shown in found.marks.iter().chain(&found.cells) {
         let place = format!("{} {}", shown.arm, shown.metric);
@@ -190,7 +190,7 @@ fn equal(summary: &[SummaryRow], found: &Found) {
         .iter()
         .filter(|row| row.metric == "throughput_per_second" && row.estimate.is_some())
     {
-        let tag = row.section().tag(&row.model);
+        let tag = row.condition().tag(&row.model);
         let here = |shown: &&Shown| shown.arm == tag && shown.metric == row.metric;
         assert!(
             found.marks.iter().any(|shown| here(&shown)),

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{Finished, Running, eventually, executable, finish};
-use echobench::probe::{Between, OPERATIONS, Probe, ProbeArgs, find};
+use echobench::processes::probe::{Between, OPERATIONS, Probe, ProbeArgs, find};
 use echobench::scenario::Placement;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;

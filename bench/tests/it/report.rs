@@ -7,13 +7,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{Finished, executable, finish};
-use echobench::claims::Verdict;
-use echobench::environment::Environment;
-use echobench::histograms::interval_line;
+use echobench::claims::ClaimVerdict;
+use echobench::host::environment::Environment;
+use echobench::results::histogram_log::interval_line;
+use echobench::results::summary::summarize;
 use echobench::results::{
     BlockRow, ClaimRow, ClaimsWriter, RunRecord, SCHEMA_VERSION, SliceRow, Writer, read_claims,
 };
-use echobench::summary::summarize;
 use hdrhistogram::Histogram;
 use serde_json::json;
 use tempfile::TempDir;
@@ -50,7 +50,7 @@ impl Made {
                     let row = self.block(model, clients, block);
                     if row.is_ok() {
                         of_slices.push(self.slice(model, clients, block));
-                        let tag = row.section().tag(model);
+                        let tag = row.condition().tag(model);
                         let second = Duration::from_secs(1);
                         log += &interval_line(&tag, Duration::ZERO, second, &latencies(clients));
                     }
@@ -315,7 +315,7 @@ fn figure(claim: &str, metric: &str, at: &str, value: Option<f64>) -> ClaimRow {
         high: value.map(|value| value * 1.5),
         level: value.map(|_| 0.96),
         blocks: 15,
-        verdict: Verdict::HoldsOnlyWhen,
+        verdict: ClaimVerdict::HoldsOnlyWhen,
         condition: "x < 2".to_owned(),
         validity: BlockRow::VALID.to_owned(),
     }

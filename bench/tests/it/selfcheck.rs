@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{Finished, HANG, executable, finish};
-use echobench::agent::bind;
+use echobench::processes::agent::bind;
 use serde_json::Value;
 use tempfile::TempDir;
 

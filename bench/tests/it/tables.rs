@@ -1,9 +1,11 @@
 //! The tables that people read, character by character.
 
+use echobench::render::Style;
 use echobench::results::{BlockRow, SCHEMA_VERSION, SummaryRow};
+use echobench::run::sweep::Objective;
+use echobench::run::tables::tables;
 use echobench::scenario::Placement;
 use echobench::stats::Verdict;
-use echobench::tables::{Objective, Style, tables};
 use echobench_clients::Driver;
 use serde_json::json;
 

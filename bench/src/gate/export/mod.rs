@@ -12,8 +12,8 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use super::Report;
+use crate::render::Style;
 use crate::results::whole;
-use crate::tables::Style;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -2,8 +2,8 @@
 
 use super::super::Report;
 use super::super::rule::{ALPHA, Comparison, Finding, Reason, Verdict};
-use crate::tables::Style;
-use crate::text::or_unknown;
+use crate::render::Style;
+use crate::render::units::or_unknown;
 
 pub(super) fn render(report: &Report, style: Style) -> String {
     let headline = match style {

@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use echobench::agent::bind;
+use echobench::processes::agent::bind;
 use echobench::verify::{self, Exchange as _};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::decode_histogram;

@@ -1,0 +1,403 @@
+//! The ledger of claims for people: verdicts with the figures they rest on, then the curves.
+
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::claims::Claim;
+use crate::render::Style;
+use crate::render::units::{self, UNKNOWN, or_unknown};
+use crate::results::{BlockRow, ClaimRow};
+
+/// Where the columns of the plain table begin, and where its lines end.
+const LABEL: usize = 5;
+const VALUE: usize = 58;
+const INTERVAL: usize = 72;
+const WIDTH: usize = 98;
+
+/// The claims of these rows: the table of verdicts, and the curves behind them.
+#[must_use]
+pub fn ledger(rows: &[ClaimRow], claims: &[Claim], style: Style) -> String {
+    let judged = judged(rows, claims);
+    let mut parts = vec![match style {
+        Style::Plain | Style::Terminal(_) => plain(&judged),
+        Style::Markdown => markdown(&judged),
+    }];
+    parts.push(notes(&judged).join(match style {
+        Style::Markdown => "  \n",
+        Style::Plain | Style::Terminal(_) => "\n",
+    }));
+    for (claim, rows) in &judged {
+        parts.extend(curves(claim, rows, style));
+    }
+    parts.join("\n\n") + "\n"
+}
+
+/// A claim with its rows.
+pub(crate) type Judged<'a> = (&'a Claim, Vec<&'a ClaimRow>);
+
+/// The claims that have rows.
+pub(crate) fn judged<'a>(rows: &'a [ClaimRow], claims: &'a [Claim]) -> Vec<Judged<'a>> {
+    let with_rows = claims.iter().map(|claim| {
+        let own = rows.iter().filter(|row| row.claim == claim.id);
+        (claim, own.collect::<Vec<_>>())
+    });
+    with_rows.filter(|(_, rows)| !rows.is_empty()).collect()
+}
+
+/// What is claimed, where, what is measured, and how it is judged.
+#[must_use]
+pub fn list(claims: &[&Claim], style: Style) -> String {
+    let entries: Vec<String> = claims
+        .iter()
+        .map(|claim| match style {
+            Style::Markdown => format!(
+                "- **{}** {} ({}).  \n  Measured: {}.  \n  Rule: {}.",
+                claim.id, claim.claim, claim.source, claim.metric, claim.rule
+            ),
+            Style::Plain | Style::Terminal(_) => {
+                let part = |name: &str, text: &str| indented(&format!("{name}: {text}"));
+                let head = format!("{:<LABEL$}{}", claim.id, claim.claim);
+                let parts = [
+                    head,
+                    part("source", claim.source),
+                    part("measured", claim.metric),
+                    part("rule", claim.rule),
+                ];
+                parts.join("\n") + "\n"
+            }
+        })
+        .collect();
+    entries.join("\n") + if style == Style::Markdown { "\n" } else { "" }
+}
+
+fn plain(judged: &[Judged<'_>]) -> String {
+    let blocks: Vec<String> = judged
+        .iter()
+        .map(|(claim, rows)| {
+            let first = rows[0];
+            let verdict = first.verdict.words().to_uppercase();
+            let mut lines = vec![format!("{:<LABEL$}{}", claim.id, claim.claim)];
+            for row in headlines(rows) {
+                let (value, interval) = (value(row, row.value), interval(row));
+                let label = label(row);
+                let width = INTERVAL - VALUE - 2;
+                let room = VALUE - LABEL;
+                let line = format!("{:LABEL$}{label:<room$}{value:>width$}  {interval}", "");
+                lines.push(line.trim_end().to_owned());
+            }
+            let colon = if first.condition.is_empty() { "" } else { ": " };
+            lines.push(indented(&format!("{verdict}{colon}{}", first.condition)));
+            lines.join("\n")
+        })
+        .collect();
+    blocks.join("\n\n")
+}
+
+/// A paragraph under a claim, broken into lines.
+fn indented(text: &str) -> String {
+    let mut lines = vec![" ".repeat(LABEL)];
+    for word in text.split_whitespace() {
+        let line = lines.last_mut().expect("there is one");
+        if line.trim().is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= WIDTH {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(" ".repeat(LABEL) + word);
+        }
+    }
+    lines.join("\n")
+}
+
+fn markdown(judged: &[Judged<'_>]) -> String {
+    let mut lines = vec![
+        "| claim | measured | interval | verdict | condition |".to_owned(),
+        "|-------|----------|----------|---------|-----------|".to_owned(),
+    ];
+    for (claim, rows) in judged {
+        let figures: Vec<_> = headlines(rows).collect();
+        let measured: Vec<String> = figures
+            .iter()
+            .map(|row| format!("{}: {}", label(row), value(row, row.value)))
+            .collect();
+        let mut intervals: Vec<String> = figures.iter().map(|row| interval(row)).collect();
+        if intervals.iter().all(String::is_empty) {
+            intervals.clear();
+        }
+        lines.push(format!(
+            "| **{}** {} | {} | {} | **{}** | {} |",
+            claim.id,
+            claim.claim,
+            measured.join("<br>"),
+            intervals.join("<br>"),
+            rows[0].verdict.words(),
+            rows[0].condition
+        ));
+    }
+    lines.join("\n")
+}
+
+/// What must be known to read the table, a line each.
+pub(crate) fn notes(judged: &[Judged<'_>]) -> Vec<String> {
+    let mut notes = vec![
+        "Medians over blocks of fresh processes, in turns; ratios within blocks.".to_owned(),
+        "Intervals: sign test, covering together at 95 % for each claim.".to_owned(),
+        "Figures without an interval are counts, or were taken once.".to_owned(),
+    ];
+    let disturbed: Vec<&str> = judged
+        .iter()
+        .filter(|(_, rows)| rows[0].validity != BlockRow::VALID)
+        .map(|(claim, _)| claim.id)
+        .collect();
+    if !disturbed.is_empty() {
+        notes.push(format!(
+            "DISTURBED: something else used the machine, or it stood still: {}.",
+            disturbed.join(", ")
+        ));
+    }
+    notes
+}
+
+/// The figures that stand in the table of verdicts.
+pub(crate) fn headlines<'a>(rows: &'a [&'a ClaimRow]) -> impl Iterator<Item = &'a ClaimRow> {
+    rows.iter().copied().filter(|row| row.headline)
+}
+
+/// Metrics that were taken at the same places.
+#[derive(Default)]
+struct Curve<'a> {
+    places: Vec<&'a str>,
+    rows: Vec<&'a ClaimRow>,
+}
+
+/// A table for each group of metrics over several places, unless all of it stands in the verdicts.
+fn curves(claim: &Claim, rows: &[&ClaimRow], style: Style) -> Option<String> {
+    let mut curves: Vec<Curve<'_>> = Vec::new();
+    for row in rows.iter().copied().filter(|row| !row.at.is_empty()) {
+        let joins = |curve: &Curve<'_>| {
+            let same_metric = curve.rows.iter().any(|other| other.metric == row.metric);
+            same_metric || curve.places.contains(&row.at.as_str())
+        };
+        let known = curves.iter().position(joins);
+        let index = known.unwrap_or_else(|| {
+            curves.push(Curve::default());
+            curves.len() - 1
+        });
+        let curve = &mut curves[index];
+        if !curve.places.contains(&row.at.as_str()) {
+            curve.places.push(&row.at);
+        }
+        curve.rows.push(row);
+    }
+    let tables: Vec<String> = curves
+        .iter()
+        .filter(|curve| curve.places.len() > 1 && curve.rows.iter().any(|row| !row.headline))
+        .map(|curve| curve.table(style))
+        .collect();
+    let title = match style {
+        Style::Plain | Style::Terminal(_) => format!("{:<LABEL$}{}", claim.id, claim.claim),
+        Style::Markdown => format!("**{}** {}", claim.id, claim.claim),
+    };
+    (!tables.is_empty()).then(|| format!("{title}\n\n{}", tables.join("\n\n")))
+}
+
+impl Curve<'_> {
+    fn table(&self, style: Style) -> String {
+        let mut metrics: Vec<&ClaimRow> = Vec::new();
+        for row in &self.rows {
+            if !metrics.iter().any(|known| known.metric == row.metric) {
+                metrics.push(row);
+            }
+        }
+        let mut table = Table::new();
+        table.load_style(match style {
+            Style::Plain | Style::Terminal(_) => presets::NOTHING,
+            Style::Markdown => presets::ASCII_MARKDOWN,
+        });
+        let cell = |metric: &ClaimRow, place: &str| {
+            let here = |row: &&&ClaimRow| row.metric == metric.metric && row.at == place;
+            let row = self.rows.iter().find(here);
+            row.map_or(UNKNOWN.to_owned(), |row| value(row, row.value))
+        };
+        let corner = || std::iter::once(String::new());
+        // Many metrics at few places are read better from top to bottom.
+        if metrics.len() > self.places.len() {
+            let names = self.places.iter().map(|&place| place.to_owned());
+            table.set_header(corner().chain(names));
+            for metric in metrics {
+                let cells = self.places.iter().map(|place| cell(metric, place));
+                table.add_row(std::iter::once(name(&metric.metric)).chain(cells));
+            }
+        } else {
+            let names = metrics.iter().map(|row| name(&row.metric));
+            table.set_header(corner().chain(names));
+            for &place in &self.places {
+                let cells = metrics.iter().map(|metric| cell(metric, place));
+                table.add_row(std::iter::once(place.to_owned()).chain(cells));
+            }
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let lines: Vec<String> = table
+            .lines()
+            .map(|line| line.trim_end().to_owned())
+            .collect();
+        lines.join("\n")
+    }
+}
+
+/// How the name of a metric ends, and how its values are shown.
+type Unit = (&'static str, fn(f64) -> String);
+
+const UNITS: &[Unit] = &[
+    ("_ns_per_mib", |ns| units::duration(ns) + "/MiB"),
+    ("_ns", units::duration),
+    ("_bytes", units::bytes),
+    ("_per_second", units::rate),
+    ("_share", percent),
+    ("_ratio", units::ratio),
+    ("_r_squared", |value| format!("{value:.3}")),
+    ("tau", |value| format!("{value:.2}")),
+];
+
+fn percent(share: f64) -> String {
+    let percent = 100.0 * share;
+    match percent {
+        percent if percent == 0.0 || percent >= 9.95 => format!("{percent:.0} %"),
+        percent if percent >= 0.995 => format!("{percent:.1} %"),
+        percent => format!("{percent:.2} %"),
+    }
+}
+
+/// A value of a row with its unit; the ends of the interval are such values too.
+pub(crate) fn value(row: &ClaimRow, value: Option<f64>) -> String {
+    let unit = UNITS.iter().find(|(unit, _)| row.metric.ends_with(unit));
+    or_unknown(value, |value| match unit {
+        Some((_, show)) => show(value),
+        None if value.fract() == 0.0 => units::count(units::to_count(value)),
+        None => format!("{value:.1}"),
+    })
+}
+
+/// The interval of a row; empty if it has none.
+pub(crate) fn interval(row: &ClaimRow) -> String {
+    match (row.low, row.high) {
+        (Some(low), Some(high)) => {
+            format!("[{}, {}]", value(row, Some(low)), value(row, Some(high)))
+        }
+        _ => String::new(),
+    }
+}
+
+/// A metric in words, without its unit.
+fn name(metric: &str) -> String {
+    let unit = UNITS.iter().find(|(unit, _)| metric.ends_with(unit));
+    let stem = match unit {
+        Some(("_r_squared", _)) => metric.replace("_r_squared", "_R²"),
+        Some((unit, _)) if unit.starts_with('_') => metric.trim_end_matches(unit).to_owned(),
+        _ => metric.to_owned(),
+    };
+    stem.replace("_over_", " ÷ ").replace('_', " ")
+}
+
+/// A figure in words.
+pub(crate) fn label(row: &ClaimRow) -> String {
+    match row.at.as_str() {
+        "" => name(&row.metric),
+        at => format!("{}, {at}", name(&row.metric)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::{CLAIMS, ClaimVerdict};
+    use crate::results::SCHEMA_VERSION;
+
+    fn row(claim: &str, metric: &str, at: &str, value: f64) -> ClaimRow {
+        ClaimRow {
+            schema_version: SCHEMA_VERSION,
+            claim: claim.to_owned(),
+            metric: metric.to_owned(),
+            at: at.to_owned(),
+            headline: metric.ends_with("_ratio"),
+            value: Some(value),
+            low: Some(value / 2.0),
+            high: Some(value * 2.0),
+            level: Some(0.96),
+            blocks: 8,
+            verdict: ClaimVerdict::HoldsOnlyWhen,
+            condition: "it is so".to_owned(),
+            validity: BlockRow::VALID.to_owned(),
+        }
+    }
+
+    fn rows() -> Vec<ClaimRow> {
+        vec![
+            row("C1", "fork_start_ns", "0 MiB", 1000.0),
+            row("C1", "fork_start_ns", "64 MiB", 2000.0),
+            row("C1", "fork_over_thread_ratio", "0 MiB", 7.0),
+            row("C1", "fork_over_thread_ratio", "64 MiB", 70.0),
+        ]
+    }
+
+    #[test]
+    fn figures_read_well() {
+        let shown = |metric: &str, number: f64| value(&row("C1", metric, "", number), Some(number));
+        assert_eq!(shown("fork_growth_ns_per_mib", 12_000.0), "12.0 µs/MiB");
+        assert_eq!(shown("zombies", 10_000.0), "10,000");
+        assert_eq!(shown("connected", 5.5), "5.5");
+        assert_eq!(shown("cpu_share", 0.0), "0 %");
+        assert_eq!(shown("cpu_share", 0.0012), "0.12 %");
+        assert_eq!(shown("cpu_share", 0.999), "100 %");
+        assert_eq!(shown("a_over_b_ratio", 7.126), "7.13");
+        assert_eq!(name("fork_over_thread_ratio"), "fork ÷ thread");
+        assert_eq!(name("fork_growth_r_squared"), "fork growth R²");
+        assert_eq!(name("tau"), "tau");
+    }
+
+    #[test]
+    fn the_plain_table_is_narrow_and_has_verdict_and_curve() {
+        let text = ledger(&rows(), CLAIMS, Style::Plain);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 100),
+            "{text}"
+        );
+        assert!(text.contains("HOLDS ONLY WHEN: it is so"), "{text}");
+        assert!(
+            text.contains("fork ÷ thread, 64 MiB") && text.contains("[35.0, 140]"),
+            "{text}"
+        );
+        // The curve also shows what is no headline.
+        assert!(
+            text.contains("fork start") && text.contains("2.00 µs"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_markdown_table_has_one_line_for_a_claim() {
+        let text = ledger(&rows(), CLAIMS, Style::Markdown);
+        let line = text
+            .lines()
+            .find(|line| line.starts_with("| **C1**"))
+            .unwrap();
+        assert!(line.contains("fork ÷ thread, 0 MiB: 7.00<br>"), "{line}");
+        assert!(
+            line.contains("| **holds only when** | it is so |"),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn the_list_fits_on_a_screen_across() {
+        let all: Vec<&Claim> = CLAIMS.iter().collect();
+        let text = list(&all, Style::Plain);
+        assert!(
+            text.lines().all(|line| line.chars().count() <= 100),
+            "{text}"
+        );
+        assert!(all.iter().all(|claim| text.contains(claim.source)));
+    }
+}

@@ -1,0 +1,11 @@
+//! `echobench about`: what this executable is, for another one that wants to drive it.
+
+use std::process::ExitCode;
+
+use crate::gate::builds::About;
+use crate::processes::agent::say;
+
+pub(super) fn run() -> anyhow::Result<ExitCode> {
+    say(&About::this_build())?;
+    Ok(ExitCode::SUCCESS)
+}

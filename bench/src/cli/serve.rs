@@ -1,0 +1,138 @@
+//! `echobench serve`: one server process.
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Args;
+use echobench_clients::parse_duration;
+use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
+use echobench_servers::{Acceptor, Fault, Runtime, Settings, find};
+use nix::sys::signal::Signal;
+
+use crate::host::signals::take;
+
+/// Run one server until SIGTERM or SIGINT.
+///
+/// Prints `ready ADDR` when it can be connected to. SIGUSR1 prints a line of counters, and so does
+/// the end. A second SIGTERM or SIGINT ends the server without waiting for its connections.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    /// How it serves many connections: thread, fork, pool, async or iterative
+    model: String,
+
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+
+    /// What it does with the bytes: echo, raw or time
+    #[arg(long, default_value_t = Service::Echo)]
+    service: Service,
+
+    /// Worker threads of `pool` (64 unless given) and `async` (one per CPU unless given)
+    #[arg(long, value_name = "N")]
+    workers: Option<NonZeroUsize>,
+
+    /// The tokio runtime of `async`: multi-thread or current-thread
+    #[arg(long, default_value_t = Runtime::MultiThread)]
+    runtime: Runtime,
+
+    /// Connections that may wait in the kernel to be accepted
+    #[arg(long, value_name = "N", default_value_t = Settings::BACKLOG,
+          value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    backlog: u32,
+
+    /// Print the counters this often
+    #[arg(long, value_name = "TIME", value_parser = interval)]
+    stats_every: Option<Duration>,
+
+    /// The largest payload it accepts
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_PAYLOAD,
+          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_PAYLOAD)))]
+    max_payload: u32,
+
+    /// The longest work of one request it accepts
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    max_work: Duration,
+
+    /// How many connections may be open; further ones are refused
+    #[arg(long, value_name = "N", default_value_t = Settings::MAX_CONNECTIONS,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+
+    /// Cut off a client that keeps the server waiting this long (at most twice as long): for a whole
+    /// request, however few bytes of it come, or to take a whole reply
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = interval)]
+    idle_timeout: Duration,
+
+    /// How long open connections have to come to their end at SIGTERM
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
+    drain: Duration,
+
+    /// Stack of each thread that serves connections
+    #[arg(long, value_name = "BYTES", default_value_t = Settings::STACK_SIZE)]
+    stack_size: usize,
+
+    /// Write a line with the time and the address of each connection to standard error
+    #[arg(long)]
+    verbose: bool,
+
+    /// What handlers do in place of spinning work, for tests: panic or abort
+    #[arg(long, hide = true)]
+    fault: Option<Fault>,
+
+    /// Leave children that have ended as zombies, to show what becomes of them (used by `claims`)
+    #[arg(long, hide = true)]
+    no_reap: bool,
+
+    /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
+    #[arg(long, hide = true)]
+    take_alarms: bool,
+
+    /// Steps of useless arithmetic for each request, to prove that a gate sees them
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    inject_steps: u32,
+}
+
+/// Serves until the end of the server.
+pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let model = find(&args.model)?;
+    let settings = Settings {
+        service: args.service,
+        limits: Limits {
+            max_payload: args.max_payload,
+            max_work: args.max_work,
+        },
+        workers: args.workers,
+        runtime: args.runtime,
+        stack_size: args.stack_size,
+        backlog: args.backlog,
+        max_connections: args.max_connections,
+        idle_timeout: args.idle_timeout,
+        drain: args.drain,
+        stats_every: args.stats_every,
+        verbose: args.verbose,
+        fault: args.fault,
+        reap: !args.no_reap,
+        injected_steps: args.inject_steps,
+    };
+    if args.take_alarms {
+        take(Signal::SIGALRM, false)?;
+    }
+    let acceptor = Acceptor::bind(args.listen, settings)?;
+    let address = acceptor.local_addr();
+    model
+        .serve(acceptor)
+        .with_context(|| format!("server {} on {address} failed", model.name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(1) {
+        return Err("shorter than a millisecond".to_owned());
+    }
+    Ok(interval)
+}

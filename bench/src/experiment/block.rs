@@ -1,0 +1,245 @@
+//! One block of an experiment: fresh servers and clients for every arm, all alive at once, and the
+//! load alternating between them in slices.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::condition::Condition;
+use super::schedule::Schedule;
+use crate::experiment::observation::{Block, BlockOutcome, Observed};
+use crate::host::machine::MachineWatch;
+use crate::host::process_tree::Memory;
+use crate::host::signals::interrupted;
+use crate::processes::agent::{Agent, FromDriver, FromSupervisor, Start, ToSupervisor};
+use crate::results::BlockRow;
+use crate::scenario::arm::Arm;
+use anyhow::bail;
+use echobench_clients::{Plan, Workload, clock};
+
+/// How long processes may take to come up, or to answer beyond what was planned.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One arm while its block runs.
+struct Running {
+    memory_before: Option<Memory>,
+    supervisor: Agent,
+    load: Agent,
+}
+
+impl Condition {
+    /// Runs block number `block` (from 1). Fails only when interrupted, or when this process itself
+    /// cannot go on; an arm that fails has a row that says so.
+    pub fn run_block(&self, block: u32, seed: u64) -> anyhow::Result<BlockOutcome> {
+        // All arms of a block get the same traffic, each block another.
+        let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(block) << 32));
+        let seed = random.u64(..);
+        let schedule = Schedule::new(self, &mut random);
+        let mut arms = self.start_arms(&schedule, seed)?;
+        let start_ns = self.start_load(&schedule, &mut arms);
+        let machine = MachineWatch::over(start_ns, start_ns + schedule.windows_end_ns());
+        let deadline = Instant::now() + PATIENCE;
+        let observed: Vec<anyhow::Result<Observed>> = arms
+            .into_iter()
+            .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
+            .collect();
+        if interrupted() {
+            bail!("interrupted");
+        }
+        let block = Block {
+            condition: self,
+            schedule: &schedule,
+            number: block,
+            machine,
+        };
+        Ok(block.outcome(&observed))
+    }
+
+    /// Starts the servers, then the clients, until all are connected.
+    fn start_arms(
+        &self,
+        schedule: &Schedule,
+        seed: u64,
+    ) -> anyhow::Result<Vec<anyhow::Result<Running>>> {
+        let (server_cpus, client_cpus) = self.placement.cpus()?;
+        let spawned: Vec<_> = self
+            .arms
+            .iter()
+            .map(|arm| spawn_pair(arm, &server_cpus, &client_cpus))
+            .collect();
+        let deadline = Instant::now() + PATIENCE;
+        let planned: Vec<_> = spawned
+            .into_iter()
+            .enumerate()
+            .map(|(index, pair)| {
+                let (supervisor, load) = pair?;
+                let (address, memory_before) = server_is_ready(&supervisor, deadline)?;
+                let mut arm = Running {
+                    memory_before,
+                    supervisor,
+                    load,
+                };
+                arm.load.send(&self.plan(schedule, index, address, seed))?;
+                Ok(arm)
+            })
+            .collect();
+        let connected = planned.into_iter().map(|arm: anyhow::Result<Running>| {
+            let arm = arm?;
+            match arm.load.receive(deadline)? {
+                FromDriver::Ready => Ok(arm),
+                FromDriver::Failed { message } => bail!("{message}"),
+                FromDriver::Done { .. } => bail!("load process out of step"),
+            }
+        });
+        Ok(connected.collect())
+    }
+
+    fn plan(&self, schedule: &Schedule, arm: usize, target: SocketAddr, seed: u64) -> Plan {
+        Plan {
+            target,
+            driver: self.driver,
+            clients: self.clients,
+            task_threads: 1,
+            workload: Workload {
+                arrivals: self.arrivals(arm),
+                ..self.scenario.workload(seed)
+            },
+            windows: schedule
+                .slots_of(arm)
+                .map(|slot| schedule.window(slot))
+                .collect(),
+            end_ns: Some(schedule.end_ns()),
+        }
+    }
+
+    /// Tells everybody when it starts: late enough that all have heard it by then.
+    fn start_load(&self, schedule: &Schedule, arms: &mut [anyhow::Result<Running>]) -> u64 {
+        let clients = u64::from(self.clients) * arms.len() as u64;
+        let start_ns = clock::now() + 20_000_000 + clients * 50_000;
+        for (index, arm) in arms.iter_mut().enumerate() {
+            let Ok(started) = arm else { continue };
+            let half_gap = schedule.gap_ns / 2;
+            let first = schedule
+                .slots_of(index)
+                .next()
+                .map(|slot| schedule.window(slot).start_ns);
+            let ends = schedule
+                .slots_of(index)
+                .map(|slot| schedule.window(slot).end_ns + half_gap);
+            let watch = ToSupervisor::Watch {
+                cpu_at_ns: first
+                    .into_iter()
+                    .chain(ends)
+                    .map(|at| start_ns + at)
+                    .collect(),
+                memory_at_ns: start_ns + schedule.windows_end_ns(),
+                memory_until_ns: start_ns + schedule.end_ns(),
+            };
+            let told = started
+                .supervisor
+                .send(&watch)
+                .and_then(|()| started.load.send(&Start { start_ns }));
+            if let Err(error) = told {
+                *arm = Err(error);
+            }
+        }
+        start_ns
+    }
+}
+
+/// The supervisor with its server, and the load process, of one arm.
+fn spawn_pair(
+    arm: &Arm,
+    server_cpus: &[usize],
+    client_cpus: &[usize],
+) -> anyhow::Result<(Agent, Agent)> {
+    if let Some(reason) = &arm.skip {
+        bail!("{}{reason}", BlockRow::SKIPPED);
+    }
+    let pinned = |command: &str, cpus: &[usize]| {
+        let mut arguments = vec![command.to_owned()];
+        if !cpus.is_empty() {
+            let list: Vec<_> = cpus.iter().map(usize::to_string).collect();
+            arguments.extend(["--cpus".to_owned(), list.join(",")]);
+        }
+        arguments
+    };
+    let mut supervise = pinned("supervise", server_cpus);
+    supervise.extend(arm.supervised()?);
+    let supervisor = Agent::spawn(&format!("the server {}", arm.name), &supervise)?;
+    let load = Agent::spawn(
+        &format!("the clients of {}", arm.name),
+        &pinned("drive", client_cpus),
+    )?;
+    Ok((supervisor, load))
+}
+
+pub(crate) fn server_is_ready(
+    supervisor: &Agent,
+    deadline: Instant,
+) -> anyhow::Result<(SocketAddr, Option<Memory>)> {
+    match supervisor.receive(deadline)? {
+        FromSupervisor::Ready { address, memory } => Ok((address.parse()?, memory)),
+        FromSupervisor::Exited { status, .. } => bail!("the server did not start: {status}"),
+        FromSupervisor::Watched { .. } => bail!("supervisor out of step"),
+    }
+}
+
+impl Running {
+    /// Takes in what the processes report and ends them.
+    fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
+        let report = match self.load.receive(deadline)? {
+            FromDriver::Done { report } => report,
+            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Ready => bail!("load process out of step"),
+        };
+        let mut observed = Observed {
+            report,
+            cpu: Vec::new(),
+            memory_before: self.memory_before,
+            memory: None,
+            context_switches: None,
+            server_cpu_ns: 0,
+            server_requests: None,
+            server_refused: None,
+            server_exhausted: None,
+            server_failed: None,
+        };
+        loop {
+            match self.supervisor.receive(deadline)? {
+                FromSupervisor::Watched {
+                    cpu,
+                    memory,
+                    context_switches,
+                    in_time,
+                } => {
+                    observed.cpu = cpu;
+                    observed.memory = memory.filter(|_| in_time);
+                    observed.context_switches = context_switches;
+                    self.supervisor.send(&ToSupervisor::Stop)?;
+                }
+                FromSupervisor::Exited {
+                    clean,
+                    status,
+                    cpu_ns,
+                    counters,
+                } => {
+                    observed.server_cpu_ns = cpu_ns;
+                    let count = |name| counter(counters.as_deref()?, name);
+                    observed.server_requests = count("requests");
+                    observed.server_refused = count("refused");
+                    observed.server_exhausted = count("exhausted");
+                    observed.server_failed =
+                        (!clean).then(|| format!("the server ended: {status}"));
+                    return Ok(observed);
+                }
+                FromSupervisor::Ready { .. } => bail!("supervisor out of step"),
+            }
+        }
+    }
+}
+
+/// One of the numbers in a server's line of counters.
+fn counter(counters: &str, name: &str) -> Option<u64> {
+    let mut fields = counters.split_whitespace();
+    fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+}

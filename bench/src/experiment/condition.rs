@@ -1,0 +1,65 @@
+//! A condition: the arms, the clients and the placement that one section of a table is about.
+
+use std::time::Duration;
+
+use echobench_clients::{Arrivals, Driver};
+
+use super::schedule::Schedule;
+use crate::results::ConditionKey;
+use crate::scenario::arm::Arm;
+use crate::scenario::{Effort, Placement, Scenario};
+
+/// One section of a table: all arms under the same clients.
+#[derive(Clone, Debug)]
+pub struct Condition {
+    /// The workload.
+    pub scenario: Scenario,
+    /// The servers that it meets.
+    pub arms: Vec<Arm>,
+    /// Its effort, quick or full.
+    pub effort: Effort,
+    /// Number of clients.
+    pub clients: u32,
+    /// How they are run.
+    pub driver: Driver,
+    /// Where servers and clients run.
+    pub placement: Placement,
+    /// Of a rate sweep, the rate as a percentage of each arm's own peak.
+    pub load_percent: Option<u32>,
+    /// The peaks of the arms, in requests per second, where they are known.
+    pub peaks: Vec<f64>,
+}
+
+impl Condition {
+    /// The section of the table that it fills.
+    #[must_use]
+    pub fn key(&self) -> ConditionKey {
+        ConditionKey {
+            scenario: self.scenario.name.clone(),
+            placement: self.placement,
+            driver: self.driver,
+            clients: self.clients,
+            load_percent: self.load_percent,
+        }
+    }
+
+    /// The schedule of an arm's requests, if they have one.
+    pub(crate) fn arrivals(&self, arm: usize) -> Option<Arrivals> {
+        let Some(percent) = self.load_percent else {
+            return self.scenario.traffic.arrivals;
+        };
+        let spacing = self.scenario.sweep.as_ref()?.spacing;
+        let per_second = self.peaks.get(arm)? * f64::from(percent) / 100.0;
+        Some(Arrivals {
+            per_second,
+            spacing,
+        })
+    }
+
+    /// How long a block of this cell takes, without starting and ending its processes.
+    #[must_use]
+    pub fn block_time(&self) -> Duration {
+        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));
+        Duration::from_nanos(schedule.end_ns())
+    }
+}

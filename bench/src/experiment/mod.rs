@@ -1,0 +1,7 @@
+//! One block of an experiment: from a condition to its rows.
+
+pub mod block;
+pub mod condition;
+pub mod observation;
+pub mod order;
+pub(crate) mod schedule;

@@ -1,0 +1,364 @@
+//! From what the processes of a block reported to its rows.
+
+use std::time::Duration;
+
+use echobench_clients::{Driver, ErrorKind, Percentiles, Report, WindowReport, quantile};
+use hdrhistogram::Histogram;
+
+use super::condition::Condition;
+use super::schedule::Schedule;
+use crate::host::machine::{self, MachineWatch};
+use crate::host::process_tree::{CpuTime, Memory};
+use crate::results::histogram_log::interval_line;
+use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity, errors_column};
+use crate::scenario::Placement;
+use crate::stats::median;
+
+/// What a thread's stack takes in the kernel, on the architectures this runs on.
+const KERNEL_STACK_BYTES: u64 = 16 * 1024;
+/// A share of CPU time from which on a side counts as having none left.
+const SATURATED: f64 = 0.9;
+/// A share of late requests from which on the load was not what was planned.
+const LATE: f64 = 0.01;
+
+/// A share of slices that ran into the next arm's, from which on arms were not measured apart.
+const OVERRUN: f64 = 0.1;
+
+/// What an arm's processes reported.
+pub(crate) struct Observed {
+    pub(crate) report: Report,
+    /// Readings at the start and after each slice.
+    pub(crate) cpu: Vec<Option<CpuTime>>,
+    pub(crate) memory_before: Option<Memory>,
+    pub(crate) memory: Option<Memory>,
+    pub(crate) context_switches: Option<u64>,
+    pub(crate) server_cpu_ns: u64,
+    pub(crate) server_requests: Option<u64>,
+    /// Connections that it refused.
+    pub(crate) server_refused: Option<u64>,
+    /// How often it had no descriptor left for a connection.
+    pub(crate) server_exhausted: Option<u64>,
+    /// How the server ended, if not as it should.
+    pub(crate) server_failed: Option<String>,
+}
+
+impl Observed {
+    fn first_cpu(&self) -> Option<CpuTime> {
+        self.cpu.first().copied().flatten()
+    }
+
+    fn last_cpu(&self) -> Option<CpuTime> {
+        self.cpu.last().copied().flatten()
+    }
+
+    /// CPU time of the server over all slices.
+    fn server_slices_ns(&self) -> Option<u64> {
+        let (first, last) = self.first_cpu().zip(self.last_cpu())?;
+        Some(last.total_ns().saturating_sub(first.total_ns()))
+    }
+}
+
+/// What one block measured.
+#[derive(Default)]
+pub struct BlockOutcome {
+    /// A row for each slice.
+    pub slices: Vec<SliceRow>,
+    /// A row for each arm.
+    pub blocks: Vec<BlockRow>,
+    /// The latencies of each arm.
+    pub latencies: Vec<Histogram<u64>>,
+    /// Wrong replies, or counts that differ between client and server.
+    pub violations: Vec<String>,
+}
+
+impl BlockOutcome {
+    /// The latencies as lines of the interval log, from `start` for `length`.
+    #[must_use]
+    pub fn interval_log(&self, start: Duration, length: Duration) -> String {
+        let rows = self.blocks.iter().zip(&self.latencies);
+        rows.filter(|(row, _)| row.is_ok())
+            .map(|(row, histogram)| {
+                interval_line(&row.condition().tag(&row.model), start, length, histogram)
+            })
+            .collect()
+    }
+}
+
+/// A block that has run, and what is known about all its arms alike.
+pub(crate) struct Block<'a> {
+    pub(crate) condition: &'a Condition,
+    pub(crate) schedule: &'a Schedule,
+    pub(crate) number: u32,
+    pub(crate) machine: MachineWatch,
+}
+
+impl Block<'_> {
+    pub(crate) fn outcome(&self, arms: &[anyhow::Result<Observed>]) -> BlockOutcome {
+        let mut outcome = BlockOutcome::default();
+        let own_ns: u64 = arms
+            .iter()
+            .flatten()
+            .map(|arm| arm.report.cpu_ns + arm.server_slices_ns().unwrap_or(0))
+            .sum();
+        for (index, observed) in arms.iter().enumerate() {
+            let model = &self.condition.arms[index].name;
+            let mut row = self.empty_row(model);
+            row.rate_per_second = self
+                .condition
+                .arrivals(index)
+                .map(|arrivals| arrivals.per_second);
+            match observed {
+                Ok(observed) => {
+                    let total = observed.report.total();
+                    let slots = self.schedule.slots_of(index).enumerate();
+                    let slices: Vec<SliceRow> = slots
+                        .map(|(nth, slot)| self.slice_row(model, observed, nth, slot))
+                        .collect();
+                    let rates: Vec<f64> = slices
+                        .iter()
+                        .map(|slice| slice.throughput_per_second)
+                        .collect();
+                    row.throughput_per_second = median(&rates);
+                    self.fill_counts(&mut row, &total, observed);
+                    fill_times(&mut row, &total);
+                    self.fill_cpu(&mut row, index, observed, own_ns);
+                    self.fill_memory(&mut row, observed);
+                    let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
+                    let overran = overran as f64 > OVERRUN * slices.len() as f64;
+                    row.validity =
+                        Validity::column(&self.troubles(&row, &total, observed, overran));
+                    outcome
+                        .violations
+                        .extend(row.violations(&observed.report.messages));
+                    outcome.slices.extend(slices);
+                    outcome.latencies.push(total.latency);
+                }
+                Err(error) => {
+                    row.status = format!("{error:#}").replace('\n', " ");
+                    outcome.latencies.push(WindowReport::default().latency);
+                }
+            }
+            outcome.blocks.push(row);
+        }
+        outcome.slices.sort_by_key(|row| row.start_ns);
+        outcome
+    }
+
+    fn empty_row(&self, model: &str) -> BlockRow {
+        BlockRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.condition.scenario.name.clone(),
+            clients: self.condition.clients,
+            driver: self.condition.driver,
+            placement: self.condition.placement,
+            load_percent: self.condition.load_percent,
+            model: model.to_owned(),
+            block: self.number,
+            status: BlockRow::OK.to_owned(),
+            ..BlockRow::default()
+        }
+    }
+
+    fn slice_row(&self, model: &str, observed: &Observed, nth: usize, slot: usize) -> SliceRow {
+        let window = self.schedule.window(slot);
+        let seen = &observed.report.windows[nth];
+        let measured_ns = window.end_ns - window.measure_ns;
+        let (round, position) = self.schedule.place(slot);
+        let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
+        let next_slice_ns = self.machine.start_ns + window.start_ns + self.schedule.slot_ns();
+        let latency = Percentiles::of(&seen.latency, seen.lost);
+        let reading = |nth: usize| observed.cpu.get(nth).copied().flatten();
+        let cpu = reading(nth).zip(reading(nth + 1));
+        SliceRow {
+            schema_version: SCHEMA_VERSION,
+            scenario: self.condition.scenario.name.clone(),
+            clients: self.condition.clients,
+            driver: self.condition.driver,
+            placement: self.condition.placement,
+            load_percent: self.condition.load_percent,
+            model: model.to_owned(),
+            block: self.number,
+            round: number(round),
+            position: number(position),
+            start_ns: window.measure_ns,
+            measured_ns,
+            planned: seen.planned,
+            answered: seen.answered,
+            failed: seen.failed(),
+            unsent: seen.unsent,
+            errors: errors_column(&seen.errors),
+            replies: seen.replies_in_window,
+            throughput_per_second: seen.replies_in_window as f64 * 1e9 / measured_ns as f64,
+            latency_p50_ns: latency.p50,
+            latency_p99_ns: latency.p99,
+            connect_p50_ns: quantile(&seen.connect, 0, 0.5),
+            cpu_ns: cpu.map(|(before, after)| after.total_ns().saturating_sub(before.total_ns())),
+            overrun_ns: seen.last_ns.saturating_sub(next_slice_ns),
+        }
+    }
+
+    fn fill_counts(&self, row: &mut BlockRow, total: &WindowReport, observed: &Observed) {
+        if let Some(failed) = &observed.server_failed {
+            row.status.clone_from(failed);
+        }
+        let report = &observed.report;
+        row.planned = total.planned;
+        row.answered = total.answered;
+        row.failed = total.failed();
+        row.unsent = total.unsent;
+        row.errors = errors_column(&total.errors);
+        row.clients_never_served = report.clients_never_served();
+        row.jain_index = report.jain_index();
+        row.client_least_requests = report.answered_by_client.values().min().copied();
+        row.client_most_requests = report.answered_by_client.values().max().copied();
+        if row.clients_never_served == 0 {
+            row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
+        }
+        if self
+            .condition
+            .scenario
+            .traffic
+            .requests_per_connection
+            .is_none()
+            && report.connecting_ns > 0
+        {
+            let connected = total.connections.min(u64::from(self.condition.clients));
+            row.connected_per_second = Some(connected as f64 * 1e9 / report.connecting_ns as f64);
+        }
+        row.server_requests = observed.server_requests;
+        row.server_cpu_ns = Some(observed.server_cpu_ns);
+        row.stall_max_ns = self.machine.stall_max_ns;
+        row.steal_ns = self.machine.steal_ns;
+        row.cpu_pressure_ns = self.machine.pressure_ns;
+        row.hiccups = total.hiccups;
+    }
+
+    fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed, own_ns: u64) {
+        let effort = &self.condition.effort;
+        let slices = self.schedule.slots_of(arm).count() as u64;
+        let load_ns = (slices * (effort.ramp.ns() + effort.slice.ns())) as f64;
+        row.client_cpus = Some(observed.report.cpu_ns as f64 / load_ns);
+        row.idle_cpus = self.machine.idle_ns.map(|idle| self.machine.cpus(idle));
+        row.other_cpus = self.machine.other_cpus(own_ns);
+        let Some((first, last)) = observed.first_cpu().zip(observed.last_cpu()) else {
+            return;
+        };
+        let used = |read: fn(&CpuTime) -> u64| read(&last).saturating_sub(read(&first)) as f64;
+        row.server_cpus = Some(used(CpuTime::total_ns) / load_ns);
+        if row.answered > 0 {
+            let each = |ns: f64| Some(ns / row.answered as f64);
+            row.cpu_ns_per_request = each(used(CpuTime::total_ns));
+            row.cpu_user_ns_per_request = each(used(|cpu| cpu.user_ns));
+            row.cpu_system_ns_per_request = each(used(|cpu| cpu.system_ns));
+            let lasting = self
+                .condition
+                .scenario
+                .traffic
+                .requests_per_connection
+                .is_none();
+            row.context_switches_per_request = observed
+                .context_switches
+                .filter(|_| lasting)
+                .and_then(|count| each(count as f64));
+        }
+    }
+
+    fn fill_memory(&self, row: &mut BlockRow, observed: &Observed) {
+        let Some((before, with)) = observed.memory_before.zip(observed.memory) else {
+            return;
+        };
+        row.server_processes = Some(with.processes);
+        row.server_threads = Some(with.threads);
+        // Under churn there is no connection to pay for.
+        if self
+            .condition
+            .scenario
+            .traffic
+            .requests_per_connection
+            .is_some()
+        {
+            return;
+        }
+        let each = |with: u64, without: u64| {
+            Some((with as f64 - without as f64) / f64::from(self.condition.clients))
+        };
+        row.memory_bytes_per_connection = with
+            .pss_anon_bytes
+            .zip(before.pss_anon_bytes)
+            .and_then(|(with, before)| each(with, before));
+        row.kernel_stack_bytes_per_connection = each(
+            with.threads * KERNEL_STACK_BYTES,
+            before.threads * KERNEL_STACK_BYTES,
+        );
+        row.socket_bytes_per_connection = machine::socket_bytes().map(|bytes| bytes as f64);
+        row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
+    }
+
+    /// What limited or disturbed an arm.
+    fn troubles(
+        &self,
+        row: &BlockRow,
+        total: &WindowReport,
+        observed: &Observed,
+        overran: bool,
+    ) -> Vec<Validity> {
+        let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        let mut troubles = Vec::new();
+        if overran {
+            troubles.push(Validity::Overran);
+        }
+        if self.generator_was_the_limit(row) {
+            troubles.push(Validity::Generator);
+        }
+        if total.late as f64 > LATE * total.answered as f64 {
+            troubles.push(Validity::Late);
+        }
+        if self.machine.disturbed(row.other_cpus) {
+            troubles.push(Validity::Disturbed);
+        }
+        if total.errors.contains_key(&ErrorKind::NoPorts) {
+            troubles.push(Validity::Ports);
+        }
+        if total.errors.contains_key(&ErrorKind::NoFiles) || some(observed.server_exhausted) {
+            troubles.push(Validity::Files);
+        }
+        if some(observed.server_refused) {
+            troubles.push(Validity::Refused);
+        }
+        troubles
+    }
+
+    /// Whether the clients used all the CPU they could have while the server did not. Where both share
+    /// CPUs there is no such thing: they take it from each other.
+    fn generator_was_the_limit(&self, row: &BlockRow) -> bool {
+        let Some((clients, server)) = row.client_cpus.zip(row.server_cpus) else {
+            return false;
+        };
+        let Ok((server_cpus, client_cpus)) = self.condition.placement.cpus() else {
+            return false;
+        };
+        let one_thread = self.condition.driver == Driver::Tasks;
+        if self.condition.placement != Placement::Split {
+            return one_thread && clients >= SATURATED && server < SATURATED;
+        }
+        let all = if one_thread { 1 } else { client_cpus.len() };
+        clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
+    }
+}
+
+fn fill_times(row: &mut BlockRow, total: &WindowReport) {
+    let latency = Percentiles::of(&total.latency, total.lost);
+    row.latency_p50_ns = latency.p50;
+    row.latency_p90_ns = latency.p90;
+    row.latency_p99_ns = latency.p99;
+    row.latency_p999_ns = latency.p999;
+    row.latency_p9999_ns = quantile(&total.latency, total.lost, 0.9999);
+    row.latency_max_ns = latency.max;
+    let service = Percentiles::of(&total.service, total.lost - total.lost_unsent);
+    row.service_p50_ns = service.p50;
+    row.service_p99_ns = service.p99;
+    let lag = Percentiles::of(&total.lag, 0);
+    row.lag_p50_ns = lag.p50;
+    row.lag_p99_ns = lag.p99;
+    row.connect_p50_ns = quantile(&total.connect, 0, 0.5);
+}

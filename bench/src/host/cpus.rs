@@ -1,0 +1,146 @@
+//! CPUs: which ones servers and clients run on, and whether idle ones may sleep.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::str::FromStr;
+
+use anyhow::bail;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+/// On which CPUs servers and clients run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Placement {
+    /// Wherever the scheduler puts them.
+    #[default]
+    None,
+    /// Servers on the first half of the CPUs, clients on the second.
+    Split,
+    /// All on one CPU.
+    Same,
+}
+
+impl Placement {
+    /// Every placement.
+    pub const ALL: [Placement; 3] = [Placement::None, Placement::Split, Placement::Same];
+
+    /// The name in options, files and columns.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Placement::None => "none",
+            Placement::Split => "split",
+            Placement::Same => "same",
+        }
+    }
+
+    /// The CPUs of servers and of clients; empty for no restriction.
+    pub fn cpus(self) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
+        let all = allowed_cpus()?;
+        Ok(match self {
+            Placement::None => (Vec::new(), Vec::new()),
+            Placement::Same => (vec![all[0]], vec![all[0]]),
+            Placement::Split if all.len() < 2 => {
+                bail!("placement split needs at least two CPUs, and there is one")
+            }
+            Placement::Split => {
+                let (servers, clients) = all.split_at(all.len() / 2);
+                (servers.to_vec(), clients.to_vec())
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for Placement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Placement {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        Placement::ALL
+            .into_iter()
+            .find(|placement| placement.name() == name)
+            .ok_or_else(|| format!("unknown placement '{name}' (none, split, same)"))
+    }
+}
+
+/// Pins the calling thread, and the threads and processes it starts from then on, to these CPUs.
+///
+/// In a process with one thread that is the process. Fails with `EINVAL` when none of them is
+/// there, or a number is 1,024 or more.
+pub fn pin_current_process(cpus: &[usize]) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    for &cpu in cpus {
+        set.set(cpu)?;
+    }
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// The CPUs on which the calling thread may run, in ascending order.
+///
+/// Fails with `EINVAL` on a machine of more than 1,024 CPUs.
+pub fn allowed_cpus() -> nix::Result<Vec<usize>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count())
+        .filter(|&cpu| set.is_set(cpu) == Ok(true))
+        .collect())
+}
+
+/// What lets idle CPUs sleep, like `intel_idle`; `None` where nothing can be told to.
+#[must_use]
+pub fn idle_driver() -> Option<String> {
+    let name = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").ok()?;
+    Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "none")
+}
+
+/// Keeps idle CPUs from sleeping as long as it lives: they look for work instead, so that to wake one
+/// takes about a microsecond. It is no load of any process, and counts as idle time.
+///
+/// Source: `Documentation/power/pm_qos_interface.rst` of Linux; `cyclictest` does the same.
+#[derive(Debug)]
+pub struct Awake {
+    _request: File,
+}
+
+impl Awake {
+    /// The file whose open descriptors are requests for quick wake-ups.
+    pub const FILE: &str = "/dev/cpu_dma_latency";
+
+    /// Fails where the file is missing or only root may write it, and where no driver heeds it.
+    pub fn hold() -> io::Result<Self> {
+        if idle_driver().is_none() {
+            return Err(io::Error::other("the kernel has no cpuidle driver"));
+        }
+        let mut request = File::options().write(true).open(Self::FILE)?;
+        let microseconds: i32 = 0;
+        request.write_all(&microseconds.to_ne_bytes())?;
+        Ok(Awake { _request: request })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::errno::Errno;
+    use std::thread;
+
+    #[test]
+    fn a_pinned_thread_may_run_where_it_was_pinned() {
+        // In a thread of its own, so that no other test is pinned.
+        let pinned = thread::spawn(|| {
+            let last = *allowed_cpus()?.last().expect("at least one CPU");
+            pin_current_process(&[last])?;
+            Ok::<_, Errno>((allowed_cpus()?, last))
+        });
+        let (allowed, last) = pinned.join().expect("no panic").expect("a CPU of ours");
+        assert_eq!(allowed, [last]);
+        assert_eq!(pin_current_process(&[]), Err(Errno::EINVAL));
+        assert_eq!(pin_current_process(&[1 << 20]), Err(Errno::EINVAL));
+    }
+}

@@ -1,0 +1,236 @@
+//! The machine as a whole: CPU time, pressure and steal, and whether something disturbed a measurement.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use echobench_clients::clock;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
+use serde::{Deserialize, Serialize};
+
+use super::process_tree::{TICK_NS, field};
+use super::signals::interrupted;
+
+/// How often the machine is watched during a block.
+const WATCH_EVERY_NS: u64 = 5_000_000;
+/// A stretch without any CPU for the watch that is longer than a scheduler makes it wait, even with a
+/// thousand of our own threads to run.
+const STALL_NS: u64 = 200_000_000;
+/// A share of the CPUs used by others from which on a block counts as disturbed.
+const OTHERS: f64 = 0.15;
+/// The same for the hypervisor.
+const STOLEN: f64 = 0.05;
+
+/// What the kernel keeps for one end of an open TCP connection, by the sizes of its slab objects: the
+/// socket, its inode, file and directory entry. Buffers come on top while data is in them.
+///
+/// `None` where `/proc/slabinfo` cannot be read: it is for root alone.
+#[must_use]
+pub fn socket_bytes() -> Option<u64> {
+    let table = fs::read_to_string("/proc/slabinfo").ok()?;
+    let size = |cache: &str| -> Option<u64> {
+        let line = table
+            .lines()
+            .find(|line| line.split_whitespace().next() == Some(cache))?;
+        line.split_whitespace().nth(3)?.parse().ok()
+    };
+    Some(size("TCP")? + size("sock_inode_cache")? + size("filp")? + size("dentry")?)
+}
+
+/// The state of the whole machine; all but the load average are totals since it started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// How long some task waited for a CPU (pressure stall information); `None` where the kernel
+    /// does not keep it.
+    pub cpu_pressure_ns: Option<u64>,
+    /// The time of all CPUs in which the hypervisor ran something else, in ticks.
+    pub steal_ns: Option<u64>,
+    /// The time of all CPUs, busy or not, in ticks.
+    pub total_cpu_ns: Option<u64>,
+    /// The time of all CPUs in which they had nothing to run, waiting for disks included, in ticks.
+    pub idle_cpu_ns: Option<u64>,
+    /// The average number of runnable or uninterruptible tasks over the last minute.
+    pub load_average: Option<f64>,
+}
+
+impl Machine {
+    /// The present state; what cannot be read is `None`.
+    #[must_use]
+    pub fn read() -> Self {
+        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let ticks = machine_ticks(&text("/proc/stat"));
+        let nanoseconds = |ticks: u64| ticks * *TICK_NS;
+        Self {
+            cpu_pressure_ns: cpu_pressure_ns(&text("/proc/pressure/cpu")),
+            steal_ns: ticks.map(|ticks| nanoseconds(ticks[STEAL])),
+            total_cpu_ns: ticks.map(|ticks| nanoseconds(ticks.iter().sum())),
+            idle_cpu_ns: ticks.map(|ticks| nanoseconds(ticks[IDLE] + ticks[IO_WAIT])),
+            load_average: field(text("/proc/loadavg").as_bytes(), ""),
+        }
+    }
+}
+
+/// Positions in the first line of `/proc/stat`, from user time to steal.
+const IDLE: usize = 3;
+const IO_WAIT: usize = 4;
+const STEAL: usize = 7;
+
+/// The times of all CPUs since the start, without those of guests, which user time includes.
+fn machine_ticks(stat: &str) -> Option<[u64; STEAL + 1]> {
+    let rest = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
+    let mut words = rest.split_ascii_whitespace();
+    let mut ticks = [0; STEAL + 1];
+    for tick in &mut ticks {
+        *tick = words.next()?.parse().ok()?;
+    }
+    Some(ticks)
+}
+
+fn cpu_pressure_ns(pressure: &str) -> Option<u64> {
+    let line = pressure.lines().find(|line| line.starts_with("some "))?;
+    let (_, total_us) = line.rsplit_once("total=")?;
+    Some(total_us.trim().parse::<u64>().ok()? * 1_000)
+}
+
+/// What happened to the whole machine during a block.
+pub(crate) struct MachineWatch {
+    pub(crate) start_ns: u64,
+    span_ns: u64,
+    busy_ns: Option<u64>,
+    pub(crate) idle_ns: Option<u64>,
+    pub(crate) steal_ns: Option<u64>,
+    pub(crate) pressure_ns: Option<u64>,
+    pub(crate) stall_max_ns: u64,
+}
+
+impl MachineWatch {
+    /// Watches from one instant to another.
+    pub(crate) fn over(start_ns: u64, end_ns: u64) -> Self {
+        let mut watch = Self::during(start_ns, |next_ns| next_ns < end_ns);
+        watch.span_ns = end_ns - start_ns;
+        watch
+    }
+
+    /// Watches from an instant on, as long as `goes_on` says so of the instant of the next look. A stall
+    /// shows in the clock readings themselves: steal time may read 0 through a freeze of the whole machine.
+    pub(crate) fn during(start_ns: u64, goes_on: impl Fn(u64) -> bool) -> Self {
+        clock::sleep_until(start_ns);
+        let before = Machine::read();
+        let mut stall_max_ns = 0;
+        let mut next_ns = start_ns + WATCH_EVERY_NS;
+        while goes_on(next_ns) && !interrupted() {
+            clock::sleep_until(next_ns);
+            let now = clock::now();
+            stall_max_ns = stall_max_ns.max(now - next_ns);
+            next_ns = now + WATCH_EVERY_NS;
+        }
+        let after = Machine::read();
+        let grown = |read: fn(&Machine) -> Option<u64>| read(&after)?.checked_sub(read(&before)?);
+        let idle_ns = grown(|machine| machine.idle_cpu_ns);
+        let total_ns = grown(|machine| machine.total_cpu_ns);
+        MachineWatch {
+            start_ns,
+            span_ns: clock::now().saturating_sub(start_ns).max(1),
+            busy_ns: total_ns
+                .zip(idle_ns)
+                .map(|(total, idle)| total.saturating_sub(idle)),
+            idle_ns,
+            steal_ns: grown(|machine| machine.steal_ns),
+            pressure_ns: grown(|machine| machine.cpu_pressure_ns),
+            stall_max_ns,
+        }
+    }
+
+    /// So much CPU time in CPUs.
+    pub(crate) fn cpus(&self, ns: u64) -> f64 {
+        ns as f64 / self.span_ns as f64
+    }
+
+    /// The CPUs that were kept busy by others than those who used `own_ns`.
+    pub(crate) fn other_cpus(&self, own_ns: u64) -> Option<f64> {
+        Some(self.cpus(self.busy_ns?.saturating_sub(own_ns)))
+    }
+
+    /// Whether something else used the machine, namely so many CPUs, or it stood still.
+    pub(crate) fn disturbed(&self, other_cpus: Option<f64>) -> bool {
+        let all_ns = self.idle_ns.zip(self.busy_ns);
+        let cpus = all_ns.map_or(1.0, |(idle, busy)| self.cpus(idle + busy));
+        let others = other_cpus.unwrap_or(0.0) > OTHERS * cpus;
+        let stolen = self
+            .steal_ns
+            .is_some_and(|ns| self.cpus(ns) > STOLEN * cpus);
+        others || stolen || self.stall_max_ns >= STALL_NS
+    }
+}
+
+/// A watch under way.
+pub struct DisturbanceWatch {
+    over: Arc<AtomicBool>,
+    own_before_ns: u64,
+    watcher: JoinHandle<MachineWatch>,
+}
+
+impl DisturbanceWatch {
+    /// Watches from now on.
+    #[must_use]
+    pub fn start() -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&over);
+        let goes_on = move |_| !seen.load(Ordering::Relaxed);
+        DisturbanceWatch {
+            over,
+            own_before_ns: own_ns(),
+            watcher: thread::spawn(move || MachineWatch::during(clock::now(), goes_on)),
+        }
+    }
+
+    /// Whether the machine was disturbed until now. Every process of the experiment has to be
+    /// reaped before: what is left counts as others'.
+    #[must_use]
+    pub fn disturbed(self) -> bool {
+        self.over.store(true, Ordering::Relaxed);
+        let machine = self.watcher.join().expect("the watch does not panic");
+        machine.disturbed(machine.other_cpus(own_ns().saturating_sub(self.own_before_ns)))
+    }
+}
+
+/// CPU time of this process and of all it has reaped.
+fn own_ns() -> u64 {
+    let used = |who| {
+        getrusage(who).map_or(0, |usage| {
+            usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
+        })
+    };
+    let micros = used(UsageWho::RUSAGE_SELF) + used(UsageWho::RUSAGE_CHILDREN);
+    micros.unsigned_abs() * 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_machine_files_are_understood() {
+        let stat = "cpu  10 1 20 300 40 0 5 7 9 9\ncpu0 10 1 20 300 40 0 5 7 9 9\n";
+        assert_eq!(machine_ticks(stat), Some([10, 1, 20, 300, 40, 0, 5, 7]));
+        assert_eq!(machine_ticks("cpu  1 2 3\n"), None);
+        let pressure = "some avg10=0.00 avg60=0.00 avg300=0.15 total=4923670\n\
+            full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n";
+        assert_eq!(cpu_pressure_ns(pressure), Some(4_923_670_000));
+        assert_eq!(cpu_pressure_ns(""), None);
+        assert_eq!(field(b"0.42 0.40 0.38 1/99 4242\n", ""), Some(0.42));
+    }
+
+    #[test]
+    fn the_machine_only_counts_up() {
+        let before = Machine::read();
+        let after = Machine::read();
+        assert!(before.total_cpu_ns.is_some() && before.load_average.is_some());
+        assert!(before.total_cpu_ns <= after.total_cpu_ns);
+        assert!(before.steal_ns <= after.steal_ns);
+        assert!(before.cpu_pressure_ns <= after.cpu_pressure_ns);
+        assert!(before.idle_cpu_ns < before.total_cpu_ns);
+    }
+}

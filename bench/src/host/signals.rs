@@ -1,0 +1,50 @@
+//! Signals: interrupts that keep finished work, and handlers that only break off system calls.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::libc;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+/// Set when the person at the terminal wants the end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// From now on SIGINT and SIGTERM do not end the process but make every [`Agent::receive`] fail, so
+/// that finished work can be kept; a second one ends it at once, and with it every agent.
+pub fn catch_interrupts() -> io::Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.thread_block()?;
+    thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            while signals.wait().is_ok() {
+                if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                    std::process::exit(1);
+                }
+            }
+        })?;
+    Ok(())
+}
+
+/// Whether [`catch_interrupts`] has caught one.
+pub fn interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// From now on this process takes the signal and does nothing about it. Without `restart` every
+/// system call that it meets while waiting is broken off.
+pub(crate) fn take(signal: Signal, restart: bool) -> nix::Result<()> {
+    extern "C" fn nothing(_: libc::c_int) {}
+    let flags = if restart {
+        SaFlags::SA_RESTART
+    } else {
+        SaFlags::empty()
+    };
+    let action = SigAction::new(SigHandler::Handler(nothing), flags, SigSet::empty());
+    #[expect(unsafe_code, reason = "a signal handler can only be set this way")]
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(signal, &action) }.map(drop)
+}

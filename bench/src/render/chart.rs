@@ -1,0 +1,403 @@
+//! Charts as SVG: lines with interval bands, and bars with whiskers. A chart is the same text in a
+//! file of its own and in a page.
+
+use std::fmt::Write as _;
+
+use maud::{Markup, PreEscaped, html};
+
+use super::axis::Axis;
+use super::looks::{Look, Looks, Marker};
+
+/// The size of a chart, which is also the size of its type on a phone.
+const WIDTH: f64 = 440.0;
+const PLOT_HEIGHT: f64 = 200.0;
+const TOP: f64 = 66.0;
+const LEFT: f64 = 58.0;
+/// Lines of small type below the axis.
+const LINE: f64 = 14.0;
+const ROW: f64 = 20.0;
+
+/// About how wide a letter of twelve units is.
+const LETTER: f64 = 6.7;
+
+pub(crate) const STYLE: &str = include_str!("chart.css");
+
+/// A value of the summary in a chart.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mark {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    /// The ends of its interval.
+    pub(crate) interval: Option<(f64, f64)>,
+    /// The metric, if the value stands in the summary.
+    pub(crate) metric: Option<&'static str>,
+    /// The arm and its section, under the name they have in the interval log.
+    pub(crate) tag: String,
+    /// What it says when pointed at; nothing for a mere part of a line.
+    pub(crate) tip: Option<String>,
+    /// Something is not right with it.
+    pub(crate) hollow: bool,
+}
+
+/// An arm in a chart: its marks, apart where values are missing between them.
+pub(crate) struct Series<'a> {
+    pub(crate) arm: &'a str,
+    pub(crate) stretches: Vec<Vec<Mark>>,
+}
+
+/// What every chart has.
+pub(crate) struct Frame {
+    /// The name of its file, without the extension.
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) subtitle: String,
+    /// What must be known to read it.
+    pub(crate) notes: Vec<String>,
+}
+
+/// Lines over an axis.
+pub(crate) struct LineChart<'a> {
+    pub(crate) frame: Frame,
+    pub(crate) x: Axis,
+    pub(crate) y: Axis,
+    pub(crate) series: Vec<Series<'a>>,
+}
+
+/// An arm and its value, if it has one.
+pub(crate) type Bar<'a> = (&'a str, Option<Mark>);
+
+/// Bars, in groups with a name.
+pub(crate) struct BarChart<'a> {
+    pub(crate) frame: Frame,
+    pub(crate) axis: Axis,
+    pub(crate) groups: Vec<(String, Vec<Bar<'a>>)>,
+}
+
+/// A drawn chart.
+pub(crate) struct Picture {
+    /// The name of its file, without the extension.
+    pub(crate) name: String,
+    /// What it shows, in a line.
+    pub(crate) title: String,
+    pub(crate) width: f64,
+    height: f64,
+    body: Markup,
+}
+
+impl Picture {
+    pub(crate) fn new(frame: &Frame, width: f64, height: f64, body: &Markup) -> Self {
+        let body = html! {
+            text.title x="12" y="20" font-size="14" font-weight="600" { (frame.title) }
+            text.quiet x="12" y="37" font-size="11.5" fill="#59636e" { (frame.subtitle) }
+            (body)
+            @for (index, note) in frame.notes.iter().rev().enumerate() {
+                text.quiet x="12" y=(n(height - 8.0 - LINE * index as f64)) font-size="10.5" fill="#59636e" { (note) }
+            }
+        };
+        Picture {
+            name: frame.name.clone(),
+            title: format!("{}: {}", frame.title, frame.subtitle),
+            width,
+            height,
+            body,
+        }
+    }
+
+    /// As part of a page, which has [`STYLE`].
+    pub(crate) fn inline(&self) -> Markup {
+        self.svg(false)
+    }
+
+    /// As a file.
+    pub(crate) fn file(&self) -> String {
+        self.svg(true).into_string() + "\n"
+    }
+
+    fn svg(&self, alone: bool) -> Markup {
+        let (width, height) = (n(self.width), n(self.height));
+        let size = alone.then_some((&width, &height));
+        html! {
+            svg.chart xmlns="http://www.w3.org/2000/svg" id=[(!alone).then_some(&self.name)]
+                viewBox=(format!("0 0 {width} {height}")) width=[size.map(|size| size.0)] height=[size.map(|size| size.1)]
+                role="img" aria-label=(self.title) fill="#1f2328" font-size="12"
+                font-family="system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif" {
+                @if alone { style { (PreEscaped(STYLE)) } }
+                rect.paper width=(width) height=(height) rx="6" fill="#ffffff" {}
+                (self.body)
+            }
+        }
+    }
+}
+
+/// A coordinate: a tenth is finer than a pixel.
+pub(crate) fn n(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
+/// The space that a text needs.
+pub(crate) fn text_width(text: &str) -> f64 {
+    text.chars().count() as f64 * LETTER
+}
+
+impl LineChart<'_> {
+    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
+        let names = self.series.iter().map(|series| text_width(series.arm));
+        let right = WIDTH - names.fold(0.0, f64::max) - 20.0;
+        let bottom = TOP + PLOT_HEIGHT;
+        let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
+        let at = |mark: &Mark| {
+            (
+                LEFT + self.x.place(mark.x) * (right - LEFT),
+                self.level(mark.y),
+            )
+        };
+        let body = html! {
+            (self.axes(right))
+            @for (series, label) in self.series.iter().zip(self.labels(at)) {
+                @let look = looks.of(series.arm);
+                g.series data-series=(series.arm) fill=(look.colour) stroke=(look.colour) {
+                    @for stretch in &series.stretches {
+                        @for band in self.bands(stretch, at) {
+                            path d=(band) fill-opacity="0.16" stroke="none" {}
+                        }
+                        path d=(line(stretch.iter().map(at))) fill="none" stroke-width="2"
+                            stroke-dasharray=(look.dash) stroke-linejoin="round" {}
+                    }
+                    @for mark in marks_of(series) { (dot(mark, at(mark), look)) }
+                    @if let Some((from, y)) = label {
+                        path d=(line([(from.0 + 5.0, from.1), (right + 8.0, y)].into_iter())) stroke-width="1"
+                            stroke-opacity="0.5" fill="none" {}
+                        text x=(n(right + 11.0)) y=(n(y + 4.0)) stroke="none" { (series.arm) }
+                    }
+                }
+            }
+        };
+        Picture::new(&self.frame, WIDTH, height, &body)
+    }
+
+    fn level(&self, value: f64) -> f64 {
+        TOP + PLOT_HEIGHT * (1.0 - self.y.place(value))
+    }
+
+    fn axes(&self, right: f64) -> Markup {
+        let bottom = TOP + PLOT_HEIGHT;
+        html! {
+            text.quiet x="12" y=(n(TOP - 11.0)) font-size="11" fill="#59636e" { (self.y.label) }
+            @for (value, text) in &self.y.ticks {
+                @let y = self.level(*value);
+                path.rule d=(line([(LEFT, y), (right, y)].into_iter())) stroke="#d1d9e0" stroke-width="1" {}
+                text.quiet x=(n(LEFT - 6.0)) y=(n(y + 4.0)) text-anchor="end" font-size="11" fill="#59636e" { (text) }
+            }
+            @for (x, text) in self.spread(right) {
+                path.rule d=(line([(x, bottom), (x, bottom + 4.0)].into_iter())) stroke="#59636e" stroke-width="1" {}
+                text.quiet x=(n(x)) y=(n(bottom + 17.0)) text-anchor="middle" font-size="11" fill="#59636e" { (text) }
+            }
+            text.quiet x=(n(f64::midpoint(LEFT, right))) y=(n(bottom + 34.0)) text-anchor="middle" font-size="11"
+                fill="#59636e" { (self.x.label) }
+        }
+    }
+
+    /// The ticks of the lower axis, without those that there is no room for.
+    fn spread(&self, right: f64) -> Vec<(f64, &str)> {
+        let mut free = f64::NEG_INFINITY;
+        let mut shown = Vec::new();
+        for (value, text) in &self.x.ticks {
+            let x = LEFT + self.x.place(*value) * (right - LEFT);
+            let half = text_width(text) / 2.0;
+            if x - half > free {
+                free = x + half + 3.0;
+                shown.push((x, text.as_str()));
+            }
+        }
+        shown
+    }
+
+    /// The areas between the ends of the intervals, where neighbours have some.
+    fn bands(&self, stretch: &[Mark], at: impl Fn(&Mark) -> (f64, f64)) -> Vec<String> {
+        let parts = stretch.chunk_by(|a, b| a.interval.is_some() == b.interval.is_some());
+        let band = |part: &[Mark]| {
+            let ends = part
+                .iter()
+                .filter_map(|mark| Some((at(mark).0, mark.interval?)));
+            let lower = ends.clone().map(|(x, (low, _))| (x, self.level(low)));
+            let upper = ends
+                .clone()
+                .rev()
+                .map(|(x, (_, high))| (x, self.level(high)));
+            (ends.clone().count() > 1).then(|| line(lower.chain(upper)) + "Z")
+        };
+        parts.filter_map(band).collect()
+    }
+
+    /// For each series the end of its line and the height of its name, so that no two names overlap.
+    fn labels(&self, at: impl Fn(&Mark) -> (f64, f64)) -> Vec<Option<((f64, f64), f64)>> {
+        let ends = self
+            .series
+            .iter()
+            .map(|series| series.stretches.last()?.last().map(&at));
+        let ends: Vec<Option<(f64, f64)>> = ends.collect();
+        let mut order: Vec<usize> = (0..ends.len())
+            .filter(|&index| ends[index].is_some())
+            .collect();
+        let height = |index: usize| ends[index].map_or(0.0, |end| end.1);
+        order.sort_by(|&a, &b| height(a).total_cmp(&height(b)));
+        let mut heights: Vec<f64> = order.iter().map(|&index| height(index)).collect();
+        for index in 1..heights.len() {
+            heights[index] = heights[index].max(heights[index - 1] + LINE);
+        }
+        let mut limit = TOP + PLOT_HEIGHT + 4.0;
+        for height in heights.iter_mut().rev() {
+            *height = height.min(limit);
+            limit = *height - LINE;
+        }
+        let mut labels = vec![None; ends.len()];
+        for (index, height) in order.into_iter().zip(heights) {
+            labels[index] = ends[index].map(|end| (end, height));
+        }
+        labels
+    }
+}
+
+impl BarChart<'_> {
+    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
+        let arms = self.groups.iter().flat_map(|(_, bars)| bars);
+        let names = arms.map(|(arm, _)| text_width(arm));
+        let left = names.fold(0.0, f64::max) + 24.0;
+        let right = WIDTH - 78.0;
+        let rows: usize = self.groups.iter().map(|(_, bars)| bars.len() + 1).sum();
+        let top = TOP - 16.0;
+        let bottom = top + ROW * rows as f64 + 4.0;
+        let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
+        let at = |value: f64| left + self.axis.place(value) * (right - left);
+        let mut y = top;
+        let mut next = || {
+            y += ROW;
+            y - ROW
+        };
+        let body = html! {
+            @for (value, text) in &self.axis.ticks {
+                path.rule d=(line([(at(*value), top), (at(*value), bottom)].into_iter())) stroke="#d1d9e0"
+                    stroke-width="1" {}
+                text.quiet x=(n(at(*value))) y=(n(bottom + 15.0)) text-anchor="middle" font-size="11" fill="#59636e" {
+                    (text)
+                }
+            }
+            @for (group, bars) in &self.groups {
+                text x="12" y=(n(next() + 14.0)) font-weight="600" { (group) }
+                @for (arm, mark) in bars {
+                    (self.bar(arm, mark.as_ref(), next(), looks.of(arm), at))
+                }
+            }
+            text.quiet x=(n(f64::midpoint(left, right))) y=(n(bottom + 32.0)) text-anchor="middle" font-size="11"
+                fill="#59636e" { (self.axis.label) }
+        };
+        Picture::new(&self.frame, WIDTH, height, &body)
+    }
+
+    fn bar(
+        &self,
+        arm: &str,
+        mark: Option<&Mark>,
+        y: f64,
+        look: Look,
+        at: impl Fn(f64) -> f64,
+    ) -> Markup {
+        let start = at(0.0);
+        let name = html! { text x=(n(start - 6.0)) y=(n(y + 14.0)) text-anchor="end" { (arm) } };
+        let Some(mark) = mark else {
+            return html! {
+                g.series data-series=(arm) {
+                    (name)
+                    text.quiet x=(n(start + 6.0)) y=(n(y + 14.0)) font-size="11" fill="#59636e" { "no value" }
+                }
+            };
+        };
+        let end = at(mark.y);
+        let (low, high) = mark
+            .interval
+            .map_or((end, end), |(low, high)| (at(low), at(high)));
+        let middle = y + ROW / 2.0;
+        let opacity = if mark.hollow { "0.25" } else { "0.85" };
+        html! {
+            g.series data-series=(arm) {
+                (name)
+                (pointed(mark, &html! {
+                    rect x=(n(start)) y=(n(y + 3.0)) width=(n(end - start)) height=(n(ROW - 6.0)) fill=(look.colour)
+                        fill-opacity=(opacity) stroke=(look.colour) {}
+                    @if mark.interval.is_some() {
+                        path.whisker d=(format!("{}{}{}",
+                            line([(low, middle), (high, middle)].into_iter()),
+                            line([(low, middle - 4.0), (low, middle + 4.0)].into_iter()),
+                            line([(high, middle - 4.0), (high, middle + 4.0)].into_iter())))
+                            stroke="#1f2328" stroke-width="1.2" fill="none" {}
+                    }
+                }))
+                text x=(n(end.max(high) + 6.0)) y=(n(y + 14.0)) font-size="11" { (self.axis.unit.show(mark.y)) }
+            }
+        }
+    }
+}
+
+/// The marks of a series that say something.
+fn marks_of<'a>(series: &'a Series<'_>) -> impl Iterator<Item = &'a Mark> {
+    let marks = series.stretches.iter().flatten();
+    marks.filter(|mark| mark.tip.is_some())
+}
+
+/// A path along these places.
+fn line(places: impl Iterator<Item = (f64, f64)>) -> String {
+    let mut path = String::new();
+    for (x, y) in places {
+        let step = if path.is_empty() { 'M' } else { 'L' };
+        write!(path, "{step}{} {}", n(x), n(y)).expect("writing to a string succeeds");
+    }
+    path
+}
+
+/// A group that knows its value, and says it when pointed at.
+fn pointed(mark: &Mark, inner: &Markup) -> Markup {
+    let ends = mark.interval.filter(|_| mark.metric.is_some());
+    html! {
+        g.mark data-arm=(mark.tag) data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
+            data-low=[ends.map(|ends| ends.0)] data-high=[ends.map(|ends| ends.1)] {
+            @if let Some(tip) = &mark.tip { title { (tip) } }
+            (inner)
+        }
+    }
+}
+
+fn dot(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
+    let path = match look.marker {
+        Marker::Circle => format!(
+            "M{} {}a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0Z",
+            n(x - 3.6),
+            n(y)
+        ),
+        Marker::Square => format!("M{} {}h6.4v6.4h-6.4Z", n(x - 3.2), n(y - 3.2)),
+        Marker::Triangle => format!("M{} {}l4.2 7h-8.4Z", n(x), n(y - 4.2)),
+        Marker::Diamond => format!("M{} {}l4.4 4.4l-4.4 4.4l-4.4 -4.4Z", n(x), n(y - 4.4)),
+        Marker::Wedge => format!("M{} {}l4.2 -7h-8.4Z", n(x), n(y + 4.2)),
+    };
+    let inner = html! {
+        @if mark.hollow {
+            path.paper d=(path) fill="#ffffff" stroke-width="1.6" {}
+        } @else {
+            path d=(path) stroke="none" {}
+        }
+    };
+    pointed(mark, &inner)
+}
+/// Marks in the order of the lower axis, apart where one of `all` is missing.
+pub(crate) fn apart(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
+    let mut stretches = vec![Vec::new()];
+    for x in all {
+        let place = marks.iter().position(|mark| (mark.x - x).abs() < 1e-9);
+        match (place, stretches.last_mut()) {
+            (Some(place), Some(stretch)) => stretch.push(marks.swap_remove(place)),
+            _ => stretches.push(Vec::new()),
+        }
+    }
+    stretches.retain(|stretch| !stretch.is_empty());
+    stretches
+}

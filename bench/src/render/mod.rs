@@ -1,0 +1,85 @@
+//! Numbers become text, SVG and HTML: units, tables, axes, charts, pages, and text spliced into documents.
+
+pub(crate) mod axis;
+pub(crate) mod chart;
+pub(crate) mod grid;
+pub(crate) mod looks;
+pub(crate) mod page;
+pub mod splice;
+pub mod units;
+
+use std::io::IsTerminal as _;
+
+use comfy_table::Table;
+
+use grid::{Cell, Grid, Row};
+
+/// How a table is drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// As wide as it needs to be.
+    Plain,
+    /// For a terminal with so many columns.
+    Terminal(u16),
+    /// For a Markdown document.
+    Markdown,
+}
+
+impl Style {
+    /// What suits standard output: a terminal's width, or the variable `COLUMNS`, is kept to.
+    #[must_use]
+    pub fn of_stdout() -> Self {
+        let told = std::env::var("COLUMNS")
+            .ok()
+            .and_then(|text| text.parse().ok());
+        let is = || {
+            std::io::stdout()
+                .is_terminal()
+                .then(|| Table::new().width())
+        };
+        match told.or_else(|| is().flatten()) {
+            Some(width) => Style::Terminal(width),
+            None => Style::Plain,
+        }
+    }
+
+    /// A table of any rows; all columns but those in `left` are aligned to the right.
+    pub(crate) fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
+        let row = |cells: Vec<String>| Row {
+            arm: String::new(),
+            section: String::new(),
+            cells: cells.into_iter().map(Cell::from).collect(),
+        };
+        Grid {
+            header: names.iter().map(ToString::to_string).collect(),
+            left: left.to_vec(),
+            rows: rows.into_iter().map(row).collect(),
+            ..Grid::default()
+        }
+        .draw(self)
+    }
+}
+
+/// A part of what there is to say about a scenario.
+pub(crate) enum Part {
+    /// A table.
+    Table(Grid),
+    /// Lines that belong together.
+    Lines(Vec<String>),
+    /// A line, and a list.
+    List(String, Vec<String>),
+}
+
+impl Part {
+    pub(crate) fn text(&self, style: Style) -> String {
+        match self {
+            Part::Table(grid) => grid.draw(style),
+            Part::Lines(lines) if style == Style::Markdown => lines.join("  \n"),
+            Part::Lines(lines) => lines.join("\n"),
+            Part::List(intro, items) => {
+                let items: Vec<String> = items.iter().map(|item| format!("\n- {item}")).collect();
+                intro.clone() + &items.concat()
+            }
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Text spliced into a document between markers, together with the command that makes it.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+
+/// Puts text, and the command that makes it, between the markers `<!-- NAME -->` and `<!-- /NAME -->`
+/// of a document.
+pub fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow::Result<()> {
+    let path = document.display();
+    let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
+    let whole = fs::read_to_string(document).with_context(|| format!("cannot read {path}"))?;
+    let Some((before, rest)) = whole.split_once(&begin) else {
+        bail!("{path} has no line {begin}")
+    };
+    let Some((_, after)) = rest.split_once(&end) else {
+        bail!("{path} has no line {end}")
+    };
+    let text = format!("{before}{begin}\n`{command}`\n\n{text}\n{end}{after}");
+    fs::write(document, text).with_context(|| format!("cannot write {path}"))
+}

@@ -1,0 +1,101 @@
+//! The winner map: for each scenario, number of clients, driver and placement, who serves the most
+//! requests; ties are shown as ties.
+
+use maud::{Markup, html};
+
+use super::verdict::{Outcome, Standing};
+use crate::render::chart::{Frame, Picture, n, text_width};
+use crate::render::looks::{Looks, short};
+use crate::render::units;
+
+const CELL: (f64, f64) = (84.0, 64.0);
+const GAP: f64 = 4.0;
+const TOP: f64 = 68.0;
+/// More names do not fit into a cell.
+const NAMES: usize = 4;
+
+/// A row of the map: its name and its sections.
+pub(super) type MapRow<'a> = (String, &'a [Standing<'a>]);
+
+/// The map over all scenarios; none without a section of a closed loop.
+pub(super) fn winner_map(rows: &[MapRow<'_>], looks: &Looks<'_>) -> Option<Picture> {
+    let all = rows.iter().flat_map(|(_, group)| group.iter());
+    let mut columns: Vec<u32> = all.map(|standing| standing.section.clients).collect();
+    columns.sort_unstable();
+    columns.dedup();
+    if columns.is_empty() {
+        return None;
+    }
+    let names = rows.iter().map(|(name, _)| text_width(name));
+    let left = names.fold(60.0, f64::max) + 18.0;
+    let width = (left + columns.len() as f64 * CELL.0 + 10.0).max(400.0);
+    let bottom = TOP + rows.len() as f64 * CELL.1;
+    let x = |column: usize| left + column as f64 * CELL.0;
+    let body = html! {
+        text.quiet x="12" y=(n(TOP - 9.0)) font-size="11" fill="#59636e" { "clients" }
+        @for (column, clients) in columns.iter().enumerate() {
+            text.quiet x=(n(x(column) + (CELL.0 - GAP) / 2.0)) y=(n(TOP - 9.0)) text-anchor="middle" font-size="11"
+                fill="#59636e" { (units::count(u64::from(*clients))) }
+        }
+        @for (index, (name, group)) in rows.iter().enumerate() {
+            @let y = TOP + index as f64 * CELL.1;
+            text x="12" y=(n(y + CELL.1 / 2.0 + 2.0)) { (name) }
+            @for standing in *group {
+                @let column = columns.iter().position(|clients| *clients == standing.section.clients);
+                (cell(standing, x(column.unwrap_or(0)), y, looks))
+            }
+        }
+    };
+    let frame = Frame {
+        name: "winners".to_owned(),
+        title: "Who serves the most requests".to_owned(),
+        subtitle: "several names: no difference resolved between them".to_owned(),
+        notes: vec!["Arms that failed, had errors or starved clients are left out.".to_owned()],
+    };
+    Some(Picture::new(&frame, width, bottom + 24.0, &body))
+}
+
+fn cell(standing: &Standing<'_>, x: f64, y: f64, looks: &Looks<'_>) -> Markup {
+    let (width, height) = (CELL.0 - GAP, CELL.1 - GAP);
+    let decided = standing.outcome == Outcome::Decided;
+    let tinted: &[&str] = if decided { &standing.leaders } else { &[] };
+    let stripe = width / tinted.len().max(1) as f64;
+    let mut texts: Vec<(String, bool)> = match standing.outcome {
+        Outcome::Decided => {
+            let leaders = &standing.leaders;
+            let shown = if leaders.len() > NAMES {
+                NAMES - 1
+            } else {
+                NAMES
+            };
+            let names = leaders.iter().take(shown).map(|name| (short(name), true));
+            let mut texts: Vec<(String, bool)> = names.collect();
+            if leaders.len() > NAMES {
+                texts.push((format!("and {} more", leaders.len() - shown), false));
+            }
+            texts
+        }
+        Outcome::TooFewBlocks => vec![("too few".to_owned(), false), ("blocks".to_owned(), false)],
+        Outcome::Alone => vec![("one arm".to_owned(), false), ("only".to_owned(), false)],
+        Outcome::Nobody => vec![("none".to_owned(), false)],
+    };
+    texts.extend(standing.margin().map(|margin| (margin, false)));
+    let first = y + height / 2.0 - (texts.len() as f64 - 1.0) * 6.5 + 2.0;
+    html! {
+        g.mark data-section=(standing.section.tag("")) data-leaders=(standing.leaders.join(";")) {
+            title { (standing.details()) }
+            rect.rule x=(n(x)) y=(n(y)) width=(n(width)) height=(n(height)) rx="4" fill="none" stroke="#d1d9e0" {}
+            @for (index, name) in tinted.iter().enumerate() {
+                @let look = looks.of(name);
+                rect x=(n(x + stripe * index as f64)) y=(n(y)) width=(n(stripe)) height=(n(height)) fill=(look.colour)
+                    fill-opacity="0.3" {}
+                rect x=(n(x + stripe * index as f64)) y=(n(y + height - 4.0)) width=(n(stripe)) height="4"
+                    fill=(look.colour) {}
+            }
+            @for (index, (line, strong)) in texts.iter().enumerate() {
+                text x=(n(x + width / 2.0)) y=(n(first + index as f64 * 13.0)) text-anchor="middle"
+                    font-size=(if *strong { "12" } else { "10.5" }) font-weight=[strong.then_some("600")] { (line) }
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! The arms of an experiment: what each one is called, and the command line that starts its server.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+
+/// What stands for the port in the command line of an external server.
+pub const PORT: &str = "{port}";
+
+/// Servers that are shipped with echobench. Their text is part of the executable, so that it can be
+/// copied alone.
+const SHIPPED: &[(&str, &str)] = &[
+    (
+        "{threading_echo.py}",
+        include_str!("../../../servers/external/threading_echo.py"),
+    ),
+    (
+        "{forking_echo.py}",
+        include_str!("../../../servers/external/forking_echo.py"),
+    ),
+    (
+        "{asyncio_echo.py}",
+        include_str!("../../../servers/external/asyncio_echo.py"),
+    ),
+];
+
+/// One server under test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arm {
+    /// The name in tables and in the column `model`; no two arms of a cell share it.
+    pub name: String,
+    /// Where its server comes from.
+    pub program: Program,
+    /// The arguments of that program.
+    pub arguments: Vec<String>,
+    /// Why it is not run, if so.
+    pub skip: Option<String>,
+}
+
+/// Where a server comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// This executable.
+    Own,
+    /// Another build of it.
+    Build(PathBuf),
+    /// Another project: the program is looked up as a shell does, and it does not say when it is ready.
+    External(String),
+}
+
+impl Arm {
+    /// A model with options of `serve`, as in `pool --workers 8`, served by this executable.
+    #[must_use]
+    pub fn of_model(model: &str) -> Self {
+        Arm {
+            name: model.to_owned(),
+            program: Program::Own,
+            arguments: serve(model),
+            skip: None,
+        }
+    }
+
+    /// The same, called `name` and served by another build.
+    #[must_use]
+    pub fn of_build(name: String, build: &Path, model: &str) -> Self {
+        Arm {
+            name,
+            program: Program::Build(build.to_owned()),
+            arguments: serve(model),
+            skip: None,
+        }
+    }
+
+    /// An external server. Fails when its command line cannot be read.
+    pub fn of_external(external: &External) -> anyhow::Result<Self> {
+        let mut words = external.words()?.into_iter();
+        let program = words.next().context("a command has a word")?;
+        Ok(Arm {
+            name: external.name.clone(),
+            program: Program::External(program),
+            arguments: words.collect(),
+            skip: external.missing(),
+        })
+    }
+
+    /// The command line of the server. Fails when the program's path is not UTF-8.
+    pub fn command(&self) -> anyhow::Result<Vec<String>> {
+        let program = match &self.program {
+            Program::Own => std::env::current_exe().context("cannot find this executable")?,
+            Program::Build(path) => path.clone(),
+            Program::External(name) => name.into(),
+        };
+        let program = program
+            .into_os_string()
+            .into_string()
+            .ok()
+            .with_context(|| format!("the path of the executable of {} is not UTF-8", self.name))?;
+        let mut command = vec![program];
+        command.extend_from_slice(&self.arguments);
+        Ok(command)
+    }
+
+    /// The arguments of `supervise` for this server.
+    pub fn supervised(&self) -> anyhow::Result<Vec<String>> {
+        let mut arguments = Vec::new();
+        if matches!(self.program, Program::External(_)) {
+            arguments.push("--external".to_owned());
+        }
+        arguments.push("--".to_owned());
+        arguments.extend(self.command()?);
+        Ok(arguments)
+    }
+}
+
+fn serve(model: &str) -> Vec<String> {
+    let words = ["serve"].into_iter().chain(model.split_whitespace());
+    words.map(str::to_owned).collect()
+}
+
+/// A server of another project that returns every byte, and how to start it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct External {
+    /// The name in tables.
+    pub name: String,
+    /// Its command line, quoted as for a shell. `{port}` becomes the port on which it is to listen, and
+    /// the name of a shipped server, as in `{asyncio_echo.py}`, its text.
+    pub command: String,
+    /// The program without which it is skipped, not failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub needs: Option<String>,
+}
+
+impl External {
+    /// The words of its command line.
+    fn words(&self) -> anyhow::Result<Vec<String>> {
+        let Some(words) = shlex::split(&self.command).filter(|words| !words.is_empty()) else {
+            bail!(
+                "external server '{}': cannot read its command (an open quote?): {}",
+                self.name,
+                self.command
+            );
+        };
+        let shipped = |word: String| {
+            let text = SHIPPED.iter().find(|(name, _)| *name == word);
+            text.map_or(word, |(_, text)| (*text).to_owned())
+        };
+        Ok(words.into_iter().map(shipped).collect())
+    }
+
+    /// What must hold before it can be an arm.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let name = &self.name;
+        if name.is_empty() || name.chars().any(char::is_control) {
+            bail!("an external server needs a name, as in mine='server {PORT}'");
+        }
+        let first = name.split_whitespace().next().unwrap_or_default();
+        if echobench_servers::find(first).is_ok() {
+            bail!("external server '{name}' has the name of a model; give it another");
+        }
+        if !self.words()?.iter().any(|word| word.contains(PORT)) {
+            bail!(
+                "external server '{name}': its command does not say where the port goes; add {PORT}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Why it cannot be run here, if a program that it needs is not there.
+    fn missing(&self) -> Option<String> {
+        let needs = self.needs.as_deref()?;
+        let found = std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|folder| {
+                let file = folder.join(needs).metadata();
+                file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+            })
+        });
+        (!found).then(|| format!("{needs} is not installed"))
+    }
+}
+
+impl FromStr for External {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((name, command)) = text.split_once('=') else {
+            bail!("not of the form NAME='command with {PORT}'");
+        };
+        let external = External {
+            name: name.trim().to_owned(),
+            command: command.to_owned(),
+            needs: None,
+        };
+        external.check()?;
+        Ok(external)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_serves_the_model_with_its_options() {
+        let arm = Arm::of_build("old".into(), Path::new("/builds/old"), "pool --workers 8");
+        let expected = ["/builds/old", "serve", "pool", "--workers", "8"];
+        assert_eq!(arm.command().unwrap(), expected);
+        let own = Arm::of_model("thread");
+        assert_eq!(own.name, "thread");
+        assert_eq!(own.command().unwrap()[1..], ["serve", "thread"]);
+    }
+
+    #[test]
+    fn the_command_line_of_an_external_server_is_read_as_a_shell_would() {
+        let external: External = "mine=server --name 'two words' -p {port}".parse().unwrap();
+        let arm = Arm::of_external(&external).unwrap();
+        let expected = [
+            "--external",
+            "--",
+            "server",
+            "--name",
+            "two words",
+            "-p",
+            PORT,
+        ];
+        assert_eq!(arm.supervised().unwrap(), expected);
+        assert_eq!((arm.name.as_str(), arm.skip), ("mine", None));
+    }
+
+    #[test]
+    fn a_shipped_server_is_given_as_its_text() {
+        for (name, text) in SHIPPED {
+            assert!(!text.contains(PORT), "{name}: it would be replaced");
+            let external: External = format!("x=python3 -c {name} {PORT}").parse().unwrap();
+            let command = Arm::of_external(&external).unwrap().command().unwrap();
+            assert_eq!(command[2], *text);
+        }
+    }
+
+    #[test]
+    fn what_is_no_external_server_is_said() {
+        for (text, word) in [
+            ("server {port}", "NAME="),
+            ("=server {port}", "needs a name"),
+            ("mine=server", "where the port goes"),
+            ("mine=server 'open {port}", "open quote"),
+            ("fork=server {port}", "name of a model"),
+        ] {
+            let error = text.parse::<External>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_it_needs_is_looked_up() {
+        let needing = |needs: &str| External {
+            name: "x".to_owned(),
+            command: "x {port}".to_owned(),
+            needs: Some(needs.to_owned()),
+        };
+        assert_eq!(needing("sh").missing(), None);
+        let reason = needing("no-such-program").missing().unwrap();
+        assert!(reason.contains("no-such-program"), "{reason}");
+    }
+}
