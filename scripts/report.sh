@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Makes the README's tables and pictures again, from the committed results that it names.
+# Writes the tables and pictures of the documents again, from the committed results that they name:
+# docs/results.md, docs/claims.md and docs/img.
 #
-#   scripts/report.sh         from the same results folder as now
-#   scripts/report.sh DIR     from another
+#   scripts/report.sh         from the same results folders as now
+#   scripts/report.sh DIR     the tables and pictures of docs/results.md from another
 #
 # The pictures are those charts of the report that are in docs/img.
 set -euo pipefail
@@ -11,11 +12,13 @@ cd "$(dirname "$0")/.."
 cargo build --release --locked --package echobench
 echobench=${CARGO_TARGET_DIR:-target}/release/echobench
 
-results=${1-$(sed -n 's/^`echobench table \(.*\)`$/\1/p' README.md)}
+results=${1-$(sed -n 's/^`echobench table \(.*\)`$/\1/p' docs/results.md)}
+claims=$(sed -n 's/^`echobench claims --from \(.*\)`$/\1/p' docs/claims.md)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
-"$echobench" table "$results" --into README.md
+"$echobench" table "$results" --into docs/results.md
+"$echobench" claims --from "$claims" --into docs/claims.md
 "$echobench" report "$results" --out "$out/report.html" >/dev/null
 for picture in docs/img/*.svg; do
     cp "$out/report/${picture##*/}" "$picture"

@@ -102,11 +102,11 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
     serde_json::from_str(found).expect("what the script found")
 }
 
-/// The committed results that the README has the output of this command from.
-fn committed(command: &str) -> PathBuf {
+/// The committed results that a document has the output of this command from.
+fn committed(document: &str, command: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let (_, rest) = readme.split_once(command).expect("the command");
+    let text = fs::read_to_string(root.join(document)).unwrap();
+    let (_, rest) = text.split_once(command).expect("the command");
     root.join(rest.split('`').next().unwrap())
 }
 
@@ -147,16 +147,15 @@ fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
 
 #[test]
 fn the_report_of_the_committed_run_is_whole_and_true() {
-    let folder = committed("`echobench table ");
+    let folder = committed("docs/results.md", "`echobench table ");
     let summary = read_summary(&folder).unwrap().expect("a summary");
     look_at_report(&folder, |found| equal(&summary, found));
 }
 
 #[test]
 fn the_report_of_the_committed_claims_is_whole() {
-    look_at_report(&committed("`echobench claims --from "), |found| {
-        assert!(found.charts > 0);
-    });
+    let folder = committed("docs/claims.md", "`echobench claims --from ");
+    look_at_report(&folder, |found| assert!(found.charts > 0));
 }
 
 /// Every number shown is one of the summary, and every throughput of the summary is shown.

@@ -166,6 +166,21 @@ fn the_list_has_every_rule() {
 }
 
 #[test]
+fn the_documented_verdicts_are_those_of_the_committed_run() {
+    let documented = include_str!("../../../docs/claims.md");
+    let (_, rest) = documented.split_once("`echobench claims --from ").unwrap();
+    let folder = rest.split('`').next().unwrap();
+    let mut command = claims(&["--from", folder, "--markdown"]);
+    command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let ledger = finish(command);
+    assert!(ledger.stdout.contains("**C13**"), "{ledger:?}");
+    assert!(
+        documented.contains(&ledger.stdout),
+        "docs/claims.md is out of date: scripts/report.sh"
+    );
+}
+
+#[test]
 fn a_killed_ledger_leaves_readable_rows_and_no_processes() {
     let place = TempDir::new().unwrap();
     let folder = place.path().join("results");

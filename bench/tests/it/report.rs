@@ -528,13 +528,13 @@ fn a_newer_schema_is_named() {
     report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
 }
 
-/// The README, and the results folder that its tables and pictures are made from.
-fn readme() -> (PathBuf, String, String) {
+/// The page of results, and the results folder that its tables and pictures are made from.
+fn results_page() -> (PathBuf, String, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()
         .to_owned();
-    let text = fs::read_to_string(root.join("README.md")).unwrap();
+    let text = fs::read_to_string(root.join("docs/results.md")).unwrap();
     let (_, rest) = text.split_once("`echobench table ").expect("the command");
     let folder = rest.split('`').next().unwrap().to_owned();
     (root, text, folder)
@@ -552,8 +552,9 @@ fn in_root(root: &Path, arguments: &[&str]) -> Finished {
 }
 
 #[test]
-fn the_tables_and_pictures_of_the_readme_are_up_to_date() {
-    let (root, text, folder) = readme();
+fn the_tables_and_pictures_of_the_documents_are_up_to_date() {
+    let (root, text, folder) = results_page();
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let table = in_root(&root, &["table", &folder, "--markdown"]).stdout;
     assert!(
         text.contains(&table),
@@ -571,8 +572,9 @@ fn the_tables_and_pictures_of_the_readme_are_up_to_date() {
         let old = fs::read_to_string(&path).unwrap();
         assert!(new == old, "{name} is out of date: scripts/report.sh");
         assert!(
-            text.contains(&format!("docs/img/{name}")),
-            "the README lacks {name}"
+            text.contains(&format!("(img/{name})"))
+                || readme.contains(&format!("(docs/img/{name})")),
+            "neither README.md nor docs/results.md shows {name}"
         );
         pictures += 1;
     }
@@ -581,7 +583,7 @@ fn the_tables_and_pictures_of_the_readme_are_up_to_date() {
 
 #[test]
 fn a_table_keeps_to_the_width_of_the_terminal() {
-    let (root, _, folder) = readme();
+    let (root, _, folder) = results_page();
     let mut command = executable();
     command
         .current_dir(&root)
