@@ -1,4 +1,4 @@
-//! A client on a blocking socket: what threads and processes have in common.
+//! Client on a blocking socket, for the drivers `threads` and `processes`.
 
 use std::io::{self, ErrorKind as Io, Read, Write};
 use std::net::TcpStream;
@@ -8,51 +8,42 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::client::{Action, Client, Failure};
-use crate::clock::{self, Watch};
-use crate::connect::{connect_failure, exchange_failure, socket, timed_out};
+use crate::client::{Action, Client};
+use crate::clock::{self, SpinWait};
+use crate::connect::socket;
+use crate::failure::Failure;
 use crate::plan::Plan;
 
-/// A frame up to this size fits into the buffers of both ends, so that it can be sent whole before
-/// its reply is read. A server that sends larger ones back while they arrive would stop when
-/// nobody reads.
-pub(crate) const SEND_WHOLE: usize = 32 * 1024;
-/// How long a blocking call lasts at most before deadlines are looked at.
-const GLANCE: Duration = Duration::from_millis(50);
+/// Size of a frame that fits into the buffers of both ends, so that it can be sent before its reply is
+/// read. Larger ones are sent and received at the same time: a server that replies while it receives
+/// would block if its replies were not read.
+pub(crate) const SEND_FIRST_MAX_BYTES: usize = 32 * 1024;
+/// Maximum duration of a blocking call; deadlines are checked between two of them.
+const BLOCKING_CALL_MAX: Duration = Duration::from_millis(50);
 
-/// Runs one client to its end. `ready` is called when it is connected, or has failed to be, and
+/// Runs one client until it is done. `ready` is called when it is connected, or has failed to be, and
 /// returns the instant at which the windows start, or `None` if they never will.
 pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> Option<u64>) {
-    let mut reply = vec![0; client.reply_room()];
+    let mut reply = vec![0; client.message().reply_room()];
     let mut stream = None;
-    if client.connects_ahead() {
+    if client.connects_before_start() {
         stream = connect(plan, &mut client);
     }
     let Some(start) = ready() else { return };
-    clock::sharpen_timers();
+
+    clock::minimize_timer_slack();
     client.start(start);
     let cpu_before = clock::thread_cpu();
     let mut now = clock::now();
+
     loop {
         match client.next(now) {
             Action::SleepUntil(instant) => {
                 clock::sleep_until(instant);
                 now = clock::now();
             }
-            Action::Pace(instant) => {
-                if client.watches_clock() {
-                    clock::sleep_until(instant.saturating_sub(clock::SPIN_NS));
-                    let mut watch = Watch::until(instant);
-                    while !watch.is_due() {
-                        std::hint::spin_loop();
-                        watch.look(false);
-                    }
-                    if watch.hiccup {
-                        client.hiccup();
-                    }
-                } else {
-                    clock::sleep_until(instant);
-                }
+            Action::Pace(due) => {
+                pace(&mut client, due);
                 now = clock::now();
             }
             Action::Connect => {
@@ -70,8 +61,27 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
             Action::Done => break,
         }
     }
+
     drop(stream);
     client.finish(clock::thread_cpu() - cpu_before);
+}
+
+/// Waits until a request is due.
+fn pace(client: &mut Client<'_>, due: u64) {
+    if !client.spins_before_due() {
+        clock::sleep_until(due);
+        return;
+    }
+
+    clock::sleep_until(due.saturating_sub(clock::SPIN_NS));
+    let mut wait = SpinWait::until(due);
+    while !wait.is_over() {
+        std::hint::spin_loop();
+        wait.read(false);
+    }
+    if wait.had_hiccup {
+        client.hiccup();
+    }
 }
 
 fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
@@ -79,14 +89,15 @@ fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
     let opened = socket(plan, client).and_then(|socket| {
         let timeout = Duration::from_nanos(plan.workload.timeout_ns);
         socket.connect_timeout(&plan.target.into(), timeout)?;
-        if client.frame().len() > SEND_WHOLE {
+        if client.message().frame().len() > SEND_FIRST_MAX_BYTES {
             socket.set_nonblocking(true)?;
         } else {
-            socket.set_read_timeout(Some(timeout.min(GLANCE)))?;
-            socket.set_write_timeout(Some(timeout.min(GLANCE)))?;
+            socket.set_read_timeout(Some(timeout.min(BLOCKING_CALL_MAX)))?;
+            socket.set_write_timeout(Some(timeout.min(BLOCKING_CALL_MAX)))?;
         }
         Ok(TcpStream::from(socket))
     });
+
     let now = clock::now();
     match opened {
         Ok(stream) => {
@@ -94,48 +105,53 @@ fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
             Some(stream)
         }
         Err(error) => {
-            client.failed(began, now, connect_failure(plan.target, &error));
+            client.failed(began, now, Failure::connect(plan.target, &error));
             None
         }
     }
 }
 
-/// One request and its reply; returns the time at its end.
+/// Sends one request and receives its reply; returns the time at its end.
 fn exchange(client: &mut Client<'_>, stream: &TcpStream, reply: &mut [u8]) -> u64 {
     client.request();
     let sent = clock::now();
-    let outcome = if client.frame().len() > SEND_WHOLE {
-        both_ways(client, stream, reply, sent)
+    let outcome = if client.message().frame().len() > SEND_FIRST_MAX_BYTES {
+        send_and_receive(client, stream, reply, sent)
     } else {
-        there_and_back(client, stream, reply, sent)
+        send_then_receive(client, stream, reply, sent)
     };
     let received = clock::now();
-    let checked = outcome.and_then(|length| client.check(&reply[..length]).map(|()| length));
+
+    let checked = outcome.and_then(|length| {
+        client.message().check(&reply[..length])?;
+        Ok(length)
+    });
     match checked {
         Ok(length) => {
             client.answered(sent, received);
-            print(client.line(&reply[..length]));
+            print_line(client.message().printed_line(&reply[..length]));
         }
         Err(failure) => client.failed(sent, received, failure),
     }
     received
 }
 
-/// Prints a whole line by one write, so that those of several processes stay whole.
-pub(crate) fn print(line: Option<String>) {
+/// Prints a line by one write, so that the lines of several processes do not mix.
+pub(crate) fn print_line(line: Option<String>) {
     if let Some(line) = line {
-        // Nobody may read it any more; the counts remain.
+        // A closed standard output does not end the load; the counts remain.
         let _ = io::stdout().lock().write_all(line.as_bytes());
     }
 }
 
-fn there_and_back(
+/// Sends the whole request, then receives the reply, on a blocking socket.
+fn send_then_receive(
     client: &Client<'_>,
     mut stream: &TcpStream,
     reply: &mut [u8],
     sent_ns: u64,
 ) -> Result<usize, Failure> {
-    let frame = client.frame();
+    let frame = client.message().frame();
     let mut sent = 0;
     while sent < frame.len() {
         match stream.write(&frame[sent..]) {
@@ -143,14 +159,15 @@ fn there_and_back(
             Err(error) => wait(client, stream, PollFlags::POLLOUT, sent_ns, &error)?,
         }
     }
+
     let mut received = 0;
     while received < reply.len() {
         match stream.read(&mut reply[received..]) {
-            Ok(0) => return client.ended(&reply[..received]),
+            Ok(0) => return client.message().end_of_stream(&reply[..received]),
             Ok(count) => {
                 received += count;
                 if received < reply.len() {
-                    in_time(client, sent_ns)?;
+                    check_deadline(client, sent_ns)?;
                 }
             }
             Err(error) => wait(client, stream, PollFlags::POLLIN, sent_ns, &error)?,
@@ -159,60 +176,59 @@ fn there_and_back(
     Ok(received)
 }
 
-/// Sends and receives at the same time, on a socket that does not block.
-fn both_ways(
+/// Sends and receives at the same time, on a non-blocking socket.
+fn send_and_receive(
     client: &Client<'_>,
     mut stream: &TcpStream,
     reply: &mut [u8],
     sent_ns: u64,
 ) -> Result<usize, Failure> {
-    let frame = client.frame();
+    let frame = client.message().frame();
     let (mut sent, mut received) = (0, 0);
+
     while received < reply.len() {
-        let mut idle = true;
+        let mut has_sent = false;
         if sent < frame.len() {
             match stream.write(&frame[sent..]) {
                 Ok(count) => {
                     sent += count;
-                    idle = false;
+                    has_sent = true;
                 }
                 Err(error) if error.kind() == Io::WouldBlock => {}
                 Err(error) => wait(client, stream, PollFlags::POLLOUT, sent_ns, &error)?,
             }
         }
+
         match stream.read(&mut reply[received..]) {
-            Ok(0) => return client.ended(&reply[..received]),
+            Ok(0) => return client.message().end_of_stream(&reply[..received]),
             Ok(count) => {
                 received += count;
                 if received < reply.len() {
-                    in_time(client, sent_ns)?;
+                    check_deadline(client, sent_ns)?;
                 }
             }
-            Err(error) if error.kind() == Io::WouldBlock && !idle => {}
+            Err(error) if error.kind() == Io::WouldBlock && has_sent => {}
             Err(error) => {
-                let writing = if sent < frame.len() {
-                    PollFlags::POLLOUT
-                } else {
-                    PollFlags::empty()
-                };
-                wait(client, stream, PollFlags::POLLIN | writing, sent_ns, &error)?;
+                let mut events = PollFlags::POLLIN;
+                events.set(PollFlags::POLLOUT, sent < frame.len());
+                wait(client, stream, events, sent_ns, &error)?;
             }
         }
     }
     Ok(received)
 }
 
-/// A reply that comes in parts is awaited no longer than one that does not come.
-fn in_time(client: &Client<'_>, sent_ns: u64) -> Result<(), Failure> {
+/// Fails after the deadline: a reply that arrives in parts has no more time than any other.
+fn check_deadline(client: &Client<'_>, sent_ns: u64) -> Result<(), Failure> {
     if clock::now() < client.deadline(sent_ns) {
         Ok(())
     } else {
-        Err(timed_out())
+        Err(Failure::timed_out())
     }
 }
 
-/// After a call that ended without progress: returns when another one may make some, or fails when
-/// the error is a real one or the deadline has come.
+/// Waits, after a call that made no progress, until another one may make some. Fails after the deadline,
+/// or if the error is not a temporary one.
 #[cold]
 fn wait(
     client: &Client<'_>,
@@ -224,20 +240,21 @@ fn wait(
     match error.kind() {
         Io::Interrupted => return Ok(()),
         Io::WouldBlock | Io::TimedOut => {}
-        _ => return Err(exchange_failure(error)),
+        _ => return Err(Failure::exchange(error)),
     }
+
     let deadline = client.deadline(sent_ns);
     loop {
         let left = deadline.saturating_sub(clock::now());
         if left == 0 {
-            return Err(timed_out());
+            return Err(Failure::timed_out());
         }
         let millis = i32::try_from(left.div_ceil(1_000_000)).unwrap_or(i32::MAX);
         let timeout = PollTimeout::try_from(millis).expect("not negative");
         match poll(&mut [PollFd::new(stream.as_fd(), events)], timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
             Ok(_) => return Ok(()),
-            Err(errno) => return Err(exchange_failure(&errno.into())),
+            Err(errno) => return Err(Failure::exchange(&errno.into())),
         }
     }
 }

@@ -1,36 +1,95 @@
 //! The load generator: many clients, one plan, every reply checked.
 //!
-//! A [`Plan`] says who asks what, and in which [`Window`]s of time. [`run`] carries it out with one
-//! of three drivers (threads, processes, tasks) and returns a [`Report`]. What a client does next
-//! is decided in one place, `client.rs`, for all drivers alike; a driver only knows how to wait,
-//! connect, and exchange one request for one reply.
+//! A [`Plan`] describes the target, the traffic and the [`Window`]s of time in which it is sent. [`run`]
+//! executes it with one of three drivers (threads, processes, tasks) and returns a [`LoadReport`].
+//! Every planned request is accounted for: `planned = answered + errors + unsent`.
 //!
-//! Everything planned is accounted for: `planned = answered + errors + unsent`, always.
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::TcpListener;
+//!
+//! use echobench_clients::{Driver, Plan, Window, Workload, clock};
+//!
+//! // An echo server in this process; any server of RFC 862 will do.
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let target = listener.local_addr()?;
+//! std::thread::spawn(move || {
+//!     for mut stream in listener.incoming().flatten() {
+//!         std::thread::spawn(move || {
+//!             let mut buffer = [0; 4096];
+//!             while let Ok(count @ 1..) = stream.read(&mut buffer) {
+//!                 if stream.write_all(&buffer[..count]).is_err() {
+//!                     break;
+//!                 }
+//!             }
+//!         });
+//!     }
+//! });
+//!
+//! // Four clients share 100 requests.
+//! let plan = Plan {
+//!     target,
+//!     driver: Driver::Threads,
+//!     clients: 4,
+//!     task_threads: 1,
+//!     workload: Workload::default(),
+//!     windows: vec![Window {
+//!         start_ns: 0,
+//!         measure_ns: 0,
+//!         end_ns: u64::MAX,
+//!         requests: Some(100),
+//!     }],
+//!     end_ns: None,
+//! };
+//! let report = echobench_clients::run(&plan, clock::now)?;
+//!
+//! let window = &report.windows[0];
+//! assert_eq!((window.answered, window.failed(), window.unsent), (100, 0, 0));
+//! assert_eq!(window.latency.len(), 100);
+//! let median_ns = window.latency.quantile(0, 0.5).expect("100 values are enough");
+//! assert!(median_ns > 0);
+//! // 99.9 % of 100 requests cannot be told from all of them.
+//! assert_eq!(window.latency.quantile(0, 0.999), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Layout
+//!
+//! - `plan`, `work`: description of a load; `text`: textual forms of its options.
+//! - `client`: decisions of one client, without input or output: `schedule` (due times), `message`
+//!   (requests and replies), `tally` (results), and the state machine that joins them.
+//! - `threads`, `processes`, `tasks`: the drivers, which wait, connect, send and receive for a client;
+//!   `blocking`: the part that threads and processes share; `connect`: sockets; `pacer`: precise timer
+//!   for tasks; [`clock`]: monotonic time.
+//! - `report`, `failure`, `histogram`: results, errors by kind, and the rules for percentiles.
 
 pub mod clock;
 
 mod blocking;
 mod client;
 mod connect;
+mod failure;
+mod histogram;
 mod pacer;
 mod plan;
 mod processes;
 mod report;
 mod tasks;
+mod text;
 mod threads;
+mod work;
 
 pub use connect::raise_file_limit;
-pub use plan::{
-    Arrivals, Ask, Driver, ParseError, Plan, Spacing, Window, WorkMix, Workload, parse_duration,
-};
-pub use report::{
-    ErrorKind, Percentiles, REPORTED_QUANTILES, Report, WindowReport, decode_histogram,
-    encode_histogram, quantile, samples_needed,
-};
+pub use failure::{ErrorCounts, ErrorKind};
+pub use histogram::{DurationHistogram, Percentiles, REPORTED_QUANTILES, samples_needed};
+pub use plan::{Arrivals, Driver, Plan, RequestKind, Spacing, Window, Workload};
+pub use report::{LoadReport, WindowReport};
+pub use text::{ParseError, parse_duration};
+pub use work::WorkMix;
 
 use std::io;
 
-/// Why a plan could not be carried out at all. What happens to single requests is in the [`Report`].
+/// Error that prevents a plan as a whole; errors of single requests are in the [`LoadReport`].
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A client thread or process could not be started.
@@ -38,14 +97,14 @@ pub enum LoadError {
         "cannot start client {client} of {clients}: {source} (fewer --clients, or --driver tasks)"
     )]
     Spawn {
-        /// Which client, from 1.
+        /// Number of the client, from 1.
         client: u32,
-        /// How many there were to be.
+        /// Clients of the plan.
         clients: u32,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
-    /// More descriptors are needed than the process may open.
+    /// The plan needs more descriptors than the process may open.
     #[error(
         "{clients} clients need {needed} open files, the limit is {limit} (RLIMIT_NOFILE; raise it with: \
          ulimit -n {needed})"
@@ -55,15 +114,15 @@ pub enum LoadError {
         clients: u32,
         /// Descriptors the plan needs.
         needed: u64,
-        /// The hard limit of this process.
+        /// Hard limit of this process.
         limit: u64,
     },
-    /// Anything else the system refused.
+    /// Another system call failed.
     #[error("{what}: {source}")]
     System {
-        /// What was being done.
+        /// Failed operation.
         what: &'static str,
-        /// What the system said.
+        /// Error of the system.
         source: io::Error,
     },
 }
@@ -74,15 +133,16 @@ impl LoadError {
     }
 }
 
-/// Carries out a plan.
+/// Executes a plan.
 ///
-/// When every client is connected (or has failed to), `start` is called once; it returns the
-/// instant, on [`clock::now`], that the windows of the plan are relative to. It may block, for
-/// example until a message comes.
+/// `start` is called once, after every client has connected or failed to; it returns the instant,
+/// on [`clock::now`], at which the windows of the plan begin. It may block, for example until a message
+/// arrives.
 ///
 /// With [`Driver::Processes`] the calling process must have only one thread.
-pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError> {
+pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
     raise_file_limit(plan.clients)?;
+
     let began = clock::now();
     let mut connecting_ns = 0;
     let start = || {
@@ -94,6 +154,7 @@ pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError
         Driver::Processes => processes::run(plan, start),
         Driver::Tasks => tasks::run(plan, start),
     }?;
+
     report.connecting_ns = connecting_ns;
     Ok(report)
 }

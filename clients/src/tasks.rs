@@ -1,4 +1,4 @@
-//! The driver `tasks`: a tokio task for each client, many on few threads.
+//! The driver `tasks`: a tokio task per client, many on few threads.
 
 use std::io;
 use std::net::TcpStream as StdStream;
@@ -13,59 +13,28 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep};
 
-use crate::client::{Action, Client, Failure};
-use crate::clock::{self, Watch};
-use crate::connect::{connect_failure, exchange_failure, socket, timed_out};
+use crate::client::{Action, Client};
+use crate::clock::{self, SpinWait};
+use crate::connect::socket;
+use crate::failure::{ErrorKind, Failure};
 use crate::pacer::Pacer;
 use crate::plan::Plan;
-use crate::report::{ErrorKind, Report};
+use crate::report::LoadReport;
 use crate::{LoadError, blocking};
 
-pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<Report, LoadError> {
+pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
     let runtime = runtime(plan.task_threads).map_err(LoadError::system(
         "cannot start the threads of the tasks driver",
     ))?;
-    let plan = Arc::new(plan.clone());
-    let shared = Arc::new(Mutex::new(Report::empty(plan.windows.len())));
-    let ran: io::Result<()> = runtime.block_on(async {
-        let pacer = Arc::new(Pacer::new()?);
-        let alarm = tokio::spawn(Arc::clone(&pacer).run());
-        let (ready, mut all_ready) = mpsc::channel::<()>(1);
-        let (go, started) = watch::channel(None);
-        let mut clients = JoinSet::new();
-        for index in 0..plan.clients {
-            let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
-            let (ready, mut started) = (ready.clone(), started.clone());
-            let pacer = Arc::clone(&pacer);
-            clients.spawn(async move {
-                let wait_for_start = async move {
-                    drop(ready);
-                    started
-                        .wait_for(Option::is_some)
-                        .await
-                        .ok()
-                        .and_then(|start| *start)
-                };
-                let client = Client::new(&plan, index, &shared);
-                run_client(&plan, client, &pacer, wait_for_start).await;
-            });
-        }
-        drop(ready);
-        // Nobody sends: the channel ends when the last client is ready.
-        let _ = all_ready.recv().await;
-        // Fails only when there is no client left to tell.
-        let _ = go.send(Some(start()));
-        let cpu_before = clock::process_cpu();
-        clients.join_all().await;
-        shared.lock().expect("no client panics").cpu_ns = clock::process_cpu() - cpu_before;
-        alarm.abort();
-        Ok(())
-    });
-    ran.map_err(LoadError::system(
-        "cannot pace the requests of the tasks driver",
-    ))?;
-    let shared = std::mem::take(&mut *shared.lock().expect("no client panics"));
-    Ok(shared)
+    let shared = Arc::new(Mutex::new(LoadReport::empty(plan.windows.len())));
+    runtime
+        .block_on(run_clients(plan, &shared, start))
+        .map_err(LoadError::system(
+            "cannot pace the requests of the tasks driver",
+        ))?;
+
+    let report = std::mem::take(&mut *shared.lock().expect("no client panics"));
+    Ok(report)
 }
 
 fn runtime(threads: u32) -> io::Result<Runtime> {
@@ -79,70 +48,117 @@ fn runtime(threads: u32) -> io::Result<Runtime> {
     builder.enable_all().build()
 }
 
+/// Starts a task per client, waits until all are ready, and runs them from the start to the end.
+async fn run_clients(
+    plan: &Plan,
+    shared: &Arc<Mutex<LoadReport>>,
+    start: impl FnOnce() -> u64,
+) -> io::Result<()> {
+    let plan = Arc::new(plan.clone());
+    let pacer = Arc::new(Pacer::new()?);
+    let timer = tokio::spawn(Arc::clone(&pacer).run());
+    let (ready, mut all_ready) = mpsc::channel::<()>(1);
+    let (go, started) = watch::channel(None);
+
+    let mut clients = JoinSet::new();
+    for index in 0..plan.clients {
+        let (plan, shared) = (Arc::clone(&plan), Arc::clone(shared));
+        let (ready, mut started) = (ready.clone(), started.clone());
+        let pacer = Arc::clone(&pacer);
+        clients.spawn(async move {
+            let wait_for_start = async move {
+                drop(ready);
+                let start = started.wait_for(Option::is_some).await;
+                start.ok().and_then(|start| *start)
+            };
+            let client = Client::new(&plan, index, &shared);
+            run_client(&plan, client, &pacer, wait_for_start).await;
+        });
+    }
+
+    // Nothing is ever sent: the channel closes when the last client is ready.
+    drop(ready);
+    let _ = all_ready.recv().await;
+    // Fails only if no client is left.
+    let _ = go.send(Some(start()));
+
+    let cpu_before = clock::process_cpu();
+    clients.join_all().await;
+    shared.lock().expect("no client panics").cpu_ns = clock::process_cpu() - cpu_before;
+    timer.abort();
+    Ok(())
+}
+
 async fn run_client(
     plan: &Plan,
     mut client: Client<'_>,
     pacer: &Pacer,
     ready: impl Future<Output = Option<u64>>,
 ) {
-    let mut reply = vec![0; client.reply_room()];
+    let mut reply = vec![0; client.message().reply_room()];
     let mut stream = None;
-    if client.connects_ahead() {
+    if client.connects_before_start() {
         stream = connect(plan, &mut client).await;
     }
     let Some(start) = ready.await else { return };
+
     client.start(start);
-    // One timer for all requests: it is moved only when it goes off, not for each of them.
+    // One timer for all requests: it is moved only when it expires, not for each of them.
     let mut timer = Box::pin(tokio::time::sleep_until(instant(clock::now(), start)));
     let mut now = clock::now();
+
     loop {
         match client.next(now) {
             Action::SleepUntil(until) => {
                 pacer.sleep_until(until).await;
                 now = clock::now();
             }
-            Action::Pace(until) => {
-                pacer
-                    .sleep_until(until.saturating_sub(clock::SPIN_NS))
-                    .await;
-                let mut watch = Watch::until(until);
-                // Others have their turn while this one watches the clock.
-                while !watch.is_due() {
-                    let before = pacer.turns();
-                    tokio::task::yield_now().await;
-                    watch.look(pacer.turns() != before);
-                }
-                if watch.hiccup {
-                    client.hiccup();
-                }
+            Action::Pace(due) => {
+                pace(&mut client, pacer, due).await;
                 now = clock::now();
             }
             Action::Connect => {
-                pacer.turn();
+                pacer.record_turn();
                 stream = connect(plan, &mut client).await;
-                pacer.turn();
+                pacer.record_turn();
                 now = clock::now();
             }
             Action::Exchange => {
                 let open = stream.as_mut().expect("a connected client has a stream");
-                pacer.turn();
+                pacer.record_turn();
                 now = exchange(&mut client, open, &mut reply, timer.as_mut()).await;
-                pacer.turn();
+                pacer.record_turn();
             }
             Action::Close => {
                 stream = None;
-                pacer.turn();
+                pacer.record_turn();
                 now = clock::now();
             }
             Action::Done => break,
         }
     }
+
     drop(stream);
     // All tasks share threads: their CPU time is that of the process.
     client.finish(0);
 }
 
-/// The runtime's name for an instant of our clock.
+/// Waits until a request is due; other tasks run meanwhile.
+async fn pace(client: &mut Client<'_>, pacer: &Pacer, due: u64) {
+    pacer.sleep_until(due.saturating_sub(clock::SPIN_NS)).await;
+
+    let mut wait = SpinWait::until(due);
+    while !wait.is_over() {
+        let before = pacer.turns();
+        tokio::task::yield_now().await;
+        wait.read(pacer.turns() != before);
+    }
+    if wait.had_hiccup {
+        client.hiccup();
+    }
+}
+
+/// Converts an instant on our clock to one of the runtime.
 fn instant(now: u64, at: u64) -> Instant {
     Instant::now() + Duration::from_nanos(at.saturating_sub(now))
 }
@@ -158,13 +174,14 @@ async fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
             .await
     };
     let opened = tokio::time::timeout(timeout, opening).await;
+
     let now = clock::now();
     let failure = match opened {
         Ok(Ok(stream)) => {
             client.connected(began, now);
             return Some(stream);
         }
-        Ok(Err(error)) => connect_failure(plan.target, &error),
+        Ok(Err(error)) => Failure::connect(plan.target, &error),
         Err(_) => Failure::new(
             ErrorKind::ConnectTimedOut,
             format!("cannot connect to {} in {timeout:?}", plan.target),
@@ -174,7 +191,7 @@ async fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
     None
 }
 
-/// One request and its reply; returns the time at its end.
+/// Sends one request and receives its reply; returns the time at its end.
 async fn exchange(
     client: &mut Client<'_>,
     stream: &mut TcpStream,
@@ -184,7 +201,7 @@ async fn exchange(
     client.request();
     let sent = clock::now();
     let outcome = {
-        let exchange = there_and_back(client, stream, reply);
+        let exchange = send_and_receive(client, stream, reply);
         tokio::pin!(exchange);
         loop {
             tokio::select! {
@@ -193,7 +210,7 @@ async fn exchange(
                 () = timer.as_mut() => {
                     let (now, deadline) = (clock::now(), client.deadline(sent));
                     if now >= deadline {
-                        break Err(timed_out());
+                        break Err(Failure::timed_out());
                     }
                     timer.as_mut().reset(instant(now, deadline));
                 }
@@ -201,44 +218,48 @@ async fn exchange(
         }
     };
     let received = clock::now();
-    let checked = outcome.and_then(|length| client.check(&reply[..length]).map(|()| length));
+
+    let checked = outcome.and_then(|length| {
+        client.message().check(&reply[..length])?;
+        Ok(length)
+    });
     match checked {
         Ok(length) => {
             client.answered(sent, received);
-            blocking::print(client.line(&reply[..length]));
+            blocking::print_line(client.message().printed_line(&reply[..length]));
         }
         Err(failure) => client.failed(sent, received, failure),
     }
     received
 }
 
-async fn there_and_back(
+async fn send_and_receive(
     client: &Client<'_>,
     stream: &mut TcpStream,
     reply: &mut [u8],
 ) -> Result<usize, Failure> {
-    let (mut from, mut to) = stream.split();
+    let message = client.message();
+    let (mut reader, mut writer) = stream.split();
     let receive = async {
         let mut received = 0;
         while received < reply.len() {
-            match from.read(&mut reply[received..]).await {
-                Ok(0) => return client.ended(&reply[..received]),
+            match reader.read(&mut reply[received..]).await {
+                Ok(0) => return message.end_of_stream(&reply[..received]),
                 Ok(count) => received += count,
-                Err(error) => return Err(exchange_failure(&error)),
+                Err(error) => return Err(Failure::exchange(&error)),
             }
         }
         Ok(received)
     };
     let send = async {
-        to.write_all(client.frame())
-            .await
-            .map_err(|error| exchange_failure(&error))
+        let sent = writer.write_all(message.frame()).await;
+        sent.map_err(|error| Failure::exchange(&error))
     };
-    if client.frame().len() <= blocking::SEND_WHOLE {
+
+    if message.frame().len() <= blocking::SEND_FIRST_MAX_BYTES {
         send.await?;
         return receive.await;
     }
-    // A large frame may come back while it is still being sent.
     tokio::pin!(send, receive);
     tokio::select! {
         biased;
@@ -246,7 +267,7 @@ async fn there_and_back(
             sent?;
             receive.await
         }
-        // The reply is there, or an error frame before everything was sent.
+        // A complete reply, or an error frame, may arrive before the whole request was sent.
         received = &mut receive => received,
     }
 }

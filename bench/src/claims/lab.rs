@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
 
 use anyhow::{bail, ensure};
-use echobench_clients::{Driver, Plan, Report, Window, WindowReport, Workload};
+use echobench_clients::{Driver, LoadReport, Plan, Window, WindowReport, Workload};
 use echobench_protocol::{HEADER_LEN, Header, Work};
 
 use crate::experiment::order;
@@ -88,7 +88,7 @@ pub(super) fn churn(target: SocketAddr, driver: Driver, clients: u32, count: u64
 }
 
 /// Carries out a plan; every request has to be answered.
-pub(super) fn answered(plan: &Plan) -> anyhow::Result<Report> {
+pub(super) fn answered(plan: &Plan) -> anyhow::Result<LoadReport> {
     let report = attempted(plan)?;
     let total = report.total();
     let why = report.messages.values().next().map_or("", String::as_str);
@@ -102,12 +102,12 @@ pub(super) fn answered(plan: &Plan) -> anyhow::Result<Report> {
 }
 
 /// Carries out a plan, whatever comes of it.
-pub(super) fn attempted(plan: &Plan) -> anyhow::Result<Report> {
+pub(super) fn attempted(plan: &Plan) -> anyhow::Result<LoadReport> {
     Ok(carry_out(plan, &[], |_, _| Ok(()))?.0)
 }
 
 /// From the first request to the last reply, in nanoseconds.
-pub(super) fn completion_ns(report: &Report) -> f64 {
+pub(super) fn completion_ns(report: &LoadReport) -> f64 {
     let total = report.total();
     total.last_ns.saturating_sub(total.first_ns) as f64
 }

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use anyhow::Context;
-use echobench_clients::Driver;
+use echobench_clients::{Driver, ErrorKind};
 use echobench_servers::MODELS;
 use nix::libc;
 use seccompiler::{
@@ -30,10 +30,7 @@ pub(super) fn without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
         let share = |count: u64| count as f64 / total.planned as f64;
         shown(evidence.exact("answered_share", &model.name, share(total.answered)));
         if model.name == "fork" {
-            let refused = total
-                .errors
-                .get(&echobench_clients::ErrorKind::ProtocolError);
-            let refused = share(refused.copied().unwrap_or(0));
+            let refused = share(total.errors.count(ErrorKind::ProtocolError));
             shown(evidence.exact("told_so_share", &model.name, refused));
             let says_why = said.contains("cannot fork for a connection");
             evidence.exact(

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use echobench_clients::{Driver, quantile, raise_file_limit};
+use echobench_clients::{Driver, raise_file_limit};
 use echobench_protocol::Work;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -289,7 +289,7 @@ pub(super) fn alike(lab: &Lab) -> anyhow::Result<Evidence> {
             for (index, total) in reports.iter().enumerate() {
                 failed += total.failed() + total.unsent;
                 rates[index].push(lab::per_second(total));
-                let median = quantile(&total.latency, total.lost, 0.5);
+                let median = total.latency.quantile(total.lost, 0.5);
                 medians[index].push(median.context("too few replies")? as f64);
             }
         }

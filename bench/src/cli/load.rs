@@ -10,12 +10,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use echobench_clients::{
-    Arrivals, Ask, Driver, ErrorKind, Percentiles, Plan, Report, Spacing, Window, WindowReport,
-    WorkMix, Workload, clock, parse_duration,
+    Arrivals, Driver, DurationHistogram, ErrorKind, LoadReport, Percentiles, Plan, RequestKind,
+    Spacing, Window, WindowReport, WorkMix, Workload, clock, parse_duration,
 };
 use echobench_protocol::{MAX_PAYLOAD, Service};
 use echobench_servers::{Acceptor, Model, Settings, find};
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::render::units::{self, or_unknown};
@@ -192,22 +191,22 @@ fn beside_server<T>(
 }
 
 /// What clients say, and whether their replies are printed.
-fn ask(args: &LoadArgs) -> anyhow::Result<Ask> {
+fn ask(args: &LoadArgs) -> anyhow::Result<RequestKind> {
     let ask = match (args.service, args.say_names) {
         (Service::Time, true) => {
             bail!("--service time speaks first and does not listen; leave out --say-names")
         }
-        (Service::Time, false) => Ask::Time,
-        (_, true) => Ask::Name,
-        (_, false) => Ask::Bytes,
+        (Service::Time, false) => RequestKind::Time,
+        (_, true) => RequestKind::Name,
+        (_, false) => RequestKind::Bytes,
     };
-    if args.print_replies && ask == Ask::Bytes {
+    if args.print_replies && ask == RequestKind::Bytes {
         bail!("--print-replies needs replies of text; add --say-names or --service time");
     }
     Ok(ask)
 }
 
-fn plan(args: &LoadArgs, ask: Ask, target: SocketAddr) -> anyhow::Result<Plan> {
+fn plan(args: &LoadArgs, ask: RequestKind, target: SocketAddr) -> anyhow::Result<Plan> {
     let once_each = (args.print_replies && args.duration.is_none()).then_some(args.clients.into());
     let requests = args.requests.or(once_each);
     let duration = match (requests, args.duration) {
@@ -252,7 +251,7 @@ fn plan(args: &LoadArgs, ask: Ask, target: SocketAddr) -> anyhow::Result<Plan> {
         clients: args.clients,
         task_threads: args.task_threads,
         workload: Workload {
-            ask,
+            request_kind: ask,
             print_replies: args.print_replies,
             payload_bytes: args.payload,
             work: args.work.clone(),
@@ -264,8 +263,8 @@ fn plan(args: &LoadArgs, ask: Ask, target: SocketAddr) -> anyhow::Result<Plan> {
             active_clients: None,
             requests_per_connection: match ask {
                 // The server closes.
-                Ask::Time => Some(1),
-                Ask::Bytes | Ask::Name => args.requests_per_connection,
+                RequestKind::Time => Some(1),
+                RequestKind::Bytes | RequestKind::Name => args.requests_per_connection,
             },
             timeout_ns: nanoseconds(args.timeout)?,
             seed: args.seed,
@@ -302,7 +301,7 @@ fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
 
 fn write_histograms(
     args: &LoadArgs,
-    latency: &Histogram<u64>,
+    latency: &DurationHistogram,
     elapsed_ns: u64,
 ) -> anyhow::Result<()> {
     if let Some(path) = &args.hlog {
@@ -366,8 +365,8 @@ impl Serialize for Errors {
 
 impl Errors {
     fn of(window: &WindowReport) -> Self {
-        let count = |kind| (kind, window.errors.get(&kind).copied().unwrap_or(0));
-        Errors(ErrorKind::ALL.into_iter().map(count).collect())
+        let count = |kind| (kind, window.errors.count(kind));
+        Errors(ErrorKind::ALL.iter().copied().map(count).collect())
     }
 
     fn total(&self) -> u64 {
@@ -384,14 +383,14 @@ struct Warmup {
 }
 
 impl Outcome {
-    fn new(plan: &Plan, report: &Report, awake: bool) -> Self {
+    fn new(plan: &Plan, report: &LoadReport, awake: bool) -> Self {
         let (measured, before) = report.windows.split_last().expect("a plan has a window");
         let window = plan.windows.last().expect("a plan has a window");
         let elapsed_ns = match window.requests {
             None => window.end_ns - window.start_ns,
             Some(_) => measured.last_ns.saturating_sub(measured.first_ns),
         };
-        let ask = plan.workload.ask;
+        let ask = plan.workload.request_kind;
         let rate = measured.replies_in_window as f64 * 1e9 / elapsed_ns as f64;
         // Connections that were there before the first window belong to it, or to the warm-up.
         let mut connect = measured.connect.clone();
@@ -405,7 +404,7 @@ impl Outcome {
             target: plan.target,
             driver: plan.driver,
             clients: plan.clients,
-            payload_bytes: (ask == Ask::Bytes).then_some(plan.workload.payload_bytes),
+            payload_bytes: (ask == RequestKind::Bytes).then_some(plan.workload.payload_bytes),
             planned: measured.planned,
             answered: measured.answered,
             unsent: measured.unsent,
@@ -414,7 +413,7 @@ impl Outcome {
             elapsed_ns,
             throughput_per_second: (elapsed_ns > 0).then_some(rate),
             bytes_sent: measured.bytes,
-            bytes_received: (ask != Ask::Time).then_some(measured.bytes),
+            bytes_received: (ask != RequestKind::Time).then_some(measured.bytes),
             connections,
             rate_per_second: plan.workload.arrivals.map(|arrivals| arrivals.per_second),
             busy_connections: (elapsed_ns > 0 && measured.answered > 0).then(|| {
@@ -492,7 +491,7 @@ impl Outcome {
         Ok(String::from_utf8(writer.into_inner()?)?)
     }
 
-    fn for_people(&self, report: &Report) -> String {
+    fn for_people(&self, report: &LoadReport) -> String {
         let mut lines = vec![format!(
             "{} {} ({}) against {}{}",
             units::count(u64::from(self.clients)),
@@ -581,7 +580,7 @@ impl Outcome {
     }
 
     /// What went wrong, with the first message of each kind.
-    fn troubles(&self, report: &Report) -> Vec<String> {
+    fn troubles(&self, report: &LoadReport) -> Vec<String> {
         let mut lines = Vec::new();
         if self.failed() > 0 {
             lines.push(String::new());
@@ -589,10 +588,11 @@ impl Outcome {
                 let count: u64 = report
                     .windows
                     .iter()
-                    .filter_map(|window| window.errors.get(kind))
+                    .map(|window| window.errors.count(*kind))
                     .sum();
                 lines.push(format!(
-                    "error       {kind}: {} ({message})",
+                    "error       {}: {} ({message})",
+                    kind.words(),
                     units::count(count)
                 ));
             }

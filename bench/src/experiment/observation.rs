@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use echobench_clients::{Driver, ErrorKind, Percentiles, Report, WindowReport, quantile};
-use hdrhistogram::Histogram;
+use echobench_clients::{
+    Driver, DurationHistogram, ErrorKind, LoadReport, Percentiles, WindowReport,
+};
 
 use super::condition::Condition;
 use super::schedule::Schedule;
 use crate::host::machine::{self, MachineWatch};
 use crate::host::process_tree::{CpuTime, Memory};
 use crate::results::histogram_log::interval_line;
-use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity, errors_column};
+use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity};
 use crate::scenario::Placement;
 use crate::stats::median;
 
@@ -26,7 +27,7 @@ const OVERRUN: f64 = 0.1;
 
 /// What an arm's processes reported.
 pub(crate) struct Observed {
-    pub(crate) report: Report,
+    pub(crate) report: LoadReport,
     /// Readings at the start and after each slice.
     pub(crate) cpu: Vec<Option<CpuTime>>,
     pub(crate) memory_before: Option<Memory>,
@@ -66,7 +67,7 @@ pub struct BlockOutcome {
     /// A row for each arm.
     pub blocks: Vec<BlockRow>,
     /// The latencies of each arm.
-    pub latencies: Vec<Histogram<u64>>,
+    pub latencies: Vec<DurationHistogram>,
     /// Wrong replies, or counts that differ between client and server.
     pub violations: Vec<String>,
 }
@@ -186,12 +187,12 @@ impl Block<'_> {
             answered: seen.answered,
             failed: seen.failed(),
             unsent: seen.unsent,
-            errors: errors_column(&seen.errors),
+            errors: seen.errors.clone(),
             replies: seen.replies_in_window,
             throughput_per_second: seen.replies_in_window as f64 * 1e9 / measured_ns as f64,
             latency_p50_ns: latency.p50,
             latency_p99_ns: latency.p99,
-            connect_p50_ns: quantile(&seen.connect, 0, 0.5),
+            connect_p50_ns: seen.connect.quantile(0, 0.5),
             cpu_ns: cpu.map(|(before, after)| after.total_ns().saturating_sub(before.total_ns())),
             overrun_ns: seen.last_ns.saturating_sub(next_slice_ns),
         }
@@ -206,7 +207,7 @@ impl Block<'_> {
         row.answered = total.answered;
         row.failed = total.failed();
         row.unsent = total.unsent;
-        row.errors = errors_column(&total.errors);
+        row.errors = total.errors.clone();
         row.clients_never_served = report.clients_never_served();
         row.jain_index = report.jain_index();
         row.client_least_requests = report.answered_by_client.values().min().copied();
@@ -316,10 +317,10 @@ impl Block<'_> {
         if self.machine.disturbed(row.other_cpus) {
             troubles.push(Validity::Disturbed);
         }
-        if total.errors.contains_key(&ErrorKind::NoPorts) {
+        if total.errors.count(ErrorKind::NoPorts) > 0 {
             troubles.push(Validity::Ports);
         }
-        if total.errors.contains_key(&ErrorKind::NoFiles) || some(observed.server_exhausted) {
+        if total.errors.count(ErrorKind::NoFiles) > 0 || some(observed.server_exhausted) {
             troubles.push(Validity::Files);
         }
         if some(observed.server_refused) {
@@ -352,7 +353,7 @@ fn fill_times(row: &mut BlockRow, total: &WindowReport) {
     row.latency_p90_ns = latency.p90;
     row.latency_p99_ns = latency.p99;
     row.latency_p999_ns = latency.p999;
-    row.latency_p9999_ns = quantile(&total.latency, total.lost, 0.9999);
+    row.latency_p9999_ns = total.latency.quantile(total.lost, 0.9999);
     row.latency_max_ns = latency.max;
     let service = Percentiles::of(&total.service, total.lost - total.lost_unsent);
     row.service_p50_ns = service.p50;
@@ -360,5 +361,5 @@ fn fill_times(row: &mut BlockRow, total: &WindowReport) {
     let lag = Percentiles::of(&total.lag, 0);
     row.lag_p50_ns = lag.p50;
     row.lag_p99_ns = lag.p99;
-    row.connect_p50_ns = quantile(&total.connect, 0, 0.5);
+    row.connect_p50_ns = total.connect.quantile(0, 0.5);
 }

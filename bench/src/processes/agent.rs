@@ -86,7 +86,7 @@ pub enum FromDriver {
     /// The end.
     Done {
         /// What came of the plan.
-        report: echobench_clients::Report,
+        report: echobench_clients::LoadReport,
     },
     /// It could not be done.
     Failed {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use crossbeam::channel::bounded;
-use echobench_clients::{Plan, Report, Window, clock};
+use echobench_clients::{LoadReport, Plan, Window, clock};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
@@ -123,7 +123,7 @@ pub fn carry_out<T>(
     plan: &Plan,
     arguments: &[String],
     during: impl FnOnce(u64, u32) -> anyhow::Result<T>,
-) -> anyhow::Result<(Report, T)> {
+) -> anyhow::Result<(LoadReport, T)> {
     let mut agent = prepare(plan, arguments)?;
     let start_ns = clock::now() + LEAD_NS;
     agent.send(&Start { start_ns })?;
@@ -132,14 +132,14 @@ pub fn carry_out<T>(
 }
 
 /// Carries out plans at the same time, each in a load process of its own, with one start for all.
-pub fn carry_out_together<const N: usize>(plans: [&Plan; N]) -> anyhow::Result<[Report; N]> {
+pub fn carry_out_together<const N: usize>(plans: [&Plan; N]) -> anyhow::Result<[LoadReport; N]> {
     let agents: anyhow::Result<Vec<Agent>> = plans.iter().map(|plan| prepare(plan, &[])).collect();
     let mut agents = agents?;
     let start_ns = clock::now() + LEAD_NS;
     for agent in &mut agents {
         agent.send(&Start { start_ns })?;
     }
-    let reports: anyhow::Result<Vec<Report>> = plans
+    let reports: anyhow::Result<Vec<LoadReport>> = plans
         .iter()
         .zip(&agents)
         .map(|(plan, agent)| finish(plan, agent))
@@ -161,7 +161,7 @@ fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<Agent> {
     }
 }
 
-fn finish(plan: &Plan, agent: &Agent) -> anyhow::Result<Report> {
+fn finish(plan: &Plan, agent: &Agent) -> anyhow::Result<LoadReport> {
     match agent.receive(Instant::now() + length(plan) + PATIENCE)? {
         FromDriver::Done { report } => Ok(report),
         FromDriver::Failed { message } => bail!("{message}"),

@@ -4,8 +4,7 @@
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use echobench_clients::{decode_histogram, encode_histogram};
-use hdrhistogram::Histogram;
+use echobench_clients::DurationHistogram;
 
 /// Both forms show milliseconds where they show numbers; the histograms themselves hold nanoseconds.
 const NS_PER_MS: f64 = 1e6;
@@ -32,7 +31,7 @@ pub fn interval_line(
     tag: &str,
     start: Duration,
     length: Duration,
-    histogram: &Histogram<u64>,
+    histogram: &DurationHistogram,
 ) -> String {
     format!(
         "Tag={},{:.3},{:.3},{:.3},{}\n",
@@ -40,7 +39,7 @@ pub fn interval_line(
         start.as_secs_f64(),
         length.as_secs_f64(),
         histogram.max() as f64 / NS_PER_MS,
-        encode_histogram(histogram)
+        histogram.to_base64()
     )
 }
 
@@ -51,7 +50,7 @@ pub fn written_tag(tag: &str) -> String {
 }
 
 /// Reads a line of an interval log: the tag and the histogram; `None` for a line without either.
-pub fn read_interval_line(line: &str) -> Result<Option<(&str, Histogram<u64>)>, String> {
+pub fn read_interval_line(line: &str) -> Result<Option<(&str, DurationHistogram)>, String> {
     if line.is_empty() || line.starts_with(['#', '"']) {
         return Ok(None);
     }
@@ -60,18 +59,19 @@ pub fn read_interval_line(line: &str) -> Result<Option<(&str, Histogram<u64>)>, 
         return Err(format!("{} fields instead of 5", fields.len()));
     };
     let tag = tag.strip_prefix("Tag=").ok_or("no tag")?;
-    Ok(Some((tag, decode_histogram(histogram)?)))
+    Ok(Some((tag, DurationHistogram::from_base64(histogram)?)))
 }
 
 /// The percentile table (`.hgrm`), with five steps to each halving of the distance to 100 %.
 #[must_use]
-pub fn percentile_table(histogram: &Histogram<u64>) -> String {
+pub fn percentile_table(histogram: &DurationHistogram) -> String {
     let mut text = format!(
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
     let mut count = 0;
-    for step in histogram.iter_quantiles(5) {
+    let hdr = histogram.as_hdr();
+    for step in hdr.iter_quantiles(5) {
         let value = step.value_iterated_to().min(histogram.max()) as f64 / NS_PER_MS;
         let quantile = step.quantile_iterated_to();
         count += step.count_since_last_iteration();
@@ -89,11 +89,11 @@ pub fn percentile_table(histogram: &Histogram<u64>) -> String {
          #[Max     = {:>12.6}, Total count    = {:>12}]\n\
          #[Values in milliseconds; SignificantDigits = {}, Buckets = {}]",
         histogram.mean() / NS_PER_MS,
-        histogram.stdev() / NS_PER_MS,
+        hdr.stdev() / NS_PER_MS,
         histogram.max() as f64 / NS_PER_MS,
         histogram.len(),
-        histogram.sigfig(),
-        histogram.buckets()
+        hdr.sigfig(),
+        hdr.buckets()
     )
     .expect("writing to a string succeeds");
     text
@@ -104,12 +104,8 @@ mod tests {
     use super::*;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
-    fn sample() -> Histogram<u64> {
-        let mut histogram = Histogram::new(3).unwrap();
-        for value in 1..=1000 {
-            histogram.record(value * 1_000_000).unwrap();
-        }
-        histogram
+    fn sample() -> DurationHistogram {
+        (1..=1000).map(|value| value * 1_000_000).collect()
     }
 
     #[test]
@@ -133,7 +129,7 @@ mod tests {
         );
         assert_eq!(interval.start_timestamp(), Duration::from_millis(1500));
         let text = interval.encoded_histogram();
-        assert_eq!(decode_histogram(text).unwrap(), sample());
+        assert_eq!(DurationHistogram::from_base64(text).unwrap(), sample());
         let all: Vec<_> = log
             .lines()
             .filter_map(|line| read_interval_line(line).unwrap())

@@ -13,8 +13,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use echobench_clients::{Driver, ErrorKind};
-use hdrhistogram::Histogram;
+use echobench_clients::{Driver, DurationHistogram, ErrorCounts, ErrorKind};
 use indexmap::IndexMap;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -129,7 +128,7 @@ pub struct SliceRow {
     /// Those that were due and never begun.
     pub unsent: u64,
     /// The failures by kind, as in `timed_out=3;reset=1`.
-    pub errors: String,
+    pub errors: ErrorCounts,
     /// Replies within the measured part.
     pub replies: u64,
     /// Those, per second.
@@ -182,7 +181,7 @@ pub struct BlockRow {
     /// Those that were due and never begun.
     pub unsent: u64,
     /// The failures by kind, as in `timed_out=3;reset=1`.
-    pub errors: String,
+    pub errors: ErrorCounts,
     /// Clients that asked and were never answered.
     pub clients_never_served: u64,
     /// Jain's fairness index of the clients' answered requests, 1 for equal shares.
@@ -474,12 +473,11 @@ impl BlockRow {
             ErrorKind::ProtocolError,
             ErrorKind::ClientDied,
         ] {
-            let prefix = format!("{}=", column_name(kind));
-            let mut counts = self.errors.split(';');
-            if let Some(count) = counts.find_map(|part| part.strip_prefix(&prefix)) {
+            let count = self.errors.count(kind);
+            if count > 0 {
                 let why = messages.get(&kind);
                 let why = why.map_or_else(String::new, |message| format!(" ({message})"));
-                violations.push(format!("{place}: {kind}: {count}{why}"));
+                violations.push(format!("{place}: {}: {count}{why}", kind.words()));
             }
         }
         if let Some(counted) = self.server_requests
@@ -492,23 +490,6 @@ impl BlockRow {
             ));
         }
         violations
-    }
-}
-
-/// Errors as a column holds them.
-#[must_use]
-pub fn errors_column(errors: &BTreeMap<ErrorKind, u64>) -> String {
-    let parts: Vec<_> = errors
-        .iter()
-        .map(|(kind, count)| format!("{}={count}", column_name(*kind)))
-        .collect();
-    parts.join(";")
-}
-
-fn column_name(kind: ErrorKind) -> String {
-    match serde_json::to_value(kind) {
-        Ok(serde_json::Value::String(name)) => name,
-        _ => kind.to_string(),
     }
 }
 
@@ -766,7 +747,7 @@ pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
 /// The latencies of one arm in one block.
 pub struct BlockLatency {
     /// Those of answered requests.
-    pub histogram: Histogram<u64>,
+    pub histogram: DurationHistogram,
     /// Requests without one, which are slower than all of them.
     pub lost: u64,
 }

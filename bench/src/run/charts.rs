@@ -1,7 +1,7 @@
 //! Which charts a scenario gets from its summary and its histograms. A chart without data is not
 //! drawn, and a value that is missing is a gap.
 
-use echobench_clients::{Driver, quantile};
+use echobench_clients::Driver;
 
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, apart};
@@ -450,7 +450,7 @@ fn percentile(line: &Line<'_>, blocks: &[crate::results::BlockLatency], q: f64) 
     }
     let values: Vec<f64> = blocks
         .iter()
-        .filter_map(|block| Some(quantile(&block.histogram, block.lost, q)? as f64))
+        .filter_map(|block| Some(block.histogram.quantile(block.lost, q)? as f64))
         .collect();
     Some(Mark {
         x: q,

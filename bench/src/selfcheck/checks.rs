@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use echobench_clients::{Driver, WindowReport, clock, quantile};
+use echobench_clients::{Driver, WindowReport, clock};
 use echobench_servers::MODELS;
 use nix::sys::prctl::set_timerslack;
 use nix::sys::signal::Signal;
@@ -185,7 +185,7 @@ fn undecided(
         let (low, high) = percentile_interval(count, q, CONFIDENCE)?;
         // Half a rank less, so that rounding cannot lead to the next one.
         let at = |rank: u64| (rank as f64 - 0.5) / count as f64;
-        let at = |rank| window.latency.value_at_quantile(at(rank)) as f64;
+        let at = |rank| window.latency.as_hdr().value_at_quantile(at(rank)) as f64;
         Some((at(low), at(high)))
     };
     let ((low, high), (_, floor_high)) = ends(delayed).zip(ends(floor))?;
@@ -242,7 +242,7 @@ impl Bench {
             rig.server(&arguments)
         };
         let prompt = start(&self.rig, &["respond"])?;
-        for driver in Driver::ALL {
+        for &driver in Driver::ALL {
             let load = Load::open(driver, 4, 500.0, self.lengths.floor);
             let load = load.in_stretches(Duration::from_secs_f64(1.0 / 500.0));
             let floor = self.load(&prompt, &load, is_disturbed)?.calm();
@@ -452,7 +452,9 @@ impl Bench {
             let share = calm_share(sent);
             for (q, limit) in [(0.5, LAG_P50_NS), (0.99, LAG_P99_NS)] {
                 let what = format!("send lag {at}, {share:.0} % calm: {}", name(q));
-                let measured = quantile(&sent.calm_lag, 0, q)
+                let measured = sent
+                    .calm_lag
+                    .quantile(0, q)
                     .filter(|_| share >= LEAST_CALM)
                     .map(|ns| ns as f64);
                 let disturbance = lag_disturbance(&loaded, q).or(alone.clone());
@@ -518,7 +520,7 @@ mod tests {
         let mut window = WindowReport::default();
         for reply in 0..count {
             let ns = (micros + reply * 100 / count) * 1_000;
-            window.latency.record(ns).unwrap();
+            window.latency.record(ns);
         }
         window
     }

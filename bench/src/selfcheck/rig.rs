@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use echobench_clients::{
-    Arrivals, Driver, Plan, Report, Spacing, Window, WindowReport, Workload, quantile,
+    Arrivals, Driver, LoadReport, Plan, Spacing, Window, WindowReport, Workload,
 };
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
@@ -215,7 +215,7 @@ impl Load {
 
 /// What came of a load.
 pub struct Loaded {
-    report: Report,
+    report: LoadReport,
     /// CPU time of the load process and its clients over their whole life.
     pub cpu_ns: u64,
     length: Duration,
@@ -402,7 +402,7 @@ impl Accounts {
     }
 
     /// What the machine did beside, and the CPU time of the processes that ended meanwhile: the load.
-    fn since(&self, before: &Self, report: &Report) -> (Disturbance, u64) {
+    fn since(&self, before: &Self, report: &LoadReport) -> (Disturbance, u64) {
         let wall = nanoseconds(self.at - before.at) as f64;
         let load_ns = self.reaped_ns.saturating_sub(before.reaped_ns);
         let known = load_ns
@@ -430,7 +430,7 @@ impl Accounts {
 /// A percentile of latency, as a figure.
 #[must_use]
 pub fn latency(window: &WindowReport, q: f64) -> Option<f64> {
-    quantile(&window.latency, window.lost, q).map(|ns| ns as f64)
+    window.latency.quantile(window.lost, q).map(|ns| ns as f64)
 }
 
 /// A time in nanoseconds.

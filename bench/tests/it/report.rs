@@ -14,7 +14,7 @@ use echobench::results::summary::summarize;
 use echobench::results::{
     BlockRow, ClaimRow, ClaimsWriter, RunRecord, SCHEMA_VERSION, SliceRow, Writer, read_claims,
 };
-use hdrhistogram::Histogram;
+use echobench_clients::DurationHistogram;
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -130,14 +130,9 @@ fn record() -> RunRecord {
     }
 }
 
-fn latencies(clients: u32) -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).unwrap();
-    for index in 0..1_000 {
-        histogram
-            .record(u64::from(clients) * 8_000 + index * 40)
-            .unwrap();
-    }
-    histogram
+fn latencies(clients: u32) -> DurationHistogram {
+    let latency = |index: u64| u64::from(clients) * 8_000 + index * 40;
+    (0..1_000).map(latency).collect()
 }
 
 struct Rendered {

@@ -20,9 +20,8 @@ use std::time::{Duration, Instant};
 use echobench::processes::agent::bind;
 use echobench::verify::{self, Exchange as _};
 pub use echobench::verify::{echo, frame};
-use echobench_clients::decode_histogram;
+use echobench_clients::DurationHistogram;
 use echobench_protocol::Reason;
-use hdrhistogram::Histogram;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -461,14 +460,17 @@ fn text(mut from: impl Read + Send + 'static) -> Receiver<String> {
 }
 
 /// Reads an interval log: the tag and the histogram of each line.
-pub fn read_hlog(path: &Path) -> Vec<(String, Histogram<u64>)> {
+pub fn read_hlog(path: &Path) -> Vec<(String, DurationHistogram)> {
     let log = std::fs::read(path).unwrap();
     IntervalLogIterator::new(&log)
         .filter_map(|entry| match entry.expect("a line of the format") {
             LogEntry::Interval(interval) => {
                 let tag = interval.tag().expect("a tag").as_str().to_owned();
                 let histogram = interval.encoded_histogram();
-                Some((tag, decode_histogram(histogram).expect("a histogram")))
+                Some((
+                    tag,
+                    DurationHistogram::from_base64(histogram).expect("a histogram"),
+                ))
             }
             _ => None,
         })
