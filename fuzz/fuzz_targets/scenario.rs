@@ -1,4 +1,4 @@
-//! Any text as a scenario: it is read, or refused in one line; and what is read can be recorded.
+//! Fuzz target: any text as a scenario is parsed, or refused in one line; a parsed one can be recorded.
 #![no_main]
 
 use std::cell::RefCell;

@@ -1,5 +1,4 @@
-//! Any bytes, in any pieces, to the state machine of a connection: what it sends is what the protocol
-//! says.
+//! Fuzz target: the session, fed with any bytes in any pieces, sends what the protocol asks for.
 #![no_main]
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,21 +18,23 @@ fuzz_target!(|input: &[u8]| {
         return;
     };
     let service = [Service::Echo, Service::Raw][usize::from(service % 2)];
-    let (sent, fault) = serve(service, bytes, usize::from(*pieces) + 1);
+    let (sent, protocol_error) = run_session(service, bytes, usize::from(*pieces) + 1);
+
     let (expected, refused) = match service {
         Service::Echo => expected(bytes),
         _ => (bytes.len(), None),
     };
+
     assert!(
         sent[..expected] == bytes[..expected],
         "not the bytes received"
     );
     assert_eq!(error_reason(&sent[expected..]), refused);
     assert!(refused.is_some() || sent.len() == expected);
-    assert_eq!(fault, refused.is_some() || expected < bytes.len());
+    assert_eq!(protocol_error, refused.is_some() || expected < bytes.len());
 });
 
-/// How many bytes come back as they are, and what is said of those that follow.
+/// Returns the number of bytes that come back as they are, and the reason for refusing the rest.
 fn expected(bytes: &[u8]) -> (usize, Option<Reason>) {
     let mut at = 0;
     while let Some((header, _)) = bytes[at..].split_first_chunk::<HEADER_LEN>() {
@@ -43,18 +44,21 @@ fn expected(bytes: &[u8]) -> (usize, Option<Reason>) {
             Ok(header) => at += header.frame_len(),
         }
     }
-    // What cannot become a frame is refused before there is enough for a header.
+
+    // An impossible start of a frame is refused before the header is complete.
     let rest = &bytes[at..bytes.len().min(at + MAGIC.len())];
     let refused = !MAGIC.starts_with(rest);
     (at, refused.then_some(Reason::BadMagic))
 }
 
-/// Plays the owner of a connection on which `bytes` come in pieces, and go in others.
-fn serve(service: Service, bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
+/// Runs a session that receives `bytes` in pieces and sends in others. Returns the bytes sent, and
+/// whether the client broke the protocol.
+fn run_session(service: Service, bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
     let mut session = Session::new(service, LIMITS, UNIX_EPOCH);
     let mut rest = bytes;
     let mut sent = Vec::new();
-    // Each turn takes or gives a byte, does some work, or ends something.
+
+    // Each step moves at least a byte, does some work, or ends the connection.
     for _ in 0..10 * (bytes.len() + 1000) {
         match session.step() {
             Step::Receive => {
@@ -76,8 +80,8 @@ fn serve(service: Service, bytes: &[u8], piece: usize) -> (Vec<u8>, bool) {
                 session.sent(count);
             }
             Step::Finish => session.finished(),
-            Step::Close => return (sent, session.fault()),
+            Step::Close => return (sent, session.protocol_error()),
         }
     }
-    panic!("it comes to no end: {:?}", session.step());
+    panic!("the session does not end: {:?}", session.step());
 }

@@ -1,5 +1,5 @@
-//! Any text as the files of a results folder: they are read, or refused; and a run that is taken up again
-//! leaves a folder that can be read.
+//! Fuzz target: any text as the files of a results folder is parsed or refused; a resumed run leaves a
+//! readable folder.
 #![no_main]
 
 use std::cell::RefCell;
@@ -15,7 +15,7 @@ thread_local! {
     static FOLDER: RefCell<TempDir> = RefCell::new(TempDir::with_prefix("fuzz").unwrap());
 }
 
-/// Between the texts of the files.
+/// Separator between the files.
 const BORDER: &str = "\n===\n";
 
 fuzz_target!(|input: &[u8]| {
@@ -25,6 +25,7 @@ fuzz_target!(|input: &[u8]| {
     for name in ["blocks.csv", "slices.csv", "latency.hlog", "summary.csv"] {
         fs::write(folder.join(name), parts.next().unwrap_or_default()).unwrap();
     }
+
     if let (Ok(Some(summary)), Ok(blocks)) = (read_summary(&folder), read_blocks(&folder)) {
         let _ = tables(&summary, &blocks, Style::Plain, Objective::default());
     }
@@ -36,6 +37,7 @@ fuzz_target!(|input: &[u8]| {
             Objective::default(),
         );
     }
+
     let resumed = Writer::resume(&folder, |row| Some(vec![row.model.clone()]));
     if let Ok((writer, kept)) = resumed {
         drop(writer);

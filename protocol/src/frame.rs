@@ -12,13 +12,13 @@ pub const HEADER_LEN: usize = 24;
 pub const MAX_PAYLOAD: u32 = 16 << 20;
 /// The largest payload a server accepts unless told otherwise, in bytes (1 MiB).
 pub const DEFAULT_MAX_PAYLOAD: u32 = 1 << 20;
-/// Flag of an error frame: the server did not do what the request asked for.
+/// Flag of an error frame: the server refused the request.
 pub const FLAG_ERROR: u8 = 1;
 
-/// What a server does with a request before it sends the bytes back.
+/// The work a request asks for, done before the reply is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Work {
-    /// Nothing: an echo.
+    /// No work: an echo.
     #[default]
     None,
     /// Wait without using the CPU, as for a disk or another server.
@@ -43,7 +43,7 @@ impl Work {
     }
 }
 
-/// What a server accepts; anything beyond is answered by an error frame.
+/// Limits of a server; a request beyond them is answered by an error frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest payload in bytes, at most [`MAX_PAYLOAD`].
@@ -61,14 +61,14 @@ impl Default for Limits {
     }
 }
 
-/// Why a server did not answer a request with its own bytes.
+/// The reason for which a server refuses a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u16)]
 pub enum Reason {
     /// The bytes are not a frame.
     #[error("not an echobench frame (bad magic)")]
     BadMagic = 1,
-    /// A version this server does not speak.
+    /// A version this server does not know.
     #[error("unknown version")]
     UnknownVersion = 2,
     /// A flag or a reserved byte that a request must not carry.
@@ -110,16 +110,16 @@ impl Reason {
 /// The header of a request, which is also the header of its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// What the server is to do before it replies. On the wire in whole microseconds.
+    /// The work to do before the reply. On the wire in whole microseconds.
     pub work: Work,
     /// Number of payload bytes that follow the header.
     pub payload_len: u32,
-    /// Chosen by the client; makes every frame of a run unlike every other.
+    /// A number chosen by the client, which makes every frame of a run unique.
     pub sequence: u64,
 }
 
 impl Header {
-    /// The 24 bytes of this header.
+    /// Encodes the header.
     ///
     /// Work longer than [`u32::MAX`] microseconds (71 minutes) is cut to that.
     #[must_use]
@@ -129,9 +129,10 @@ impl Header {
         bytes(0, kind, 0, micros, self.payload_len, self.sequence)
     }
 
-    /// Reads the header of a request and holds it against `limits`.
+    /// Decodes the header of a request and checks it against `limits`.
     pub fn decode(bytes: &[u8; HEADER_LEN], limits: &Limits) -> Result<Header, Reason> {
         let [m0, m1, m2, version, flags, kind, r0, r1, rest @ ..] = bytes;
+
         if [*m0, *m1, *m2] != MAGIC {
             return Err(Reason::BadMagic);
         }
@@ -141,6 +142,7 @@ impl Header {
         if *flags != 0 || [*r0, *r1] != [0, 0] {
             return Err(Reason::UnknownFlags);
         }
+
         let time = Duration::from_micros(u64::from(word(rest, 0)));
         let work = match kind {
             0 => Work::None,
@@ -148,6 +150,7 @@ impl Header {
             2 => Work::Spin(time),
             _ => return Err(Reason::UnknownWork),
         };
+
         let payload_len = word(rest, 4);
         if payload_len > limits.max_payload.min(MAX_PAYLOAD) {
             return Err(Reason::PayloadTooLarge);
@@ -155,6 +158,7 @@ impl Header {
         if work.duration() > limits.max_work {
             return Err(Reason::WorkTooLong);
         }
+
         Ok(Header {
             work,
             payload_len,
@@ -169,8 +173,8 @@ impl Header {
     }
 }
 
-/// The error frame for `reason`, in answer to a request of this `sequence` (0 where it could not be
-/// read). Its payload is the reason as text.
+/// Encodes the error frame for `reason`, in reply to the request with this `sequence` (0 where it could
+/// not be read). Its payload is the reason as text.
 #[must_use]
 pub fn error_frame(reason: Reason, sequence: u64) -> Vec<u8> {
     let text = reason.to_string();
@@ -181,7 +185,7 @@ pub fn error_frame(reason: Reason, sequence: u64) -> Vec<u8> {
     frame
 }
 
-/// The reason a server gives, if `reply` begins with the header of an error frame.
+/// Decodes the reason of a refusal, if `reply` begins with the header of an error frame.
 #[must_use]
 pub fn error_reason(reply: &[u8]) -> Option<Reason> {
     let header = reply.first_chunk::<HEADER_LEN>()?;
@@ -192,7 +196,7 @@ pub fn error_reason(reply: &[u8]) -> Option<Reason> {
     Reason::ALL.into_iter().find(|reason| reason.code() == code)
 }
 
-/// The sequence number in a header, whatever else it holds.
+/// Decodes the sequence number of a header, even of an invalid one.
 pub(crate) fn sequence(header: &[u8; HEADER_LEN]) -> u64 {
     u64::from_be_bytes(*header.last_chunk().expect("a header has 24 bytes"))
 }

@@ -1,35 +1,35 @@
-//! One connection as a state machine: what a server does with the bytes, and nothing of how.
+//! The server side of one connection as a state machine, without input or output.
 
 use std::time::SystemTime;
 
 use crate::frame::{HEADER_LEN, Header, Limits, MAGIC, Reason, Work, error_frame, sequence};
 use crate::textual_enum;
 
-/// The smallest buffer of a connection, in bytes. It grows by doubling as bytes arrive, never
-/// because a header promises them.
+/// Initial buffer of a connection, in bytes. It grows by doubling as bytes arrive, never because a
+/// header announces them: a header costs a client nothing.
 const SMALLEST_BUFFER: usize = 4096;
-/// After an error frame the client may still be sending. This many reads, and this many bytes,
-/// are thrown away before the connection is closed, so that the error frame is not lost to a reset.
+/// Limits on the input that is discarded after an error frame. The client may still be sending, and a
+/// close with unread bytes would reset the connection: the error frame could be lost.
 const LINGER_READS: u32 = 4096;
 const LINGER_BYTES: usize = 32 << 20;
 const LINGER_BUFFER: usize = 64 << 10;
 
-/// What a server does with the bytes of a connection.
+/// The service that a server offers on its connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Frames: do the work the header asks for, then send the same bytes back.
     #[default]
     Echo,
-    /// Every byte comes back as it is, after RFC 862.
+    /// Send every byte back as it is, after RFC 862.
     Raw,
-    /// The server speaks first: the time as one line of text, then it closes, after RFC 867.
+    /// Send the time as one line of text, without a request, and close, after RFC 867.
     Time,
 }
 
 textual_enum!(Service, "service", { Echo => "echo", Raw => "raw", Time => "time" });
 
 impl Service {
-    /// The line that explains it in lists.
+    /// Its description, in one line.
     #[must_use]
     pub const fn summary(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Service {
     }
 }
 
-/// What the owner of a connection has to do next.
+/// The next operation on a connection, to be carried out by its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Read into [`Session::space`], then call [`Session::received`].
@@ -55,11 +55,10 @@ pub enum Step {
     Close,
 }
 
-/// The server's side of one connection.
+/// The server side of one connection.
 ///
-/// It keeps the bytes of the connection in one buffer, which a frame enters, and leaves as its own
-/// reply: nothing is copied and, once the buffer has the size of the largest frame seen, nothing is
-/// allocated.
+/// A request is received into the one buffer of the session and sent back from there: nothing is
+/// copied and, once the buffer has the size of the largest frame seen, nothing is allocated.
 #[derive(Debug)]
 pub struct Session {
     service: Service,
@@ -73,12 +72,13 @@ pub struct Session {
     send_end: usize,
     answering: u32,
     eof: bool,
-    fault: bool,
+    protocol_error: bool,
     lingered: Option<(u32, usize)>,
 }
 
 impl Session {
-    /// A connection that has just been accepted. `now` is what the time service will say.
+    /// The session of a connection that has just been accepted. `now` is the reply of the time
+    /// service.
     #[must_use]
     pub fn new(service: Service, limits: Limits, now: SystemTime) -> Self {
         let mut session = Session {
@@ -91,29 +91,30 @@ impl Session {
             send_end: 0,
             answering: 0,
             eof: false,
-            fault: false,
+            protocol_error: false,
             lingered: None,
         };
         if service == Service::Time {
             let line = format!("{}\r\n", httpdate::fmt_http_date(now));
-            session.say(line.into_bytes());
+            session.reply_with(line.into_bytes());
             session.answering = 1;
         }
         session
     }
 
-    /// What to do next.
+    /// The next operation.
     #[must_use]
     pub fn step(&self) -> Step {
         self.step
     }
 
-    /// Where to read to; never empty while the step is [`Step::Receive`].
+    /// The buffer to read into; never empty while the step is [`Step::Receive`].
     pub fn space(&mut self) -> &mut [u8] {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
         }
+
         if self.end == self.buffer.len() {
             if self.start > 0 {
                 self.buffer.copy_within(self.start..self.end, 0);
@@ -124,14 +125,16 @@ impl Session {
                 self.buffer.resize(size, 0);
             }
         }
+
         &mut self.buffer[self.end..]
     }
 
-    /// `count` bytes were read into [`Session::space`]; 0 means that the client will send no more.
+    /// Records that `count` bytes were read into [`Session::space`]; 0 is the end of the stream.
     pub fn received(&mut self, count: usize) {
         debug_assert_eq!(self.step, Step::Receive);
         self.end += count;
         self.eof |= count == 0;
+
         if let Some((reads, bytes)) = &mut self.lingered {
             self.end = self.start;
             *reads += 1;
@@ -144,7 +147,7 @@ impl Session {
         self.advance();
     }
 
-    /// The work of [`Step::Work`] is done.
+    /// Records that the work of [`Step::Work`] is done.
     pub fn worked(&mut self) {
         debug_assert!(matches!(self.step, Step::Work(_)));
         self.step = Step::Send;
@@ -156,8 +159,8 @@ impl Session {
         &self.buffer[self.start..self.send_end]
     }
 
-    /// The first `count` bytes of [`Session::output`] were sent. Returns the number of requests
-    /// whose replies are thereby complete.
+    /// Records that the first `count` bytes of [`Session::output`] were sent. Returns the number of
+    /// requests whose replies are thereby complete.
     pub fn sent(&mut self, count: usize) -> u32 {
         debug_assert_eq!(self.step, Step::Send);
         self.start += count;
@@ -168,40 +171,42 @@ impl Session {
         if self.start < self.send_end {
             return 0;
         }
+
         let answered = std::mem::take(&mut self.answering);
-        if self.fault {
+        if self.protocol_error {
             self.step = Step::Finish;
         } else if self.service == Service::Time {
             self.step = Step::Close;
         } else {
             self.advance();
         }
+
         answered
     }
 
-    /// The sending side of [`Step::Finish`] is shut down.
+    /// Records that the sending side was shut down, after [`Step::Finish`].
     pub fn finished(&mut self) {
         debug_assert_eq!(self.step, Step::Finish);
         self.start = 0;
         self.end = 0;
-        // It has the size of the error frame, too small to throw a large frame away in time.
+        // It has the size of the error frame, too small to discard a large frame in time.
         self.buffer.resize(LINGER_BUFFER, 0);
         self.lingered = Some((0, 0));
         self.step = if self.eof { Step::Close } else { Step::Receive };
     }
 
-    /// Whether the client broke the protocol: a frame that had to be refused, or one cut short.
+    /// Whether the client broke the protocol: it sent a frame that was refused, or one cut short.
     #[must_use]
-    pub fn fault(&self) -> bool {
-        self.fault
+    pub fn protocol_error(&self) -> bool {
+        self.protocol_error
     }
 
-    /// Finds the next thing to do with `buffer[start..end]`.
+    /// Finds the next step for `buffer[start..end]`.
     fn advance(&mut self) {
         match self.service {
             Service::Echo => self.advance_echo(),
             Service::Raw if self.start < self.end => self.reply(self.end, 1),
-            Service::Raw | Service::Time => self.wait(),
+            Service::Raw | Service::Time => self.wait_for_input(),
         }
     }
 
@@ -209,6 +214,7 @@ impl Session {
         // Frames without work that have arrived together are answered together.
         let mut end = self.start;
         let mut requests = 0;
+
         loop {
             match next_frame(&self.buffer[end..self.end], &self.limits) {
                 Ok(Some(header)) if header.work == Work::None => {
@@ -221,24 +227,24 @@ impl Session {
                     self.step = Step::Work(header.work);
                     return;
                 }
-                Ok(None) => return self.wait(),
+                Ok(None) => return self.wait_for_input(),
                 Err((reason, sequence)) => {
-                    self.fault = true;
-                    return self.say(error_frame(reason, sequence));
+                    self.protocol_error = true;
+                    return self.reply_with(error_frame(reason, sequence));
                 }
             }
         }
     }
 
-    /// Sends `buffer[start..end]`, the replies to so many requests.
+    /// Sends `buffer[start..end]`, the replies to this number of requests.
     fn reply(&mut self, end: usize, requests: u32) {
         self.send_end = end;
         self.answering = requests;
         self.step = Step::Send;
     }
 
-    /// Sends these bytes in place of whatever the buffer holds.
-    fn say(&mut self, bytes: Vec<u8>) {
+    /// Sends `bytes` instead of the content of the buffer.
+    fn reply_with(&mut self, bytes: Vec<u8>) {
         self.buffer = bytes;
         self.start = 0;
         self.end = self.buffer.len();
@@ -246,17 +252,17 @@ impl Session {
         self.step = Step::Send;
     }
 
-    fn wait(&mut self) {
+    fn wait_for_input(&mut self) {
         self.step = if self.eof { Step::Close } else { Step::Receive };
-        self.fault |= self.eof && self.start < self.end;
+        self.protocol_error |= self.eof && self.start < self.end;
     }
 }
 
-/// The header of the frame at the beginning of `bytes` if the whole frame is there, `None` if more
-/// bytes are needed, or why it is refused and which sequence number it carried.
+/// Decodes the header of the frame at the start of `bytes`: `None` if the frame is incomplete; on a
+/// refusal, its reason and the sequence number of the frame.
 fn next_frame(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, (Reason, u64)> {
     let Some(first) = bytes.first_chunk::<HEADER_LEN>() else {
-        // What cannot become a frame is refused at once, not after 24 bytes that may never come.
+        // Refused at once: the rest of the 24 bytes may never come.
         let known = bytes.len().min(MAGIC.len());
         return if bytes[..known] == MAGIC[..known] {
             Ok(None)
@@ -264,6 +270,7 @@ fn next_frame(bytes: &[u8], limits: &Limits) -> Result<Option<Header>, (Reason, 
             Err((Reason::BadMagic, 0))
         };
     };
+
     let header = Header::decode(first, limits).map_err(|reason| match reason {
         Reason::BadMagic | Reason::UnknownVersion => (reason, 0),
         _ => (reason, sequence(first)),

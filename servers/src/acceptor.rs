@@ -1,4 +1,4 @@
-//! The one acceptor of all models: it accepts, sees to signals, and brings the server to its end.
+//! The acceptor of all models: accepts connections, handles signals and timers, and runs the drain.
 
 use std::collections::HashSet;
 use std::io::{self, Write as _};
@@ -16,94 +16,97 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::connection::Connection;
-use crate::listener::{Accepted, BindError, Incoming, Listener, REST};
-use crate::server::{Server, Trouble, now, say};
+use crate::listener::{Accepted, BACK_OFF, BindError, Incoming, Listener};
+use crate::server::{Server, Warning, log, timestamp};
 use crate::settings::Settings;
 
-/// So many connections are accepted before signals get a look.
+/// Connections accepted between two checks for signals and timers.
 const BURST: u32 = 64;
-/// How often to look whether the last connection has ended.
-const DRAIN_LOOK: Duration = Duration::from_millis(5);
+/// Interval at which the drain checks whether the last connection has ended.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(5);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const STOP: u64 = 2;
 
-/// What [`Acceptor::poll_accept`] has to offer.
+/// Results of [`Acceptor::poll_accept`].
 pub(crate) enum Accept {
-    /// A connection, with a socket that does not block.
+    /// A connection, with a non-blocking socket.
     Connection(Connection),
-    /// Nothing until [`Acceptor::events`] is readable, or this much time has passed.
+    /// No connection until [`Acceptor::events`] is readable, or this much time has passed.
     Wait(Duration),
-    /// The server has come to its end.
+    /// The server has ended.
     Stop,
 }
 
 enum Phase {
     Accepting,
     Draining { deadline: Instant },
-    Over,
+    Stopped,
 }
 
 type Announce = Box<dyn FnOnce(SocketAddr) -> io::Result<()>>;
 
-/// Brings a server to its end from within its own process, as SIGTERM does from outside.
+/// A handle that stops a server from within its own process, as SIGTERM does from outside.
 #[derive(Debug)]
 pub struct Stopper(Arc<Server>);
 
 impl Stopper {
-    /// The server stops accepting, and ends when its connections have come to their end.
+    /// Starts the drain: the server stops accepting, and ends when its connections have ended.
     pub fn stop(&self) {
-        self.0.tell_stop();
+        self.0.signal_stop();
     }
 }
 
-/// Accepts the connections of a server, and everything else that happens to it.
+/// The listening socket of a server, with its signals, timers and children.
 ///
-/// A model calls `accept` until there is nothing more: by then every connection has ended, or the
-/// time for that is over.
+/// A model calls `accept` until it returns no connection: by then every connection has ended, or the
+/// drain limit is over.
 pub struct Acceptor {
     server: Arc<Server>,
     epoll: Epoll,
     signals: SignalFd,
     listener: Option<Listener>,
-    /// The listener, if threads of the model accept for themselves.
+    /// The listener, once threads of the model accept for themselves.
     shared: Option<Arc<Listener>>,
     address: SocketAddr,
     phase: Phase,
-    /// What to do as soon as the model has set itself up.
+    /// Called once, when the model has set itself up.
     announce: Option<Announce>,
-    /// So many connections to accept before the next look at the events.
+    /// Connections to accept before the next check for events.
     burst: u32,
-    rests_until: Option<Instant>,
+    backs_off_until: Option<Instant>,
     next_stats: Option<Instant>,
-    next_look: Instant,
+    next_idle_check: Instant,
     children: HashSet<Pid>,
 }
 
 impl Acceptor {
     /// Listens on `address`: from here on clients can connect.
     ///
-    /// This blocks the signals that the acceptor takes care of, for the calling thread and those
-    /// it will start; so it has to come before any other thread, and once in a process.
+    /// Blocks the signals that the acceptor handles, for the calling thread and those it will start;
+    /// so it has to be called before any other thread is started, and once per process.
     pub fn bind(address: SocketAddr, settings: Settings) -> Result<Self, BindError> {
         let next_stats = settings
             .stats_every
-            .map(|every| after(Instant::now(), every));
-        let next_look = after(Instant::now(), settings.idle_timeout);
+            .map(|interval| saturating_add(Instant::now(), interval));
+        let next_idle_check = saturating_add(Instant::now(), settings.idle_timeout);
+
         let server = Arc::new(Server::new(settings)?);
         let listener = Listener::bind(address, &server)?;
         let address = listener.local_addr()?;
-        let signals = take_signals().map_err(io::Error::from)?;
-        count_panics(&server);
+        let signals = block_signals().map_err(io::Error::from)?;
+        report_panics(&server);
+
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
         let readable = |source| EpollEvent::new(EpollFlags::EPOLLIN, source);
         epoll
             .add(&listener, readable(LISTENER))
             .and_then(|()| epoll.add(&signals, readable(SIGNALS)))
-            .and_then(|()| epoll.add(server.stop(), readable(STOP)))
+            .and_then(|()| epoll.add(server.stop_event(), readable(STOP)))
             .map_err(io::Error::from)?;
+
         Ok(Acceptor {
             server,
             epoll,
@@ -112,27 +115,28 @@ impl Acceptor {
             shared: None,
             address,
             phase: Phase::Accepting,
-            announce: Some(Box::new(announce)),
+            announce: Some(Box::new(print_ready)),
             burst: 0,
-            rests_until: None,
+            backs_off_until: None,
             next_stats,
-            next_look,
+            next_idle_check,
             children: HashSet::new(),
         })
     }
 
-    /// Where it listens, with the real port.
+    /// The address it listens on, with the real port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
     }
 
-    /// Does this, instead of printing `ready ADDR`, when the server can be connected to.
+    /// Replaces the line `ready ADDR` on standard output by a call of `announce`, made when the model
+    /// is ready to serve.
     pub fn when_ready(&mut self, announce: impl FnOnce(SocketAddr) -> io::Result<()> + 'static) {
         self.announce = Some(Box::new(announce));
     }
 
-    /// For another thread of this process.
+    /// A handle with which another thread of this process can stop the server.
     #[must_use]
     pub fn stopper(&self) -> Stopper {
         Stopper(Arc::clone(&self.server))
@@ -142,7 +146,7 @@ impl Acceptor {
         self.server.settings.clone()
     }
 
-    /// Waits for the next connection; `None` at the end of the server.
+    /// Waits for the next connection; `None` when the server has ended.
     pub(crate) fn accept(&mut self) -> io::Result<Option<Connection>> {
         loop {
             match self.next(true)? {
@@ -153,7 +157,7 @@ impl Acceptor {
         }
     }
 
-    /// The next connection if there is one, without waiting.
+    /// Returns the next connection if there is one, without waiting.
     pub(crate) fn poll_accept(&mut self) -> io::Result<Accept> {
         self.next(false)
     }
@@ -163,15 +167,15 @@ impl Acceptor {
         self.epoll.0.try_clone()
     }
 
-    /// Sees to what has happened, without accepting. False once the server has to end.
-    pub(crate) fn attend(&mut self) -> io::Result<bool> {
-        self.look(Duration::ZERO)?;
-        Ok(!self.over())
+    /// Handles pending signals and timers without accepting. Returns false once the server has ended.
+    pub(crate) fn handle_events(&mut self) -> io::Result<bool> {
+        self.poll_events(Duration::ZERO)?;
+        Ok(!self.has_stopped())
     }
 
-    /// Leaves accepting to a thread of the model, which drops what it gets from here when that says
-    /// that it is over. [`Acceptor::accept`] then has no connections, and only comes to an end.
-    pub(crate) fn share(&mut self) -> io::Result<Incoming> {
+    /// Leaves accepting to threads of the model, each with an [`Incoming`] that it drops when that has
+    /// no more connections. [`Acceptor::accept`] then only returns at the end of the server.
+    pub(crate) fn share_listener(&mut self) -> io::Result<Incoming> {
         if let Some(listener) = self.listener.take() {
             self.epoll.delete(&listener)?;
             self.shared = Some(Arc::new(listener));
@@ -180,27 +184,29 @@ impl Acceptor {
         Ok(Incoming::new(Arc::clone(shared)))
     }
 
-    /// A child of this process serves the connection from now on.
-    pub(crate) fn adopt(&mut self, child: Pid, connection: Connection) {
+    /// Records that a child of this process serves the connection from now on.
+    pub(crate) fn child_started(&mut self, child: Pid, connection: Connection) {
         self.children.insert(child);
-        connection.hand_over();
+        connection.leave_to_child();
     }
 
-    /// Says on standard error, but not for each connection, what has run out.
-    pub(crate) fn complain(&self, what: &str, error: &io::Error) {
-        let what = format_args!("{what}: {error}; see the counters");
-        self.server.complain(Trouble::Start, what);
+    /// Warns, at a limited rate, that a thread or process could not be started.
+    pub(crate) fn warn_start_failed(&self, action: &str, error: &io::Error) {
+        let text = format_args!("{action}: {error}; see the counters");
+        self.server.warn(Warning::StartFailed, text);
     }
 
     fn next(&mut self, may_wait: bool) -> io::Result<Accept> {
-        // Not before the model has set itself up, whose memory is part of a server at rest.
+        // Not earlier: what the model has set up is part of the memory of a server at rest.
         if let Some(announce) = self.announce.take() {
             announce(self.address)?;
         }
+
         loop {
-            if self.over() {
+            if self.has_stopped() {
                 return Ok(Accept::Stop);
             }
+
             if self.burst > 0 {
                 self.burst -= 1;
                 if let Some(connection) = self.take_connection(may_wait) {
@@ -208,22 +214,24 @@ impl Acceptor {
                 }
                 continue;
             }
+
             let limit = if may_wait {
-                self.patience()
+                self.next_timeout()
             } else {
                 Duration::ZERO
             };
-            let happened = self.look(limit)?;
-            if !happened && self.burst == 0 && !may_wait {
-                return Ok(Accept::Wait(self.patience()));
+            let any_event = self.poll_events(limit)?;
+            if !any_event && self.burst == 0 && !may_wait {
+                return Ok(Accept::Wait(self.next_timeout()));
             }
         }
     }
 
-    /// A connection from the backlog. If there is none, the next look has to come first.
+    /// Accepts a connection from the backlog. If there is none, ends the burst.
     fn take_connection(&mut self, blocking: bool) -> Option<Connection> {
         let accepted = self.listener.as_ref()?.accept(blocking);
         let draining = matches!(self.phase, Phase::Draining { .. });
+
         match accepted {
             Accepted::Connection(connection) => {
                 if draining && self.burst == 0 {
@@ -234,15 +242,16 @@ impl Acceptor {
             Accepted::Refused => return None,
             _ if draining => self.close_listener(),
             Accepted::Empty => {}
-            Accepted::Exhausted => self.rest(),
+            Accepted::Exhausted => self.back_off(),
         }
+
         self.burst = 0;
         None
     }
 
-    /// Sees to the events that have happened, or happen within `limit`; false if none did.
-    fn look(&mut self, limit: Duration) -> io::Result<bool> {
-        // Rounded up: to wake too early would be to wake twice.
+    /// Handles the events that are pending, or occur within `limit`; returns whether there were any.
+    fn poll_events(&mut self, limit: Duration) -> io::Result<bool> {
+        // Rounded up: waking before a timer is due would mean waking twice.
         let millis = limit.as_nanos().div_ceil(1_000_000);
         let timeout = EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
         let mut events = [EpollEvent::empty(); 3];
@@ -251,32 +260,36 @@ impl Acceptor {
             Err(Errno::EINTR) => 0,
             Err(error) => return Err(error.into()),
         };
+
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.burst = self.burst.max(BURST),
-                SIGNALS => self.heed_signals()?,
+                SIGNALS => self.handle_signals()?,
                 _ => {
-                    // It stays readable.
-                    self.epoll.delete(self.server.stop())?;
+                    // It stays readable for the threads that accept for themselves.
+                    self.epoll.delete(self.server.stop_event())?;
                     if matches!(self.phase, Phase::Accepting) {
                         self.stop();
                     }
                 }
             }
         }
-        self.heed_time();
+
+        self.handle_timers();
         Ok(count > 0)
     }
 
-    fn heed_signals(&mut self) -> io::Result<()> {
+    fn handle_signals(&mut self) -> io::Result<()> {
         while let Some(signal) = self.signals.read_signal()? {
             let number = i32::try_from(signal.ssi_signo).unwrap_or(0);
             let signal = Signal::try_from(number);
+
             if self.server.settings.verbose
                 && let Ok(signal) = signal
             {
-                say(&format!("{} {signal}", now()));
+                log(format_args!("{} {signal}", timestamp()));
             }
+
             match signal {
                 Ok(Signal::SIGTERM | Signal::SIGINT) => self.stop(),
                 Ok(Signal::SIGUSR1) => self.server.print_counters(),
@@ -287,107 +300,123 @@ impl Acceptor {
         Ok(())
     }
 
-    fn heed_time(&mut self) {
+    fn handle_timers(&mut self) {
         let now = Instant::now();
-        if now >= self.next_look {
-            let limit = self.server.settings.idle_timeout;
-            // A server that was stopped meanwhile has kept its clients waiting, not they it.
-            if now - self.next_look < limit / 2 {
-                self.server.look_for_idle();
+
+        if now >= self.next_idle_check {
+            let interval = self.server.settings.idle_timeout;
+            // A server that was itself stopped (SIGSTOP, a suspended machine) must not blame its
+            // clients.
+            if now - self.next_idle_check < interval / 2 {
+                self.server.check_idle();
             }
-            self.next_look = after(now, limit);
+            self.next_idle_check = saturating_add(now, interval);
         }
-        if self.rests_until.is_some_and(|end| now >= end) {
-            self.rests_until = None;
+
+        if self.backs_off_until.is_some_and(|end| now >= end) {
+            self.backs_off_until = None;
             self.watch_listener(EpollFlags::EPOLLIN);
         }
+
         if let Some(due) = self.next_stats.filter(|due| now >= *due) {
             self.server.print_counters();
-            let every = self.server.settings.stats_every.unwrap_or(LONGEST_WAIT);
-            // A server that was held up does not print what it has missed.
-            let next = after(due, every);
-            self.next_stats = Some(if next > now { next } else { after(now, every) });
+            let interval = self.server.settings.stats_every.unwrap_or(LONGEST_WAIT);
+            // After a delay, missed lines are left out instead of printed at once.
+            let next = saturating_add(due, interval);
+            self.next_stats = Some(if next > now {
+                next
+            } else {
+                saturating_add(now, interval)
+            });
         }
     }
 
-    /// How long to wait for events at most.
-    fn patience(&self) -> Duration {
+    /// The time until the next timer is due.
+    fn next_timeout(&self) -> Duration {
         if !matches!(self.phase, Phase::Accepting) {
-            return DRAIN_LOOK;
+            return DRAIN_INTERVAL;
         }
-        [self.rests_until, self.next_stats, Some(self.next_look)]
-            .into_iter()
-            .flatten()
-            .map(|due| due.saturating_duration_since(Instant::now()))
-            .fold(LONGEST_WAIT, Duration::min)
+
+        [
+            self.backs_off_until,
+            self.next_stats,
+            Some(self.next_idle_check),
+        ]
+        .into_iter()
+        .flatten()
+        .map(|due| due.saturating_duration_since(Instant::now()))
+        .fold(LONGEST_WAIT, Duration::min)
     }
 
-    /// Descriptors or memory have run out: nothing is accepted for a while.
-    fn rest(&mut self) {
-        self.rests_until = Some(Instant::now() + REST);
+    /// Accepts nothing for a while: out of descriptors or memory.
+    fn back_off(&mut self) {
+        self.backs_off_until = Some(Instant::now() + BACK_OFF);
         self.watch_listener(EpollFlags::empty());
     }
 
     fn watch_listener(&self, flags: EpollFlags) {
         if let Some(listener) = &self.listener {
             let mut event = EpollEvent::new(flags, LISTENER);
-            // Changes an entry that is there, which takes no memory.
+            // Modifying an entry takes no memory, so it cannot fail where adding one might.
             let _ = self.epoll.modify(listener, &mut event);
         }
     }
 
     fn close_listener(&mut self) {
         if let Some(listener) = self.listener.take() {
-            // A child that was forked just now may hold a copy that would keep the entry alive.
+            // A child forked a moment ago may hold a copy, which would keep the entry alive.
             let _ = self.epoll.delete(&listener);
         }
         self.burst = 0;
     }
 
-    /// SIGTERM or SIGINT: the first begins the drain, the second ends the server.
+    /// Handles SIGTERM or SIGINT: the first begins the drain, the second ends the server.
     fn stop(&mut self) {
         match self.phase {
             Phase::Accepting => {
-                let deadline = after(Instant::now(), self.server.settings.drain);
+                let deadline = saturating_add(Instant::now(), self.server.settings.drain);
                 self.phase = Phase::Draining { deadline };
                 self.server.drain();
                 self.signal_children(Signal::SIGTERM);
-                // Who has connected before is served: what waits in the backlog is accepted.
+                // Clients in the backlog have connected before the signal: they are served too.
                 self.burst = self.server.settings.backlog;
             }
             Phase::Draining { .. } => self.end("at the second signal"),
-            Phase::Over => {}
+            Phase::Stopped => {}
         }
     }
 
-    /// Whether the server has come to its end, which it does here.
-    fn over(&mut self) -> bool {
+    /// Whether the server has ended. Ends it when the drain is complete or its limit is over.
+    fn has_stopped(&mut self) -> bool {
         if let Phase::Draining { deadline } = self.phase {
             let accepting = self.listener.is_some()
                 || self
                     .shared
                     .as_ref()
                     .is_some_and(|shared| Arc::strong_count(shared) > 1);
+
             if !accepting && self.server.counters.open() == 0 {
                 self.end("");
             } else if Instant::now() >= deadline {
                 self.end("at the end of the drain limit; --drain sets it");
             }
         }
-        matches!(self.phase, Phase::Over)
+        matches!(self.phase, Phase::Stopped)
     }
 
-    fn end(&mut self, why: &str) {
-        self.phase = Phase::Over;
+    fn end(&mut self, reason: &str) {
+        self.phase = Phase::Stopped;
         self.close_listener();
+
         let cut_off = self.server.counters.open();
         if cut_off > 0 {
-            say(&format!("connections cut off {why}: {cut_off}"));
+            log(format_args!("connections cut off {reason}: {cut_off}"));
         }
+
         self.signal_children(Signal::SIGKILL);
         for child in self.children.clone() {
             if let Ok(status) = waitpid(child, None) {
-                self.buried(status);
+                self.child_exited(status);
             }
         }
         self.server.print_counters();
@@ -395,12 +424,12 @@ impl Acceptor {
 
     fn signal_children(&self, signal: Signal) {
         for child in &self.children {
-            // It may be a zombie, but its number is its own until it is reaped.
+            // It may be a zombie, but its number is not reused until it is reaped.
             let _ = kill(*child, signal);
         }
     }
 
-    /// Collects every child that has ended. One signal may stand for many of them.
+    /// Collects every child that has exited. One SIGCHLD may stand for many of them.
     fn reap(&mut self) {
         if !self.server.settings.reap {
             return;
@@ -409,15 +438,15 @@ impl Acceptor {
             if status == WaitStatus::StillAlive {
                 break;
             }
-            self.buried(status);
+            self.child_exited(status);
         }
     }
 
-    fn buried(&mut self, status: WaitStatus) {
-        let ours = status.pid().is_some_and(|pid| self.children.remove(&pid));
-        if ours {
+    fn child_exited(&mut self, status: WaitStatus) {
+        let is_ours = status.pid().is_some_and(|pid| self.children.remove(&pid));
+        if is_ours {
             if !matches!(status, WaitStatus::Exited(_, 0)) {
-                self.server.counters.cell(0).failed();
+                self.server.counters.tally(0).failed();
             }
             self.server.counters.reap();
             self.server.counters.end();
@@ -425,38 +454,42 @@ impl Acceptor {
     }
 }
 
-/// The first line of a server: where it can be connected to.
-fn announce(address: SocketAddr) -> io::Result<()> {
+/// Prints the first line of a server: the address it can be connected to.
+fn print_ready(address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "ready {address}").and_then(|()| out.flush())
 }
 
-/// This much later, or never if no clock goes that far.
-fn after(start: Instant, time: Duration) -> Instant {
-    const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
-    start.checked_add(time).unwrap_or(start + NEVER)
+/// Adds `time`, or a century if no clock goes that far.
+fn saturating_add(start: Instant, time: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    start.checked_add(time).unwrap_or(start + CENTURY)
 }
 
-/// Panics of handlers are said like other trouble: not each of them.
-fn count_panics(server: &Arc<Server>) {
+/// Makes panics of handlers warnings, at a limited rate.
+fn report_panics(server: &Arc<Server>) {
     let server = Arc::clone(server);
     panic::set_hook(Box::new(move |panic| {
-        let text = panic.payload().downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.payload().downcast_ref::<String>().map(String::as_str));
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
         let text = text.unwrap_or("no message");
+
         match panic.location() {
-            Some(at) => server.complain(Trouble::Panic, format_args!("panicked at {at}: {text}")),
-            None => server.complain(Trouble::Panic, format_args!("panicked: {text}")),
+            Some(at) => server.warn(Warning::Panicked, format_args!("panicked at {at}: {text}")),
+            None => server.warn(Warning::Panicked, format_args!("panicked: {text}")),
         }
     }));
 }
 
-/// The signals of a server as a descriptor, blocked for this thread and those it will start.
-fn take_signals() -> nix::Result<SignalFd> {
+/// Makes the signals of a server a descriptor, and blocks them for this thread and those it will
+/// start.
+fn block_signals() -> nix::Result<SignalFd> {
     #[expect(unsafe_code, reason = "a disposition can only be set this way")]
-    // SAFETY: the default disposition is no handler. Whoever started this process may have left
-    // SIGCHLD ignored, and then the kernel would bury children, and their CPU time, unseen.
+    // SAFETY: the default disposition is no handler. The parent of this process may have left SIGCHLD
+    // ignored, and then the kernel would reap children, and lose their CPU time.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
+
     let signals = SigSet::from_iter([
         Signal::SIGTERM,
         Signal::SIGINT,

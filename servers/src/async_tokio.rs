@@ -2,8 +2,8 @@
 //!
 //! One thread accepts, and a task per connection waits for it without a thread of its own. By
 //! default the worker threads of the runtime share the tasks; on the current-thread runtime one
-//! thread does everything. Blocking work waits on the runtime's timer, whose steps are one
-//! millisecond long; spinning work holds its worker thread, as any computation would.
+//! thread does everything. Blocking work waits on the runtime's timer, which has a resolution of one
+//! millisecond; spinning work occupies its worker thread, as any computation would.
 
 use std::io;
 
@@ -24,9 +24,11 @@ pub(crate) fn serve(acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     if let Some(workers) = settings.workers {
         builder.worker_threads(workers.get());
     }
+
     let runtime = builder.enable_io().enable_time().build()?;
     let result = runtime.block_on(accept(acceptor));
-    // What was not done within the drain limit is not waited for.
+
+    // Tasks that outlast the drain limit are not waited for.
     runtime.shutdown_background();
     result
 }
@@ -36,19 +38,23 @@ async fn accept(mut acceptor: Acceptor) -> io::Result<()> {
     // SAFETY: an `OwnedFd` stays open and the same until it is dropped.
     let events =
         unsafe { AsyncFd::register_with_interest(acceptor.events()?, Interest::READABLE) }?;
-    let mut patience = Duration::ZERO;
+    let mut limit = Duration::ZERO;
+
     loop {
-        let ready = timeout(patience, events.readable()).await;
-        patience = loop {
+        let ready = timeout(limit, events.readable()).await;
+
+        limit = loop {
             match acceptor.poll_accept()? {
                 Accept::Connection(connection) => {
                     tokio::spawn(task::serve(connection));
+                    // Without it a burst of connections would starve the tasks of this thread.
                     tokio::task::consume_budget().await;
                 }
-                Accept::Wait(patience) => break patience,
+                Accept::Wait(limit) => break limit,
                 Accept::Stop => return Ok(()),
             }
         };
+
         if let Ok(guard) = ready {
             guard?.clear_ready();
         }

@@ -1,4 +1,4 @@
-//! What a forked child and its parent owe each other.
+//! Setup of a forked child: death with its parent, signals of the drain, and its idle timer.
 
 use std::mem;
 use std::sync::{Arc, OnceLock};
@@ -15,26 +15,26 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
-use crate::idle::Mark;
+use crate::idle::Activity;
 
-/// By which the timer of a child tells it to look at its client; SIGALRM is left to whoever tries what
-/// signals do to system calls.
-const LOOK: Signal = Signal::SIGUSR2;
+/// The signal of the idle timer. SIGALRM stays free for experiments with interrupted system calls.
+const IDLE_CHECK: Signal = Signal::SIGUSR2;
 
 /// The connection of this child.
-static MARK: OnceLock<Arc<Mark>> = OnceLock::new();
+static ACTIVITY: OnceLock<Arc<Activity>> = OnceLock::new();
 
-/// To be called first in a child: it dies with its parent, SIGTERM and SIGINT make it finish what it
-/// has received, and once in every `idle_timeout` it looks whether its client keeps it waiting.
-pub(crate) fn enter(parent: Pid, mark: &Arc<Mark>, idle_timeout: Duration) {
+/// Sets up a child that has just been forked: it dies with its parent, SIGTERM and SIGINT make it end
+/// after the bytes it has received, and once per `idle_timeout` it checks its client.
+pub(crate) fn enter(parent: Pid, activity: &Arc<Activity>, idle_timeout: Duration) {
     if die_with(parent).is_err() {
         exit(0);
     }
-    let _ = MARK.set(Arc::clone(mark));
+
+    let _ = ACTIVITY.set(Arc::clone(activity));
     let handlers = [
-        (Signal::SIGTERM, end_reading as extern "C" fn(c_int)),
-        (Signal::SIGINT, end_reading),
-        (LOOK, look),
+        (Signal::SIGTERM, shutdown_reading as extern "C" fn(c_int)),
+        (Signal::SIGINT, shutdown_reading),
+        (IDLE_CHECK, check_idle),
     ];
     for (signal, handler) in handlers {
         let handler = SigHandler::Handler(handler);
@@ -44,37 +44,41 @@ pub(crate) fn enter(parent: Pid, mark: &Arc<Mark>, idle_timeout: Duration) {
         // system call: nothing that is not async-signal-safe.
         let _ = unsafe { sigaction(signal, &action) };
     }
-    // The parent blocks them, so one that was sent meanwhile arrives now.
+
+    // The parent blocks these two, so one that was sent since the fork arrives now.
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_unblock();
-    set_alarm(idle_timeout);
+    start_idle_timer(idle_timeout);
 }
 
-/// [`LOOK`], again and again. Where no timer is to be had, an idle client is not cut off.
-fn set_alarm(every: Duration) {
+/// Sends [`IDLE_CHECK`] periodically. Without a timer (`RLIMIT_SIGPENDING`), an idle client is not
+/// cut off.
+fn start_idle_timer(interval: Duration) {
     let event = SigEvent::new(SigevNotify::SigevSignal {
-        signal: LOOK,
+        signal: IDLE_CHECK,
         si_value: 0,
     });
+
     if let Ok(mut timer) = Timer::new(ClockId::CLOCK_MONOTONIC, event) {
-        let every = Expiration::Interval(TimeSpec::from_duration(every));
-        let _ = timer.set(every, TimerSetTimeFlags::empty());
-        // It ends with the process.
+        let interval = Expiration::Interval(TimeSpec::from_duration(interval));
+        let _ = timer.set(interval, TimerSetTimeFlags::empty());
+        // Dropping would delete it; it ends with the process.
         mem::forget(timer);
     }
 }
 
-extern "C" fn end_reading(_: c_int) {
-    with_mark(Mark::end_reading);
+extern "C" fn shutdown_reading(_: c_int) {
+    with_activity(Activity::shutdown_reading);
 }
 
-extern "C" fn look(_: c_int) {
-    with_mark(Mark::look);
+extern "C" fn check_idle(_: c_int) {
+    with_activity(Activity::check);
 }
 
-fn with_mark(handle: impl Fn(&Mark)) {
+fn with_activity(handle: impl Fn(&Activity)) {
+    // The interrupted code may be about to read errno.
     let errno = Errno::last_raw();
-    if let Some(mark) = MARK.get() {
-        handle(mark);
+    if let Some(activity) = ACTIVITY.get() {
+        handle(activity);
     }
     Errno::set_raw(errno);
 }

@@ -1,4 +1,4 @@
-//! One accepted connection: served by a blocking loop to its end, or refused.
+//! One accepted connection: served by a blocking loop up to its close, or refused.
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -11,24 +11,24 @@ use std::time::{Duration, Instant, SystemTime};
 use echobench_protocol::{Reason, Service, Session, Step, Work, error_frame};
 use nix::sys::socket::{self, MsgFlags};
 
-use crate::counters::Cell;
-use crate::idle::Mark;
+use crate::counters::Tally;
+use crate::idle::Activity;
 use crate::server::Server;
 use crate::work;
 
-/// How long a client that was sent an error frame may go on sending before it is cut off.
+/// Time that a client has to finish sending after it was sent an error frame.
 pub(crate) const LINGER: Duration = Duration::from_secs(2);
 
-/// A connection that has been accepted and waits to be served.
+/// An accepted connection that waits to be served.
 ///
-/// If it is dropped instead, because no thread or process could be started for it, its client is
-/// told so.
+/// Dropping it, because no thread or process could be started for it, refuses it: its client gets an
+/// error frame.
 #[derive(Debug)]
 pub(crate) struct Connection {
     server: Arc<Server>,
     number: u64,
-    mark: Arc<Mark>,
-    /// `None` once it is in somebody's hands.
+    activity: Arc<Activity>,
+    /// `None` once it is served.
     stream: Option<TcpStream>,
 }
 
@@ -38,63 +38,65 @@ impl Connection {
         Connection {
             server: Arc::clone(server),
             number: server.counters.accept(),
-            mark: Arc::new(Mark::new(stream.as_raw_fd())),
+            activity: Arc::new(Activity::new(stream.as_raw_fd())),
             stream: Some(stream),
         }
     }
 
-    /// Serves the connection to its end on the calling thread. Its errors, panics included, are
-    /// counted and go no further.
+    /// Serves the connection on the calling thread until it is closed. Its errors, panics included,
+    /// are counted and go no further.
     pub(crate) fn serve(self) {
         let Ok((stream, serving)) = self.begin(Ok) else {
             return;
         };
-        // A panic is counted as `serving` goes, and has been printed by then.
+
+        // A panic is printed by the hook, and counted when `serving` is dropped.
         let _ = catch_unwind(AssertUnwindSafe(move || {
+            // Moved in, so that they are dropped while the panic unwinds: see `Serving::drop`.
             let (stream, serving) = (stream, serving);
             let mut session = serving.session();
-            let result = converse(&stream, &mut session, &serving);
-            serving.conclude(&session, &result);
+            let result = run_session(&stream, &mut session, &serving);
+            serving.finish(&session, &result);
         }));
     }
 
-    /// Begins to serve: the stream, as what `convert` makes of it, and its entry in the books of
-    /// the server, which has to be dropped before the stream is.
+    /// Begins to serve: returns the stream, as converted by `convert`, and its registration with the
+    /// server, which has to be dropped before the stream is.
     pub(crate) fn begin<S: AsRawFd>(
         mut self,
         convert: impl FnOnce(TcpStream) -> io::Result<S>,
     ) -> io::Result<(S, Serving)> {
         let stream = self.stream.take().expect("a waiting connection is open");
         self.server.counters.begin();
-        let cell = self.server.counters.cell(self.number);
+        let tally = self.server.counters.tally(self.number);
+
         match convert(stream) {
             Ok(stream) => {
                 let socket = stream.as_raw_fd();
-                self.server.enter(socket, Arc::clone(&self.mark));
-                let server = Arc::clone(&self.server);
+                self.server.register(socket, Arc::clone(&self.activity));
                 let serving = Serving {
-                    server,
-                    cell,
+                    server: Arc::clone(&self.server),
+                    tally,
                     socket,
-                    mark: Arc::clone(&self.mark),
+                    activity: Arc::clone(&self.activity),
                 };
                 Ok((stream, serving))
             }
             Err(error) => {
-                cell.failed();
+                tally.failed();
                 self.server.counters.end();
                 Err(error)
             }
         }
     }
 
-    /// What shows whether the client keeps the server waiting.
-    pub(crate) fn mark(&self) -> &Arc<Mark> {
-        &self.mark
+    /// The activity counter of the connection.
+    pub(crate) fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
-    /// Closes this process's copy: a child serves the connection.
-    pub(crate) fn hand_over(mut self) {
+    /// Closes this process's copy of a connection that a child serves.
+    pub(crate) fn leave_to_child(mut self) {
         self.server.counters.begin();
         self.stream = None;
     }
@@ -109,13 +111,13 @@ impl Drop for Connection {
     }
 }
 
-/// The entry of a connection that is being served in the books of its server.
+/// The registration of a connection that is being served.
 #[derive(Debug)]
 pub(crate) struct Serving {
     server: Arc<Server>,
-    cell: &'static Cell,
+    tally: &'static Tally,
     socket: RawFd,
-    mark: Arc<Mark>,
+    activity: Arc<Activity>,
 }
 
 impl Serving {
@@ -125,38 +127,38 @@ impl Serving {
         Session::new(settings.service, settings.limits, SystemTime::now())
     }
 
-    /// So many requests were answered; the place of the slow-down that was asked for, since every
-    /// model comes by here.
+    /// Counts answered requests. Every model calls it, so it also spends the injected slow-down.
     pub(crate) fn answered(&self, requests: u32) {
         if requests > 0 {
-            self.cell.answered(requests);
-            self.mark.answered();
+            self.tally.answered(requests);
+            self.activity.answered();
         }
+
         let injected = self.server.settings.injected_steps;
         if injected > 0 {
             work::steps(u64::from(requests) * u64::from(injected));
         }
     }
 
-    /// The work of a request begins.
+    /// Records the start of the work of a request.
     pub(crate) fn work_begins(&self, work: Work) {
-        self.mark.work_begins();
+        self.activity.work_begins();
         if let (Some(fault), Work::Spin(_)) = (self.server.settings.fault, work) {
             work::fail(fault);
         }
     }
 
-    /// The work of a request is done.
+    /// Records the end of the work of a request.
     pub(crate) fn work_ends(&self) {
-        self.mark.work_ends();
+        self.activity.work_ends();
     }
 
-    /// The conversation is over; an error is counted, once.
-    pub(crate) fn conclude(&self, session: &Session, result: &io::Result<()>) {
-        if self.mark.is_cut_off() {
-            self.cell.timed_out();
-        } else if result.is_err() || session.fault() {
-            self.cell.failed();
+    /// Counts the way in which the session ended, once.
+    pub(crate) fn finish(&self, session: &Session, result: &io::Result<()>) {
+        if self.activity.timed_out() {
+            self.tally.timed_out();
+        } else if result.is_err() || session.protocol_error() {
+            self.tally.failed();
         }
     }
 }
@@ -164,47 +166,52 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         if thread::panicking() {
-            self.cell.failed();
+            self.tally.failed();
         }
-        self.server.leave(self.socket);
+        self.server.deregister(self.socket);
         self.server.counters.end();
     }
 }
 
-/// Does what the session says until it says close. In the steady state that is one read and one
-/// write for each request, and nothing else.
-fn converse(mut stream: &TcpStream, session: &mut Session, serving: &Serving) -> io::Result<()> {
-    let mut cut_off = None;
+/// Carries out the steps of the session up to its close: in the steady state one read and one write
+/// per request, and no other system call.
+fn run_session(mut stream: &TcpStream, session: &mut Session, serving: &Serving) -> io::Result<()> {
+    let mut deadline = None;
+
     loop {
         match session.step() {
             Step::Receive => {
-                if let Some(cut_off) = cut_off {
-                    set_read_deadline(stream, cut_off)?;
+                if let Some(deadline) = deadline {
+                    set_read_deadline(stream, deadline)?;
                 }
-                let count = uninterrupted(|| stream.read(session.space()))?;
+                let count = retry_interrupted(|| stream.read(session.space()))?;
                 session.received(count);
             }
+
             Step::Work(work) => {
                 serving.work_begins(work);
                 work::perform(work);
                 serving.work_ends();
                 session.worked();
             }
+
             Step::Send => {
-                let count = uninterrupted(|| stream.write(session.output()))?;
+                let count = retry_interrupted(|| stream.write(session.output()))?;
                 serving.answered(session.sent(count));
             }
+
             Step::Finish => {
                 stream.shutdown(Shutdown::Write)?;
-                cut_off = Some(Instant::now() + LINGER);
+                deadline = Some(Instant::now() + LINGER);
                 session.finished();
             }
+
             Step::Close => return Ok(()),
         }
     }
 }
 
-fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+fn retry_interrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -215,27 +222,28 @@ fn uninterrupted(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usiz
 
 fn set_read_deadline(stream: &TcpStream, deadline: Instant) -> io::Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
+    // A timeout of zero would mean none.
     if left.is_zero() {
         return Err(ErrorKind::TimedOut.into());
     }
     stream.set_read_timeout(Some(left))
 }
 
-/// Tells the client that it will not be served, without waiting for anything: this is called by
-/// those who have other connections to see to.
+/// Tells the client that it will not be served. It never blocks: the caller has other connections to
+/// accept.
 fn refuse(stream: &TcpStream, service: Service) {
     let socket = stream.as_raw_fd();
+
     if service == Service::Echo {
-        // A new connection has room for so little. If not, the close has to say it.
+        // The send buffer of a new connection has room for the frame. If not, the client sees the
+        // close only.
         let frame = error_frame(Reason::Overloaded, 0);
-        let _ = socket::send(
-            socket,
-            &frame,
-            MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-        );
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = socket::send(socket, &frame, flags);
     }
     let _ = stream.shutdown(Shutdown::Write);
-    // To close with bytes unread would reset the connection.
+
+    // Closing with unread bytes would reset the connection, and the frame could be lost.
     let mut unread = [0; 4096];
     for _ in 0..16 {
         match socket::recv(socket, &mut unread, MsgFlags::MSG_DONTWAIT) {
@@ -270,30 +278,33 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_nobody_serves_is_told_so() {
+    fn a_dropped_connection_is_refused_with_an_error_frame() {
         let server = server(Service::Echo);
         let (mut client, connection) = accepted(&server);
         client.write_all(&[0; 10_000]).unwrap();
         drop(connection);
+
         let mut reply = Vec::new();
         client.read_to_end(&mut reply).unwrap();
+
         assert_eq!(error_reason(&reply), Some(Reason::Overloaded));
         assert_eq!(server.counters.open(), 0);
         assert!(server.counters.to_string().contains("refused=1"));
     }
 
     #[test]
-    fn other_services_have_no_words_for_a_refusal() {
+    fn other_services_refuse_by_closing_only() {
         let server = server(Service::Raw);
         let (mut client, connection) = accepted(&server);
         drop(connection);
+
         let mut reply = Vec::new();
         client.read_to_end(&mut reply).unwrap();
         assert!(reply.is_empty());
     }
 
     #[test]
-    fn a_panic_leaves_the_books_right() {
+    fn a_panic_keeps_the_counters_right() {
         let server = server(Service::Echo);
         let (_client, connection) = accepted(&server);
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -301,6 +312,7 @@ mod tests {
             assert_eq!(server.counters.open(), 1);
             panic!("as a handler might");
         }));
+
         assert!(result.is_err());
         assert_eq!(server.counters.open(), 0);
         assert!(server.counters.to_string().contains("errors=1"));
@@ -323,6 +335,7 @@ mod tests {
         client.write_all(b"in time").unwrap();
         server.drain();
         connection.serve();
+
         let mut reply = Vec::new();
         client.read_to_end(&mut reply).unwrap();
         assert_eq!(reply, b"in time");

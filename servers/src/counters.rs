@@ -1,4 +1,4 @@
-//! What a server counts: cheap enough for the hot path, and shared with forked children.
+//! Counters of a server: cheap enough for the hot path, and shared with forked children.
 
 use std::fmt;
 use std::io;
@@ -10,69 +10,74 @@ use std::time::Duration;
 use crossbeam::utils::CachePadded;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
 
-/// Connections are spread over so many cells, so that they seldom count in the same cache line.
-const CELLS: usize = 64;
+/// Number of tallies that connections are spread over, so that they seldom share a cache line.
+const TALLIES: usize = 64;
 
-/// What is counted while a connection is served, possibly by another process.
+/// Events of connections being served, possibly by another process.
 #[derive(Debug)]
-pub(crate) struct Cell {
+pub(crate) struct Tally {
     requests: AtomicU64,
     errors: AtomicU64,
     timed_out: AtomicU64,
 }
 
-impl Cell {
-    /// So many requests were answered.
+impl Tally {
+    /// Counts answered requests.
     pub(crate) fn answered(&self, requests: u32) {
         self.requests.fetch_add(u64::from(requests), Relaxed);
     }
 
-    /// A connection went wrong: reset, cut short, or the client broke the protocol.
+    /// Counts a failed connection: reset, cut short, or the client broke the protocol.
     pub(crate) fn failed(&self) {
         self.errors.fetch_add(1, Relaxed);
     }
 
-    /// A connection was cut off because its client kept the server waiting.
+    /// Counts a connection that the idle timeout has cut off.
     pub(crate) fn timed_out(&self) {
         self.timed_out.fetch_add(1, Relaxed);
     }
 }
 
-/// How often something was to be said on standard error.
+/// Rate limit of one kind of warning.
 #[derive(Debug)]
-pub(crate) struct Complaint {
-    /// When it was said last, in nanoseconds of the monotonic clock; 0: never.
-    said_ns: AtomicU64,
-    unsaid: AtomicU64,
+pub(crate) struct RateLimit {
+    /// Time of the last warning, in nanoseconds of the monotonic clock; 0: none yet.
+    last_ns: AtomicU64,
+    suppressed: AtomicU64,
 }
 
-impl Complaint {
-    /// Counts it, and decides at `now_ns` whether to say it: if so, how often it was not said before.
-    pub(crate) fn rises(&self, now_ns: u64, quiet: Duration) -> Option<u64> {
-        let said_ns = self.said_ns.load(Relaxed);
-        let is_due = said_ns == 0 || u128::from(now_ns - said_ns.min(now_ns)) >= quiet.as_nanos();
-        let claim = || {
-            let mine = self
-                .said_ns
-                .compare_exchange(said_ns, now_ns.max(1), Relaxed, Relaxed);
-            mine.is_ok()
+impl RateLimit {
+    /// Decides at `now_ns` whether to write a warning: if so, returns the number that were suppressed
+    /// before it.
+    pub(crate) fn admit(&self, now_ns: u64, interval: Duration) -> Option<u64> {
+        let last_ns = self.last_ns.load(Relaxed);
+        let is_due =
+            last_ns == 0 || u128::from(now_ns.saturating_sub(last_ns)) >= interval.as_nanos();
+
+        // Of several threads and processes that find it due, one wins.
+        let win = || {
+            let swap = self
+                .last_ns
+                .compare_exchange(last_ns, now_ns.max(1), Relaxed, Relaxed);
+            swap.is_ok()
         };
-        if is_due && claim() {
-            return Some(self.unsaid.swap(0, Relaxed));
+        if is_due && win() {
+            return Some(self.suppressed.swap(0, Relaxed));
         }
-        self.unsaid.fetch_add(1, Relaxed);
+
+        self.suppressed.fetch_add(1, Relaxed);
         None
     }
 }
 
-/// Kinds of complaints.
-const COMPLAINTS: usize = 4;
+/// Number of kinds of warnings.
+const RATE_LIMITS: usize = 4;
 
-/// What forked children share with their parent.
+/// Memory shared between a parent and its forked children.
 #[derive(Debug)]
 struct Shared {
-    cells: [CachePadded<Cell>; CELLS],
-    complaints: [Complaint; COMPLAINTS],
+    tallies: [CachePadded<Tally>; TALLIES],
+    rate_limits: [RateLimit; RATE_LIMITS],
 }
 
 /// The counters of a server.
@@ -90,7 +95,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Counters {
-            shared: shared()?,
+            shared: map_shared()?,
             accepted: AtomicU64::new(0),
             active: AtomicU64::new(0),
             waiting: AtomicU64::new(0),
@@ -100,60 +105,61 @@ impl Counters {
         })
     }
 
-    /// The cell of connection `number`.
-    pub(crate) fn cell(&self, number: u64) -> &'static Cell {
-        &self.shared.cells[usize::try_from(number).unwrap_or(0) % CELLS]
+    /// The tally for connection `number`.
+    pub(crate) fn tally(&self, number: u64) -> &'static Tally {
+        &self.shared.tallies[usize::try_from(number).unwrap_or(0) % TALLIES]
     }
 
-    /// The complaints of this kind.
-    pub(crate) fn complaint(&self, kind: usize) -> &'static Complaint {
-        &self.shared.complaints[kind]
+    /// The rate limit for this kind of warning.
+    pub(crate) fn rate_limit(&self, kind: usize) -> &'static RateLimit {
+        &self.shared.rate_limits[kind]
     }
 
-    /// A connection was accepted and waits to be served. Returns its number.
+    /// Counts a connection as accepted and waiting to be served. Returns its number.
     pub(crate) fn accept(&self) -> u64 {
         self.waiting.fetch_add(1, Relaxed);
         self.accepted.fetch_add(1, Relaxed)
     }
 
-    /// A waiting connection is now served. At no moment is it in neither number, so that a drain
-    /// cannot overlook it.
+    /// Counts a waiting connection as active.
     pub(crate) fn begin(&self) {
+        // In this order it is never in neither number, so that a drain cannot overlook it.
         self.active.fetch_add(1, Relaxed);
         self.waiting.fetch_sub(1, Release);
     }
 
-    /// A connection that was served is closed.
+    /// Counts an active connection as closed.
     pub(crate) fn end(&self) {
         self.active.fetch_sub(1, Release);
     }
 
-    /// A waiting connection was closed without having been served.
+    /// Counts a waiting connection as closed without having been served.
     pub(crate) fn refuse(&self) {
         self.refused.fetch_add(1, Relaxed);
         self.waiting.fetch_sub(1, Release);
     }
 
-    /// The end of a child was collected.
+    /// Counts a child process whose exit status was collected.
     pub(crate) fn reap(&self) {
         self.reaped.fetch_add(1, Relaxed);
     }
 
-    /// A connection could not be accepted for want of descriptors or memory.
+    /// Counts a failed accept: out of descriptors or memory.
     pub(crate) fn exhaust(&self) {
         self.exhausted.fetch_add(1, Relaxed);
     }
 
-    /// Connections accepted and not yet closed.
+    /// Number of connections accepted and not yet closed.
     pub(crate) fn open(&self) -> u64 {
-        // In this order: see `begin`.
+        // The order mirrors `begin`: a connection that moves between the two is counted twice
+        // rather than not at all.
         let waiting = self.waiting.load(Acquire);
         waiting + self.active.load(Acquire)
     }
 
-    fn sum(&self, field: impl Fn(&Cell) -> &AtomicU64) -> u64 {
-        let cells = self.shared.cells.iter();
-        cells.map(|cell| field(cell).load(Relaxed)).sum()
+    fn sum(&self, field: impl Fn(&Tally) -> &AtomicU64) -> u64 {
+        let tallies = self.shared.tallies.iter();
+        tallies.map(|tally| field(tally).load(Relaxed)).sum()
     }
 }
 
@@ -166,9 +172,9 @@ impl fmt::Display for Counters {
             self.accepted.load(Relaxed),
             self.active.load(Relaxed),
             self.waiting.load(Relaxed),
-            self.sum(|cell| &cell.requests),
-            self.sum(|cell| &cell.errors),
-            self.sum(|cell| &cell.timed_out),
+            self.sum(|tally| &tally.requests),
+            self.sum(|tally| &tally.errors),
+            self.sum(|tally| &tally.timed_out),
             self.reaped.load(Relaxed),
             self.refused.load(Relaxed),
             self.exhausted.load(Relaxed),
@@ -176,11 +182,12 @@ impl fmt::Display for Counters {
     }
 }
 
-/// Memory that forked children share with their parent. It stays for the life of the process, as the
-/// one server in it does.
+/// Maps memory that forked children share with their parent. It is never unmapped: a process has one
+/// server, for all its life.
 #[expect(unsafe_code, reason = "memory shared over fork comes from mmap only")]
-fn shared() -> io::Result<&'static Shared> {
-    let length = NonZeroUsize::new(size_of::<Shared>()).expect("there is at least one cell");
+fn map_shared() -> io::Result<&'static Shared> {
+    let length = NonZeroUsize::new(size_of::<Shared>()).expect("there is at least one tally");
+
     // SAFETY: the kernel chooses a fresh place, so no other memory is touched.
     let memory = unsafe {
         mmap_anonymous(
@@ -190,6 +197,7 @@ fn shared() -> io::Result<&'static Shared> {
             MapFlags::MAP_SHARED,
         )
     }?;
+
     // SAFETY: the mapping is long enough, page-aligned, zeroed (a valid state of the atomics) and
     // never unmapped.
     Ok(unsafe { memory.cast().as_ref() })
@@ -204,37 +212,39 @@ mod tests {
         let counters = Counters::new().unwrap();
         let number = counters.accept();
         assert_eq!(counters.open(), 1);
+
         counters.begin();
-        counters.cell(number).answered(3);
-        counters.cell(number + 1).failed();
+        counters.tally(number).answered(3);
+        counters.tally(number + 1).failed();
         assert_eq!(
             counters.to_string(),
             "counters accepted=1 active=1 waiting=0 requests=3 errors=1 timed_out=0 \
              reaped=0 refused=0 exhausted=0"
         );
+
         counters.end();
         assert_eq!(counters.open(), 0);
     }
 
     #[test]
-    fn a_complaint_rises_once_in_a_while_and_says_how_often_it_did_not() {
+    fn warnings_are_limited_per_kind_and_the_suppressed_ones_counted() {
         let counters = Counters::new().unwrap();
-        let rises = |now_ns| {
-            let complaint = counters.complaint(1);
-            complaint.rises(now_ns, Duration::from_nanos(100))
+        let admit = |now_ns| {
+            let limit = counters.rate_limit(1);
+            limit.admit(now_ns, Duration::from_nanos(100))
         };
-        assert_eq!(rises(50), Some(0));
-        assert_eq!(rises(60), None);
-        assert_eq!(rises(149), None);
-        assert_eq!(rises(150), Some(2));
-        assert_eq!(rises(151), None);
-        // Of each kind for itself.
-        let other = counters.complaint(2).rises(151, Duration::from_nanos(100));
+        assert_eq!(admit(50), Some(0));
+        assert_eq!(admit(60), None);
+        assert_eq!(admit(149), None);
+        assert_eq!(admit(150), Some(2));
+        assert_eq!(admit(151), None);
+
+        let other = counters.rate_limit(2).admit(151, Duration::from_nanos(100));
         assert_eq!(other, Some(0));
     }
 
     #[test]
-    fn cells_do_not_share_a_cache_line() {
-        assert!(size_of::<CachePadded<Cell>>() >= 64);
+    fn tallies_do_not_share_a_cache_line() {
+        assert!(size_of::<CachePadded<Tally>>() >= 64);
     }
 }

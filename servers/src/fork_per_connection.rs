@@ -1,8 +1,8 @@
 //! A process per connection.
 //!
 //! The child is forked when the connection is accepted, serves it with blocking reads and writes,
-//! and leaves. It has a copy of the parent's memory and descriptors: it closes those that are not
-//! its own, as the parent closes the connection. The acceptor collects the children as they end.
+//! and exits. It has a copy of the parent's memory and descriptors: it closes those that are not
+//! its own, as the parent closes the connection. The acceptor collects the children as they exit.
 
 use std::io;
 
@@ -19,20 +19,19 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
             "a process of several threads cannot fork; give the server a process of its own: echobench serve fork",
         ));
     }
+
     let parent = getpid();
     while let Some(connection) = acceptor.accept()? {
         match fork() {
             Ok(ForkResult::Child) => {
-                child::enter(parent, connection.mark(), settings.idle_timeout);
+                child::enter(parent, connection.activity(), settings.idle_timeout);
                 drop(acceptor);
                 connection.serve();
                 exit(0);
             }
-            Ok(ForkResult::Parent { child }) => acceptor.adopt(child, connection),
+            Ok(ForkResult::Parent { child }) => acceptor.child_started(child, connection),
             // The connection is dropped, and thereby refused.
-            Err(error) => {
-                acceptor.complain("cannot fork for a connection", &error);
-            }
+            Err(error) => acceptor.warn_start_failed("cannot fork for a connection", &error),
         }
     }
     Ok(())

@@ -1,10 +1,8 @@
-//! Who keeps the server waiting: a mark for each connection that moves with every reply, and is
-//! looked at once in a while.
+//! Idle-timeout detection: an activity counter per connection, checked once per timeout.
 //!
-//! To wait for a client with a time limit would make the kernel set a timer for each request. So
-//! connections wait without one, and somebody else (the acceptor; in a forked child, a timer's signal)
-//! cuts off those whose mark has not moved since the last look. A client may therefore keep the server
-//! waiting for up to twice the limit.
+//! A time limit on each read would make the kernel set a timer per request. Connections therefore
+//! wait without one, and the acceptor (in a forked child, a timer's signal) cuts off those whose
+//! counter has not moved since the last check. A client is cut off after one to two timeouts.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,66 +10,71 @@ use std::sync::atomic::{AtomicBool, AtomicU32};
 
 use nix::sys::socket::{Shutdown, shutdown};
 
-/// The mark of one connection.
+/// The activity counter of one connection.
 #[derive(Debug)]
-pub(crate) struct Mark {
+pub(crate) struct Activity {
     socket: RawFd,
     /// Odd while the server does work, for which the client is not to blame.
-    at: AtomicU32,
-    seen: AtomicU32,
-    cut_off: AtomicBool,
+    count: AtomicU32,
+    checked: AtomicU32,
+    timed_out: AtomicBool,
 }
 
-impl Mark {
+impl Activity {
     pub(crate) fn new(socket: RawFd) -> Self {
-        Mark {
+        Activity {
             socket,
-            at: AtomicU32::new(0),
-            seen: AtomicU32::new(u32::MAX),
-            cut_off: AtomicBool::new(false),
+            count: AtomicU32::new(0),
+            checked: AtomicU32::new(u32::MAX),
+            timed_out: AtomicBool::new(false),
         }
     }
 
-    /// A reply has left.
+    /// Records that a reply was sent.
     pub(crate) fn answered(&self) {
-        self.step(2);
+        self.advance(2);
     }
 
-    /// Runs from one to the other of these, the time is the server's own.
+    /// Starts a period of server work, which never counts as idle.
     pub(crate) fn work_begins(&self) {
-        self.step(1);
+        self.advance(1);
     }
 
+    /// Ends a period of server work.
     pub(crate) fn work_ends(&self) {
-        self.step(1);
+        self.advance(1);
     }
 
-    /// Only the one who serves the connection writes it.
-    fn step(&self, by: u32) {
-        self.at
-            .store(self.at.load(Relaxed).wrapping_add(by), Relaxed);
+    fn advance(&self, by: u32) {
+        // The serving thread is the only writer, so no read-modify-write is needed: a locked
+        // instruction per request would be part of what is measured.
+        let count = self.count.load(Relaxed).wrapping_add(by);
+        self.count.store(count, Relaxed);
     }
 
-    /// To be called once in every limit, before the socket is closed: cuts the connection off if
-    /// nothing has happened since the last call. Safe in a signal handler.
-    pub(crate) fn look(&self) {
-        let at = self.at.load(Relaxed);
-        if self.seen.swap(at, Relaxed) == at && at.is_multiple_of(2) {
-            self.cut_off.store(true, Relaxed);
-            // Whoever waits to read or to write on it wakes up and finds its end. It fails if the
-            // client has gone away already, which is as good.
+    /// Cuts the connection off if the counter has not moved since the last check. To be called once
+    /// per timeout, before the socket is closed. Async-signal-safe.
+    pub(crate) fn check(&self) {
+        let count = self.count.load(Relaxed);
+        let unmoved = self.checked.swap(count, Relaxed) == count;
+
+        if unmoved && count.is_multiple_of(2) {
+            self.timed_out.store(true, Relaxed);
+            // A blocked read or write on the socket returns. The call fails if the client has
+            // disconnected already, which has the same effect.
             let _ = shutdown(self.socket, Shutdown::Both);
         }
     }
 
-    /// Lets the connection come to its end with what it has received. Safe in a signal handler.
-    pub(crate) fn end_reading(&self) {
+    /// Ends the receiving side, so that the connection ends after the bytes it has received.
+    /// Async-signal-safe.
+    pub(crate) fn shutdown_reading(&self) {
         let _ = shutdown(self.socket, Shutdown::Read);
     }
 
-    /// Whether the connection came to its end because its client kept the server waiting.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        self.cut_off.load(Relaxed)
+    /// Whether [`Activity::check`] has cut the connection off.
+    pub(crate) fn timed_out(&self) -> bool {
+        self.timed_out.load(Relaxed)
     }
 }
 
@@ -79,33 +82,33 @@ impl Mark {
 mod tests {
     use super::*;
 
-    fn looked_at(between: impl Fn(&Mark)) -> bool {
-        let mark = Mark::new(-1);
-        mark.look();
-        between(&mark);
-        mark.look();
-        mark.is_cut_off()
+    fn times_out(between_checks: impl Fn(&Activity)) -> bool {
+        let activity = Activity::new(-1);
+        activity.check();
+        between_checks(&activity);
+        activity.check();
+        activity.timed_out()
     }
 
     #[test]
     fn only_a_client_that_keeps_the_server_waiting_is_cut_off() {
-        assert!(looked_at(|_| {}));
-        assert!(!looked_at(Mark::answered));
-        assert!(!looked_at(Mark::work_begins));
-        // The wait for the client begins anew after the work.
-        assert!(!looked_at(|mark| {
-            mark.work_begins();
-            mark.work_ends();
+        assert!(times_out(|_| {}));
+        assert!(!times_out(Activity::answered));
+        assert!(!times_out(Activity::work_begins));
+        // The wait for the client starts anew after the work.
+        assert!(!times_out(|activity| {
+            activity.work_begins();
+            activity.work_ends();
         }));
     }
 
     #[test]
-    fn long_work_is_not_the_client_s() {
-        let mark = Mark::new(-1);
-        mark.work_begins();
+    fn long_work_does_not_count_as_idle() {
+        let activity = Activity::new(-1);
+        activity.work_begins();
         for _ in 0..3 {
-            mark.look();
+            activity.check();
         }
-        assert!(!mark.is_cut_off());
+        assert!(!activity.timed_out());
     }
 }

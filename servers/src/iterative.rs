@@ -1,7 +1,7 @@
-//! One connection at a time: the baseline that the others are compared with.
+//! One connection at a time: the baseline that the other models are compared with.
 //!
-//! One thread accepts a connection, serves it to its end, and accepts the next; all others wait in
-//! the kernel's backlog. The first thread of the process only sees to signals, and sleeps otherwise.
+//! One thread accepts a connection, serves it up to its close, and accepts the next; all others wait
+//! in the kernel's backlog. The first thread of the process handles signals, and sleeps otherwise.
 
 use std::io;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::acceptor::Acceptor;
 use crate::settings::Settings;
 
 pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let mut incoming = acceptor.share()?;
+    let mut incoming = acceptor.share_listener()?;
     thread::Builder::new()
         .stack_size(settings.stack_size)
         .spawn(move || {
@@ -18,5 +18,6 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
                 connection.serve();
             }
         })?;
+
     acceptor.accept().map(|_end| ())
 }

@@ -1,15 +1,32 @@
-//! Interchangeable servers: the same service, one file per concurrency model.
+//! Interchangeable echo servers: one service, one file per concurrency model.
 //!
-//! A model file holds only its concurrency. To see the difference between threads and processes,
-//! open `thread_per_connection.rs` and `fork_per_connection.rs` side by side. What they share has
-//! its own place:
+//! A model file holds only its concurrency. `thread_per_connection.rs` and `fork_per_connection.rs`,
+//! side by side, differ by what distinguishes threads from processes.
 //!
-//! - [`Acceptor`] listens, accepts, and sees to signals, counters and the drain at the end;
-//! - `connection` is what a server does with one accepted connection, up to its close (`task` on
-//!   tokio);
-//! - [`echobench_protocol::Session`] is what it does with the bytes.
+//! # Layout
 //!
-//! A new model is one file and one line in [`MODELS`].
+//! - [`MODELS`] lists the models; a new one is one file and one line there.
+//! - [`Acceptor`] (`acceptor`, `listener`) listens, accepts, handles signals and timers, and runs the
+//!   drain at the end.
+//! - `connection` serves one accepted connection with blocking calls, `task` on tokio; both carry out
+//!   the steps of an [`echobench_protocol::Session`], which holds the protocol.
+//! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
+//!   children; `child` is the setup of such a child.
+//! - `idle` detects idle clients; `work` does the work that a request asks for.
+//! - [`Settings`] are the same for every model they apply to.
+//!
+//! # Use
+//!
+//! ```no_run
+//! use echobench_servers::{Acceptor, Settings, find};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let acceptor = Acceptor::bind("127.0.0.1:7000".parse()?, Settings::default())?;
+//! // Prints `ready ADDR`, and returns after SIGTERM or SIGINT and the drain.
+//! find("thread")?.serve(acceptor)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod acceptor;
 mod child;
@@ -36,18 +53,18 @@ pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
 pub use settings::{Fault, Runtime, Settings};
 
-/// A way to serve many connections at once.
+/// A concurrency model: a way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
     /// The name on the command line and in every table.
     pub name: &'static str,
-    /// What it is, in one line.
+    /// Its description, in one line.
     pub summary: &'static str,
     serve: fn(Acceptor, &Settings) -> io::Result<()>,
 }
 
 impl Model {
-    /// Serves what `acceptor` accepts until SIGTERM or SIGINT and the drain that follows.
+    /// Serves the connections of `acceptor` until SIGTERM or SIGINT and the drain that follows.
     ///
     /// To be called on the thread that made the acceptor, before any other thread is started: some
     /// models fork.
@@ -86,7 +103,7 @@ pub const MODELS: &[Model] = &[
     },
 ];
 
-/// The model of this name.
+/// Finds a model by its name.
 pub fn find(name: &str) -> Result<&'static Model, UnknownName> {
     let found = MODELS.iter().find(|model| model.name == name);
     found.ok_or_else(|| UnknownName {
@@ -108,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_model_is_told_the_known_ones() {
+    fn an_unknown_name_is_an_error_that_lists_the_known_ones() {
         let error = find("threads").unwrap_err().to_string();
         assert_eq!(
             error,

@@ -12,16 +12,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::Connection;
-use crate::server::{Server, Trouble, now, say};
+use crate::server::{Server, Warning, log, timestamp};
 
-/// How long the listener rests when a connection cannot be accepted for want of descriptors or
-/// memory. The connection stays in the kernel's queue; to ask again at once would only burn the CPU.
-pub(crate) const REST: Duration = Duration::from_millis(50);
+/// Pause after an accept that failed for want of descriptors or memory. The connection stays in the
+/// kernel's queue, so the listener stays readable: a loop without a pause burned 95 % of a CPU.
+pub(crate) const BACK_OFF: Duration = Duration::from_millis(50);
 
-/// Why a server cannot listen where it was told to.
+/// Errors of setting up a listening server.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
-    /// Somebody else listens there.
+    /// Another socket listens on the address.
     #[error(
         "cannot listen on {0}: the port is in use; stop the other server, or take port 0 for any free \
          one"
@@ -38,10 +38,10 @@ pub enum BindError {
         "cannot listen on {0}: not permitted; ports below 1024 are reserved, take a higher one"
     )]
     NotPermitted(SocketAddr),
-    /// Anything else that keeps the server from listening.
+    /// Any other failure to listen.
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, #[source] io::Error),
-    /// What a server needs beside its socket.
+    /// A failure to set up signals, counters or events.
     #[error("cannot set up the server: {0}")]
     Setup(#[from] io::Error),
 }
@@ -57,14 +57,14 @@ impl BindError {
     }
 }
 
-/// What came of an attempt to accept.
+/// Results of an attempt to accept.
 pub(crate) enum Accepted {
     Connection(Connection),
-    /// There are too many, and one more was told so.
+    /// A connection above the limit was refused.
     Refused,
-    /// Nobody is waiting.
+    /// The backlog is empty.
     Empty,
-    /// Somebody is waiting, and cannot be accepted now.
+    /// A connection is waiting, and cannot be accepted now.
     Exhausted,
 }
 
@@ -92,32 +92,34 @@ impl Listener {
             .ok_or_else(|| Errno::EAFNOSUPPORT.into())
     }
 
-    /// Accepts one connection, as a socket that blocks or one that does not.
+    /// Accepts one connection, with a blocking or a non-blocking socket.
     pub(crate) fn accept(&self, blocking: bool) -> Accepted {
         let flags = if blocking { 0 } else { SOCK_NONBLOCK };
+
         loop {
             let error = match self.socket.accept4(SOCK_CLOEXEC | flags) {
                 Ok((socket, address)) => {
                     if self.server.settings.verbose {
                         let peer = address.as_socket().map(|peer| peer.to_string());
                         let peer = peer.unwrap_or_default();
-                        say(&format!("{} connection from {peer}", now()));
+                        log(format_args!("{} connection from {peer}", timestamp()));
                     }
                     let connection = Connection::new(&self.server, TcpStream::from(socket));
                     return self.admit(connection);
                 }
                 Err(error) => error,
             };
+
             match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
                 Errno::EAGAIN => return Accepted::Empty,
-                // A signal, or a client that has already gone away.
+                // A signal, or a client that has already disconnected.
                 Errno::EINTR | Errno::ECONNABORTED => {}
-                // Descriptors or memory have run out; whatever else it is, it is no reason to end
-                // the server, and none to ask again at once.
+                // Mostly EMFILE, ENFILE, ENOBUFS or ENOMEM. No error ends the server, and none is
+                // worth an immediate retry.
                 _ => {
                     self.server.counters.exhaust();
-                    self.server.complain(
-                        Trouble::Accept,
+                    self.server.warn(
+                        Warning::AcceptFailed,
                         format_args!(
                             "cannot accept a connection for now: {error}; see the counters"
                         ),
@@ -127,18 +129,18 @@ impl Listener {
             }
         }
     }
-}
 
-impl Listener {
+    /// Refuses the connection if it is above the limit.
     fn admit(&self, connection: Connection) -> Accepted {
-        let most = self.server.settings.max_connections;
-        if self.server.counters.open() <= u64::from(most) {
+        let limit = self.server.settings.max_connections;
+        if self.server.counters.open() <= u64::from(limit) {
             return Accepted::Connection(connection);
         }
+
         drop(connection);
-        self.server.complain(
-            Trouble::Full,
-            format_args!("connections refused: {most} are open; --max-connections sets the limit"),
+        self.server.warn(
+            Warning::Full,
+            format_args!("connections refused: {limit} are open; --max-connections sets the limit"),
         );
         Accepted::Refused
     }
@@ -157,28 +159,27 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
-    // Accepted sockets inherit it, which saves each of them the call.
+    // Accepted sockets inherit it, which saves a system call per connection.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
     Ok(socket)
 }
 
-/// The listener in the hands of a thread that accepts for itself, while the acceptor only sees to
-/// signals.
+/// The listener as seen by a thread that accepts for itself, while the acceptor handles signals.
 #[derive(Debug)]
 pub(crate) struct Incoming {
     listener: Arc<Listener>,
-    /// At the end of the server, what already waits in the backlog is still accepted.
-    leftovers: u32,
+    /// Connections that may still be accepted from the backlog during the drain.
+    drain_quota: u32,
 }
 
 impl Incoming {
     pub(crate) fn new(listener: Arc<Listener>) -> Self {
-        let leftovers = listener.server.settings.backlog;
+        let drain_quota = listener.server.settings.backlog;
         Incoming {
             listener,
-            leftovers,
+            drain_quota,
         }
     }
 
@@ -187,27 +188,30 @@ impl Incoming {
         loop {
             let draining = self.listener.server.is_draining();
             if draining {
-                self.leftovers = self.leftovers.checked_sub(1)?;
+                self.drain_quota = self.drain_quota.checked_sub(1)?;
             }
+
             match self.listener.accept(true) {
                 Accepted::Connection(connection) => return Some(connection),
                 Accepted::Refused => {}
                 _ if draining => return None,
                 Accepted::Empty => self.wait(None),
-                Accepted::Exhausted => self.wait(Some(REST)),
+                Accepted::Exhausted => self.wait(Some(BACK_OFF)),
             }
         }
     }
 
-    /// Waits for a connection or the end of the server; during a rest only for the end.
-    fn wait(&self, rest: Option<Duration>) {
+    /// Waits for a connection or the end of the server; with `back_off` only for the end, and no
+    /// longer than that.
+    fn wait(&self, back_off: Option<Duration>) {
         let mut events = [
-            PollFd::new(self.listener.server.stop(), PollFlags::POLLIN),
+            PollFd::new(self.listener.server.stop_event(), PollFlags::POLLIN),
             PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
         ];
-        let watched = if rest.is_some() { 1 } else { 2 };
-        let timeout = rest.and_then(|rest| PollTimeout::try_from(rest).ok());
-        // Interrupted or not: the caller looks again.
+        let watched = if back_off.is_some() { 1 } else { 2 };
+        let timeout = back_off.and_then(|time| PollTimeout::try_from(time).ok());
+
+        // An error or a signal only makes the caller try to accept again.
         let _ = poll(&mut events[..watched], timeout);
     }
 }
@@ -235,13 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waiting_is_no_error() {
+    fn an_empty_backlog_is_no_error() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
         assert!(matches!(listener.accept(true), Accepted::Empty));
     }
 
     #[test]
-    fn what_keeps_a_server_from_listening_is_said_with_a_way_out() {
+    fn bind_errors_tell_their_cause() {
         let first = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
         let taken = first.local_addr().unwrap();
         let error = Listener::bind(taken, &server()).unwrap_err();

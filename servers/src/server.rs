@@ -1,4 +1,4 @@
-//! What all connections of one server share: its settings, its counters, and who is still open.
+//! State shared by all connections of one server: its settings, its counters, and the open sockets.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -15,7 +15,7 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 
 use crate::counters::Counters;
-use crate::idle::Mark;
+use crate::idle::Activity;
 use crate::settings::Settings;
 
 /// One server.
@@ -25,27 +25,27 @@ pub(crate) struct Server {
     pub(crate) counters: Counters,
     /// The sockets being served. A socket is taken out before it is closed, so its number cannot
     /// yet mean another file.
-    sockets: Mutex<HashMap<RawFd, Arc<Mark>>>,
+    sockets: Mutex<HashMap<RawFd, Arc<Activity>>>,
     draining: AtomicBool,
-    /// Readable from the beginning of the drain on, or a little earlier.
+    /// Readable from the start of the drain, or slightly earlier.
     stop: EventFd,
 }
 
-/// What a server complains about, each kind for itself.
+/// Kinds of warnings on standard error; each has a rate limit of its own.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Trouble {
+pub(crate) enum Warning {
     /// A connection cannot be accepted.
-    Accept,
+    AcceptFailed,
     /// No thread or process can be started for a connection.
-    Start,
-    /// There are as many connections as there may be.
+    StartFailed,
+    /// The limit on open connections is reached.
     Full,
     /// A handler panicked.
-    Panic,
+    Panicked,
 }
 
-/// What is said on standard error is not said again for so long.
-const QUIET: Duration = Duration::from_secs(10);
+/// Minimum time between two warnings of one kind.
+const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Server {
     pub(crate) fn new(settings: Settings) -> io::Result<Self> {
@@ -58,86 +58,96 @@ impl Server {
         })
     }
 
-    /// `socket` is being served from now on.
-    pub(crate) fn enter(&self, socket: RawFd, mark: Arc<Mark>) {
+    /// Adds `socket` to those being served.
+    pub(crate) fn register(&self, socket: RawFd, activity: Arc<Activity>) {
         let mut sockets = self.sockets();
-        sockets.insert(socket, mark);
+        sockets.insert(socket, activity);
+
+        // Checked under the lock: `drain` has either seen this socket or set the flag before.
         if self.is_draining() {
-            end_reading(socket);
+            shutdown_reading(socket);
         }
     }
 
-    /// `socket` is about to be closed.
-    pub(crate) fn leave(&self, socket: RawFd) {
+    /// Removes `socket`, which is about to be closed.
+    pub(crate) fn deregister(&self, socket: RawFd) {
         self.sockets().remove(&socket);
     }
 
-    /// Lets every connection come to its end: what it has already received is still answered, then
-    /// it reads the end of the stream, as if its client had said goodbye.
+    /// Begins the drain: every connection is still answered for the bytes it has received, then reads
+    /// the end of the stream, as if its client had closed.
     pub(crate) fn drain(&self) {
         let sockets = self.sockets();
         self.draining.store(true, Relaxed);
-        sockets.keys().copied().for_each(end_reading);
-        self.tell_stop();
+        sockets.keys().copied().for_each(shutdown_reading);
+        self.signal_stop();
     }
 
-    /// Makes [`Server::stop`] readable.
-    pub(crate) fn tell_stop(&self) {
-        // Fails only if it was written to a great many times before.
+    /// Makes [`Server::stop_event`] readable.
+    pub(crate) fn signal_stop(&self) {
+        // Fails only when the counter of the descriptor is full, and then it is readable.
         let _ = self.stop.write(1);
     }
 
-    /// To be called once in every idle timeout: cuts off who has kept the server waiting.
-    pub(crate) fn look_for_idle(&self) {
-        self.sockets().values().for_each(|mark| mark.look());
+    /// Cuts off idle clients; to be called once per idle timeout.
+    pub(crate) fn check_idle(&self) {
+        self.sockets()
+            .values()
+            .for_each(|activity| activity.check());
     }
 
-    /// Whether the server has begun to come to its end.
+    /// Whether the drain has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Relaxed)
     }
 
-    /// Readable from the beginning of the drain on, or a little earlier.
-    pub(crate) fn stop(&self) -> BorrowedFd<'_> {
+    /// A descriptor that is readable from the start of the drain, or slightly earlier.
+    pub(crate) fn stop_event(&self) -> BorrowedFd<'_> {
         self.stop.as_fd()
     }
 
-    /// Prints the counters. A reader that has gone away does not end the server.
+    /// Prints the counters on standard output. A closed or full output does not end the server.
     pub(crate) fn print_counters(&self) {
         let mut out = io::stdout().lock();
         let _ = writeln!(out, "{}", self.counters).and_then(|()| out.flush());
     }
 
-    /// Says something on standard error, unless it has said such a thing just now: then it is
-    /// counted, and the number said next time.
-    pub(crate) fn complain(&self, about: Trouble, what: impl fmt::Display) {
+    /// Writes a warning to standard error, unless one of its kind was written a moment ago: then it
+    /// is counted, and the count is part of the next one.
+    pub(crate) fn warn(&self, kind: Warning, text: impl fmt::Display) {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         let now_ns = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        match self.counters.complaint(about as usize).rises(now_ns, QUIET) {
+        let limit = self.counters.rate_limit(kind as usize);
+
+        match limit.admit(now_ns, WARNING_INTERVAL) {
             None => {}
-            Some(0) => say(&format!("{what}")),
-            Some(more) => say(&format!("{what} ({more} more times since this was said)")),
+            Some(0) => log(format_args!("{text}")),
+            Some(suppressed) => log(format_args!(
+                "{text} ({suppressed} more times since this was said)"
+            )),
         }
     }
 
-    fn sockets(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Mark>>> {
+    fn sockets(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Activity>>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The time, as it stands in lines about events.
-pub(crate) fn now() -> Rfc3339Timestamp {
+/// The current time, as printed in lines about events.
+pub(crate) fn timestamp() -> Rfc3339Timestamp {
     format_rfc3339_millis(SystemTime::now())
 }
 
-/// One line on standard error, which may be closed.
-pub(crate) fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "echobench serve: {line}");
+/// Writes one line to standard error, which may be closed or full.
+pub(crate) fn log(line: impl fmt::Display) {
+    // One write: standard error is not buffered, and lines of several processes would mix.
+    let line = format!("echobench serve: {line}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
-/// On Linux a read that waits, and every later one, then returns what has already arrived, and
-/// after that the end of the stream.
-fn end_reading(socket: RawFd) {
-    // Fails if the client has gone away already, which is as good.
+/// Ends the receiving side. On Linux a blocked read, and every later one, then returns the bytes that
+/// have already arrived, and after them the end of the stream.
+fn shutdown_reading(socket: RawFd) {
+    // Fails if the client has disconnected already, which has the same effect.
     let _ = shutdown(socket, Shutdown::Read);
 }

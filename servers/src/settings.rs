@@ -1,16 +1,16 @@
-//! What can be set on a server, the same for every model where it applies.
+//! Settings of a server, the same for every model they apply to.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use echobench_protocol::{Limits, Service, textual_enum};
 
-/// How a server is set up.
+/// Settings of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What it does with the bytes.
+    /// The service it offers.
     pub service: Service,
-    /// What it accepts.
+    /// Limits on requests.
     pub limits: Limits,
     /// Number of worker threads: of `pool` (64 unless given) and of the multi-threaded runtime of
     /// `async` (one per CPU unless given). The other models have no such number.
@@ -19,39 +19,40 @@ pub struct Settings {
     pub runtime: Runtime,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
     pub stack_size: usize,
-    /// How many connections may wait in the kernel to be accepted.
+    /// Length of the kernel's queue of connections not yet accepted.
     pub backlog: u32,
-    /// How many connections may be open; further ones are refused.
+    /// Limit on open connections; further ones are refused.
     pub max_connections: u32,
-    /// A client that keeps the server waiting so long is cut off: for a whole request, however few
-    /// bytes of it come, or to take a whole reply. It may be up to twice as long until then.
+    /// Time after which an idle client is cut off, at the earliest; at the latest after twice this
+    /// time. A client is idle while the server waits for a whole request, however few bytes of it
+    /// come, or for room to send a whole reply.
     pub idle_timeout: Duration,
-    /// How long the connections that are open at SIGTERM or SIGINT have to come to their end.
+    /// Time that open connections have to end after SIGTERM or SIGINT.
     pub drain: Duration,
-    /// How often to print the counters.
+    /// Interval at which the counters are printed.
     pub stats_every: Option<Duration>,
     /// Whether to write a line about each connection to standard error.
     pub verbose: bool,
-    /// What handlers do wrong on purpose, for tests of what becomes of the other clients.
+    /// A deliberate failure of handlers, for tests of its effect on other clients.
     pub fault: Option<Fault>,
-    /// Whether to collect children as they end, and not only at the end of the server; they are
-    /// zombies until then.
+    /// Whether to collect children as they exit; otherwise they are zombies until the server ends.
     pub reap: bool,
-    /// Steps of useless arithmetic for each request, a few nanoseconds each: a slow-down of known
-    /// size, to prove that a measurement sees it.
+    /// Steps of useless arithmetic per request, a few nanoseconds each: a slow-down of known size,
+    /// to prove that a measurement detects it.
     pub injected_steps: u32,
 }
 
 impl Settings {
-    /// Enough for the connection loop many times over; what is not touched costs no memory.
+    /// Default stack: many times the need of the connection loop. Untouched pages cost no memory.
     pub const STACK_SIZE: usize = 256 << 10;
-    /// The same for every model, and recorded: libraries differ (128 in std, 1024 in tokio).
+    /// Default backlog, the same for every model: libraries differ (128 in std, 1024 in tokio).
     pub const BACKLOG: u32 = 1024;
-    /// More than one machine has ports for, to one address: the limits of the system come first.
+    /// Default limit on connections: above the number of ports per address, so that limits of the
+    /// system apply first.
     pub const MAX_CONNECTIONS: u32 = 65_536;
-    /// See [`Settings::idle_timeout`].
+    /// Default of [`Settings::idle_timeout`].
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-    /// See [`Settings::drain`].
+    /// Default of [`Settings::drain`].
     pub const DRAIN: Duration = Duration::from_secs(5);
 }
 
@@ -76,7 +77,7 @@ impl Default for Settings {
     }
 }
 
-/// Which of its runtimes tokio is to use.
+/// The flavors of the tokio runtime.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Runtime {
     /// Worker threads that steal tasks from one another.
@@ -91,12 +92,12 @@ textual_enum!(Runtime, "runtime", {
     CurrentThread => "current-thread",
 });
 
-/// What a handler does in place of spinning work.
+/// A deliberate failure of a handler, in place of spinning work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
     /// It panics.
     Panic,
-    /// It ends its process.
+    /// It aborts its process.
     Abort,
 }
 

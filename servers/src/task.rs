@@ -1,5 +1,5 @@
-//! One accepted connection, served by an asynchronous loop on tokio to its end: what
-//! [`Connection::serve`] is for threads and processes.
+//! One accepted connection served by an asynchronous loop on tokio: the counterpart of
+//! [`Connection::serve`] for tasks.
 
 use std::io;
 
@@ -11,33 +11,35 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::connection::{Connection, LINGER, Serving};
 use crate::work;
 
-/// Serves the connection to its end. Its errors are counted and go no further.
+/// Serves the connection until it is closed. Its errors are counted and go no further.
 pub(crate) async fn serve(connection: Connection) {
     let Ok((mut stream, serving)) = connection.begin(TcpStream::from_std) else {
         return;
     };
     let mut session = serving.session();
-    let result = converse(&mut stream, &mut session, &serving).await;
-    serving.conclude(&session, &result);
+    let result = run_session(&mut stream, &mut session, &serving).await;
+    serving.finish(&session, &result);
 }
 
-/// Does what the session says until it says close.
-async fn converse(
+/// Carries out the steps of the session up to its close.
+async fn run_session(
     stream: &mut TcpStream,
     session: &mut Session,
     serving: &Serving,
 ) -> io::Result<()> {
-    let mut cut_off = None;
+    let mut deadline = None;
+
     loop {
         match session.step() {
             Step::Receive => {
                 let read = stream.read(session.space());
-                let count = match cut_off {
+                let count = match deadline {
                     None => read.await?,
-                    Some(cut_off) => timeout_at(cut_off, read).await??,
+                    Some(deadline) => timeout_at(deadline, read).await??,
                 };
                 session.received(count);
             }
+
             Step::Work(work) => {
                 serving.work_begins(work);
                 match work {
@@ -47,15 +49,18 @@ async fn converse(
                 serving.work_ends();
                 session.worked();
             }
+
             Step::Send => {
                 let count = stream.write(session.output()).await?;
                 serving.answered(session.sent(count));
             }
+
             Step::Finish => {
                 stream.shutdown().await?;
-                cut_off = Some(Instant::now() + LINGER);
+                deadline = Some(Instant::now() + LINGER);
                 session.finished();
             }
+
             Step::Close => return Ok(()),
         }
     }

@@ -1,8 +1,8 @@
 //! A thread per connection.
 //!
 //! The thread is started when the connection is accepted, serves it with blocking reads and writes,
-//! and ends with it; nobody waits for it. All threads share one memory. How many there can be is a
-//! matter of the stacks and of the limits on threads.
+//! and ends with it; it is never joined. All threads share one address space. Stacks and the limits on
+//! threads bound their number.
 
 use std::io;
 use std::thread;
@@ -15,9 +15,10 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
         let spawned = thread::Builder::new()
             .stack_size(settings.stack_size)
             .spawn(move || connection.serve());
+
         // Without a thread the connection is dropped, and thereby refused.
         if let Err(error) = spawned {
-            acceptor.complain("cannot start a thread for a connection", &error);
+            acceptor.warn_start_failed("cannot start a thread for a connection", &error);
         }
     }
     Ok(())

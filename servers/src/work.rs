@@ -10,7 +10,7 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::settings::Fault;
 
-/// Arithmetic between two looks at the clock, about a microsecond: reading the CPU clock is a system
+/// Arithmetic steps between two readings of the CPU clock, about a microsecond: the reading is a system
 /// call, and spinning is to use the CPU as a computation would, not as the kernel does.
 const STEPS: u64 = 1000;
 
@@ -23,7 +23,7 @@ pub(crate) fn perform(work: Work) {
     }
 }
 
-/// Goes wrong, as told.
+/// Fails in the way that `--fault` asks for.
 #[cold]
 pub(crate) fn fail(fault: Fault) {
     match fault {
@@ -32,9 +32,8 @@ pub(crate) fn fail(fault: Fault) {
     }
 }
 
-/// Burns this much CPU time of the calling thread.
-///
-/// CPU time, not time that passes: a thread that has to share its CPU does the same work, later.
+/// Uses this much CPU time on the calling thread. CPU time, not elapsed time: a thread that shares its
+/// CPU does the same work and finishes later.
 pub(crate) fn spin(time: Duration) {
     let end = cpu_time() + time;
     while cpu_time() < end {
@@ -42,7 +41,7 @@ pub(crate) fn spin(time: Duration) {
     }
 }
 
-/// So many steps of arithmetic, each of which has to wait for the one before.
+/// Runs `count` steps of arithmetic, each of which depends on the one before.
 pub(crate) fn steps(count: u64) {
     let mut state = 1_u64;
     for _ in 0..count {

@@ -1,10 +1,8 @@
-//! Every service, end to end in memory: what is answered, what is refused, and how it ends.
-
-mod common;
+//! Every service, end to end in memory: replies, refusals and the end of the session.
 
 use std::time::{Duration, SystemTime};
 
-use common::{converse, frame, session};
+use crate::endpoint::{frame, run_session, session};
 use echobench_protocol::{
     DEFAULT_MAX_PAYLOAD, HEADER_LEN, Limits, MAX_PAYLOAD, Reason, Service, Session, Step, Work,
     error_frame,
@@ -32,11 +30,12 @@ fn frames_come_back_and_work_is_done_in_their_order() {
         frame(4, b"four", spin),
     ]
     .concat();
-    let outcome = converse(echo(), &input, []);
+
+    let outcome = run_session(echo(), &input, []);
     assert_eq!(outcome.output, input);
     assert_eq!(outcome.work, [SOME_WORK, spin]);
     assert_eq!(outcome.answered, 4);
-    assert!(!outcome.fault && !outcome.finished);
+    assert!(!outcome.protocol_error && !outcome.finished);
 }
 
 #[test]
@@ -46,6 +45,7 @@ fn a_reply_does_not_wait_for_the_work_of_the_next_request() {
     let input = [first.clone(), frame(2, b"", SOME_WORK)].concat();
     session.space()[..input.len()].copy_from_slice(&input);
     session.received(input.len());
+
     assert_eq!(session.step(), Step::Send);
     assert_eq!(session.output(), first);
     assert_eq!(session.sent(first.len()), 1);
@@ -53,10 +53,11 @@ fn a_reply_does_not_wait_for_the_work_of_the_next_request() {
 }
 
 #[test]
-fn what_is_no_request_is_refused_with_its_reason() {
+fn invalid_requests_are_refused_with_their_reason() {
     let too_long = frame(9, b"", Work::Spin(Duration::from_millis(60_001)));
     let mut too_large = frame(9, b"", Work::None);
     too_large[12..16].copy_from_slice(&(DEFAULT_MAX_PAYLOAD + 1).to_be_bytes());
+
     for (input, reason, sequence) in [
         (changed(0, b'e'), Reason::BadMagic, 0),
         (changed(2, b'O'), Reason::BadMagic, 0),
@@ -70,18 +71,19 @@ fn what_is_no_request_is_refused_with_its_reason() {
     ] {
         let good = frame(1, b"good", Work::None);
         let input = [good.clone(), input, frame(2, b"too late", Work::None)].concat();
-        let outcome = converse(echo(), &input, []);
+
+        let outcome = run_session(echo(), &input, []);
         assert_eq!(
             outcome.output,
             [good, error_frame(reason, sequence)].concat()
         );
         assert_eq!(outcome.answered, 1);
-        assert!(outcome.fault && outcome.finished);
+        assert!(outcome.protocol_error && outcome.finished);
     }
 }
 
 #[test]
-fn what_cannot_become_a_frame_is_refused_at_once() {
+fn an_impossible_start_of_a_frame_is_refused_at_once() {
     let mut session = echo();
     session.space()[..2].copy_from_slice(b"EX");
     session.received(2);
@@ -97,8 +99,8 @@ fn limits_are_inclusive() {
     };
     let session = || Session::new(Service::Echo, limits, SystemTime::UNIX_EPOCH);
     let input = frame(1, b"abc", SOME_WORK);
-    assert_eq!(converse(session(), &input, []).output, input);
-    let outcome = converse(session(), &frame(1, b"abcd", Work::None), []);
+    assert_eq!(run_session(session(), &input, []).output, input);
+    let outcome = run_session(session(), &frame(1, b"abcd", Work::None), []);
     assert_eq!(outcome.output, error_frame(Reason::PayloadTooLarge, 1));
 }
 
@@ -111,24 +113,24 @@ fn no_setting_goes_beyond_the_format() {
     let mut header = frame(1, b"", Work::None);
     header[12..16].copy_from_slice(&(MAX_PAYLOAD + 1).to_be_bytes());
     let session = Session::new(Service::Echo, limits, SystemTime::UNIX_EPOCH);
-    let outcome = converse(session, &header, []);
+    let outcome = run_session(session, &header, []);
     assert_eq!(outcome.output, error_frame(Reason::PayloadTooLarge, 1));
 }
 
 #[test]
-fn a_frame_that_is_cut_short_is_a_fault_without_an_answer() {
+fn a_frame_cut_short_is_a_protocol_error_without_a_reply() {
     let whole = frame(1, b"payload", Work::None);
     for length in 1..whole.len() {
         let input = [whole.as_slice(), &whole[..length]].concat();
-        let outcome = converse(echo(), &input, []);
+        let outcome = run_session(echo(), &input, []);
         assert_eq!(outcome.output, whole, "cut at {length}");
-        assert!(outcome.fault && !outcome.finished);
+        assert!(outcome.protocol_error && !outcome.finished);
     }
-    assert!(!converse(echo(), b"", []).fault);
+    assert!(!run_session(echo(), b"", []).protocol_error);
 }
 
 #[test]
-fn after_an_error_frame_the_client_may_finish_its_sentence() {
+fn after_an_error_frame_the_rest_of_a_request_is_discarded() {
     // Larger than any limit, in pieces no larger than what is offered.
     let mut session = echo();
     session.space()[..2].copy_from_slice(b"GE");
@@ -137,21 +139,20 @@ fn after_an_error_frame_the_client_may_finish_its_sentence() {
     assert_eq!(session.sent(length), 0);
     assert_eq!(session.step(), Step::Finish);
     session.finished();
-    let mut thrown_away = 0;
-    while session.step() == Step::Receive && thrown_away < MAX_PAYLOAD as usize + HEADER_LEN {
+
+    let mut discarded = 0;
+    while session.step() == Step::Receive && discarded < MAX_PAYLOAD as usize + HEADER_LEN {
         // As little as a connection on one machine brings at a time.
         let count = session.space().len().min(4096);
         session.received(count);
-        thrown_away += count;
+        discarded += count;
     }
-    assert!(
-        thrown_away >= MAX_PAYLOAD as usize,
-        "only {thrown_away} bytes"
-    );
+
+    assert!(discarded >= MAX_PAYLOAD as usize, "only {discarded} bytes");
 }
 
 #[test]
-fn but_not_for_ever() {
+fn discarding_has_a_limit() {
     for count in [1, usize::MAX] {
         let mut session = echo();
         session.space()[0] = 0;
@@ -159,12 +160,13 @@ fn but_not_for_ever() {
         let length = session.output().len();
         session.sent(length);
         session.finished();
+
         let mut reads = 0;
         while session.step() == Step::Receive {
             let count = count.min(session.space().len());
             session.received(count);
             reads += 1;
-            assert!(reads < 10_000, "it goes on and on");
+            assert!(reads < 10_000, "no limit on the reads that are discarded");
         }
         assert_eq!(session.step(), Step::Close);
     }
@@ -173,13 +175,13 @@ fn but_not_for_ever() {
 #[test]
 fn the_raw_service_takes_anything() {
     let input = b"GET / HTTP/1.1\r\n\r\n\x00\xff".repeat(1000);
-    let outcome = converse(session(Service::Raw), &input, [1, 10, 100]);
+    let outcome = run_session(session(Service::Raw), &input, [1, 10, 100]);
     assert_eq!(outcome.output, input);
-    assert!(!outcome.fault && !outcome.finished);
+    assert!(!outcome.protocol_error && !outcome.finished);
 }
 
 #[test]
-fn the_time_service_says_the_time_it_is_given() {
+fn the_time_service_sends_the_time_it_is_given() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     let mut session = Session::new(Service::Time, Limits::default(), now);
     assert_eq!(session.output(), b"Sun, 06 Nov 1994 08:49:37 GMT\r\n");
@@ -189,7 +191,7 @@ fn the_time_service_says_the_time_it_is_given() {
 }
 
 #[test]
-fn services_are_known_by_their_names() {
+fn services_have_one_textual_form() {
     for &service in Service::ALL {
         assert_eq!(service.to_string().parse(), Ok(service));
     }

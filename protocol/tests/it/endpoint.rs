@@ -1,33 +1,27 @@
-//! The other end of a session, in memory.
-
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "compiled into each test executable, which uses what it needs"
-)]
+//! The client end of a session, in memory.
 
 use std::time::SystemTime;
 
 use echobench_protocol::{Header, Limits, Service, Session, Step, Work};
 
-/// What came of a conversation.
+/// The result of a session.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Outcome {
-    pub output: Vec<u8>,
-    pub work: Vec<Work>,
-    pub answered: u32,
+pub(crate) struct Outcome {
+    pub(crate) output: Vec<u8>,
+    pub(crate) work: Vec<Work>,
+    pub(crate) answered: u32,
     /// The sending side was shut down before the end.
-    pub finished: bool,
-    pub fault: bool,
+    pub(crate) finished: bool,
+    pub(crate) protocol_error: bool,
 }
 
-pub fn session(service: Service) -> Session {
+pub(crate) fn session(service: Service) -> Session {
     Session::new(service, Limits::default(), SystemTime::UNIX_EPOCH)
 }
 
-/// Sends `input` and then nothing more. Reads and writes carry at most as many bytes as the next of
-/// `portions` says, or what there is when they have run out.
-pub fn converse(
+/// Runs a session whose client sends `input` and closes. Each read and write carries at most as many
+/// bytes as the next of `portions`, or everything once these are used up.
+pub(crate) fn run_session(
     mut session: Session,
     mut input: &[u8],
     portions: impl IntoIterator<Item = usize>,
@@ -35,6 +29,7 @@ pub fn converse(
     let mut portions = portions.into_iter();
     let mut portion = move || portions.next().unwrap_or(usize::MAX).max(1);
     let mut outcome = Outcome::default();
+
     loop {
         match session.step() {
             Step::Receive => {
@@ -63,12 +58,13 @@ pub fn converse(
             Step::Close => break,
         }
     }
-    outcome.fault = session.fault();
+
+    outcome.protocol_error = session.protocol_error();
     outcome
 }
 
-/// A request.
-pub fn frame(sequence: u64, payload: &[u8], work: Work) -> Vec<u8> {
+/// Encodes a request.
+pub(crate) fn frame(sequence: u64, payload: &[u8], work: Work) -> Vec<u8> {
     let header = Header {
         work,
         payload_len: u32::try_from(payload.len()).unwrap(),

@@ -1,11 +1,9 @@
-//! However a stream is cut into pieces, the same bytes come back.
-
-mod common;
+//! Streams cut into pieces of any size: the reply does not depend on them.
 
 use std::iter::repeat_n;
 use std::time::Duration;
 
-use common::{converse, frame, session};
+use crate::endpoint::{frame, run_session, session};
 use echobench_protocol::{Service, Work};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -19,7 +17,7 @@ fn work() -> impl Strategy<Value = Work> {
     ]
 }
 
-/// Requests, and a few larger than the smallest buffer.
+/// Requests, a few of them larger than the initial buffer.
 fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     let payload = prop_oneof![
         4 => vec(any::<u8>(), 0..100),
@@ -30,7 +28,7 @@ fn frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     vec(frame, 0..20)
 }
 
-/// Sizes of reads and writes: some tiny, some not.
+/// Sizes of reads and writes.
 fn portions() -> impl Strategy<Value = Vec<usize>> {
     vec(
         prop_oneof![1..4_usize, 1..100_usize, 1..10_000_usize],
@@ -42,18 +40,18 @@ proptest! {
     #[test]
     fn requests_come_back_as_they_are(frames in frames(), portions in portions()) {
         let input = frames.concat();
-        let outcome = converse(session(Service::Echo), &input, portions);
+        let outcome = run_session(session(Service::Echo), &input, portions);
         prop_assert!(outcome.output == input);
         prop_assert_eq!(outcome.answered as usize, frames.len());
-        prop_assert!(!outcome.fault);
-        let whole = converse(session(Service::Echo), &input, []);
+        prop_assert!(!outcome.protocol_error);
+        let whole = run_session(session(Service::Echo), &input, []);
         prop_assert_eq!(outcome.work, whole.work);
     }
 
     #[test]
     fn also_byte_by_byte(frames in frames()) {
         let input = frames.concat();
-        let outcome = converse(session(Service::Echo), &input, repeat_n(1, 2 * input.len()));
+        let outcome = run_session(session(Service::Echo), &input, repeat_n(1, 2 * input.len()));
         prop_assert!(outcome.output == input);
         prop_assert_eq!(outcome.answered as usize, frames.len());
     }
@@ -65,16 +63,16 @@ proptest! {
         portions in portions(),
     ) {
         let input = [frames.concat(), garbage].concat();
-        let whole = converse(session(Service::Echo), &input, []);
-        prop_assert_eq!(converse(session(Service::Echo), &input, portions), whole);
+        let whole = run_session(session(Service::Echo), &input, []);
+        prop_assert_eq!(run_session(session(Service::Echo), &input, portions), whole);
     }
 
     #[test]
-    fn anything_at_all_comes_to_an_end(input in vec(any::<u8>(), 0..5000), portions in portions()) {
-        let outcome = converse(session(Service::Raw), &input, portions.clone());
+    fn any_input_ends_the_session(input in vec(any::<u8>(), 0..5000), portions in portions()) {
+        let outcome = run_session(session(Service::Raw), &input, portions.clone());
         prop_assert!(outcome.output == input);
-        converse(session(Service::Echo), &input, portions.clone());
-        converse(session(Service::Time), &input, portions);
+        run_session(session(Service::Echo), &input, portions.clone());
+        run_session(session(Service::Time), &input, portions);
     }
 }
 
@@ -86,9 +84,10 @@ fn one_stream_at_every_place() {
         frame(3, b"x", Work::None),
     ];
     let input = frames.concat();
+
     for first in 1..input.len() {
         for second in 1..=input.len() - first {
-            let outcome = converse(session(Service::Echo), &input, [first, second]);
+            let outcome = run_session(session(Service::Echo), &input, [first, second]);
             assert_eq!(outcome.output, input, "split after {first} and {second}");
             assert_eq!(outcome.answered, 3);
         }

@@ -1,27 +1,25 @@
-//! Once a session has seen its largest frame, it allocates nothing more.
-
-mod common;
+//! Allocations: none once a session has seen its largest frame.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
-use common::{frame, session};
+use crate::endpoint::{frame, session};
 use echobench_protocol::{Service, Session, Step, Work};
 
-/// The allocator of the system, which counts what this thread asks of it.
+/// The allocator of the system, with a count of the allocations of each thread.
 struct Counting;
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-#[expect(unsafe_code, reason = "an allocator cannot be had otherwise")]
-// SAFETY: every call goes to the system's allocator as it came.
+#[expect(unsafe_code, reason = "an allocator is an unsafe trait")]
+// SAFETY: every call is passed to the allocator of the system unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: the caller's promises hold for the system's allocator too.
+        // SAFETY: the contract of the caller is that of the allocator of the system.
         unsafe { System.alloc(layout) }
     }
 
@@ -42,6 +40,7 @@ fn feed(session: &mut Session, mut input: &[u8], portion: usize) {
         space[..count].copy_from_slice(&input[..count]);
         input = &input[count..];
         session.received(count);
+
         while session.step() != Step::Receive {
             match session.step() {
                 Step::Work(_) => session.worked(),
@@ -65,9 +64,11 @@ fn a_warm_session_allocates_nothing() {
         frame(4, b"", Work::None),
     ]
     .concat();
+
     for portion in [1, 1000, usize::MAX] {
         let mut session = session(Service::Echo);
         feed(&mut session, &[large.as_slice(), &mixed].concat(), portion);
+
         let before = ALLOCATIONS.get();
         for _ in 0..10 {
             feed(&mut session, &mixed, portion);
@@ -78,9 +79,9 @@ fn a_warm_session_allocates_nothing() {
 
 #[test]
 fn a_header_alone_takes_no_memory() {
-    // It promises 1 MiB; what comes is 24 bytes.
-    let promise = &frame(1, &vec![0; 1 << 20], Work::None)[..24];
+    // It announces 1 MiB; only 24 bytes arrive.
+    let header = &frame(1, &vec![0; 1 << 20], Work::None)[..24];
     let mut session = session(Service::Echo);
-    feed(&mut session, promise, usize::MAX);
+    feed(&mut session, header, usize::MAX);
     assert!(session.space().len() <= 4096);
 }

@@ -1,4 +1,4 @@
-//! The bytes on the wire, as `docs/protocol.md` shows them: they change only with the version.
+//! Bytes on the wire, as `docs/protocol.md` shows them: they change only with the version.
 
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ fn reasons_keep_their_codes() {
 }
 
 #[test]
-fn what_is_no_error_frame_has_no_reason() {
+fn only_error_frames_have_a_reason() {
     assert_eq!(error_reason(&REQUEST), None);
     assert_eq!(error_reason(&ERROR[..HEADER_LEN - 1]), None);
     let mut unknown = ERROR;
@@ -79,7 +79,7 @@ fn what_is_no_error_frame_has_no_reason() {
 
 #[test]
 fn the_document_shows_these_bytes() {
-    let document = include_str!("../../docs/protocol.md");
+    let document = include_str!("../../../docs/protocol.md");
     for bytes in [REQUEST, BLOCK, SPIN, ERROR] {
         let words = bytes.as_chunks::<4>().0.iter();
         let line: Vec<_> = words
@@ -88,6 +88,7 @@ fn the_document_shows_these_bytes() {
         let line = line.join(" ");
         assert!(document.contains(&line), "docs/protocol.md lacks {line}");
     }
+
     for reason in Reason::ALL {
         let row = format!("| {} | {reason} |", reason.code());
         assert!(document.contains(&row), "docs/protocol.md lacks {row}");
