@@ -10,24 +10,31 @@ use std::time::Duration;
 
 use clap::Parser;
 use echobench::cli::Cli;
+use echobench::host::output;
+use echobench::noteln;
 use echobench_fork::is_single_threaded;
 
 fn main() -> ExitCode {
-    end_with_the_reader();
-    let cli = match parse_elsewhere() {
-        Ok(cli) => cli,
-        Err(message) => {
-            // Help and version are answers; anything else is a command line that cannot be run.
-            let code = u8::from(message.use_stderr());
-            return message
-                .print()
-                .map_or(ExitCode::FAILURE, |()| ExitCode::from(code));
-        }
+    let code = match parse_elsewhere() {
+        Ok(cli) => run(cli),
+        Err(message) => explain(&message),
     };
+    output::finish(code)
+}
+
+fn run(cli: Cli) -> ExitCode {
     cli.command.run().unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        noteln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Prints help, a version, or the fault of a command line. Only the last cannot be run.
+fn explain(message: &clap::Error) -> ExitCode {
+    match message.print() {
+        Ok(()) => ExitCode::from(u8::from(message.use_stderr())),
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// Reads the command line in a thread that ends with it: what that leaves behind stays in the thread's
@@ -47,16 +54,4 @@ fn parse_elsewhere() -> Result<Cli, clap::Error> {
         thread::sleep(Duration::from_micros(20));
     }
     parsed.expect("reading a command line does not panic")
-}
-
-/// Ends without a word when nobody reads on, as in `echobench table DIR | head`: printing then panics.
-fn end_with_the_reader() {
-    let otherwise = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload().downcast_ref::<String>();
-        if message.is_some_and(|text| text.starts_with("failed printing to stdout: Broken pipe")) {
-            std::process::exit(1);
-        }
-        otherwise(panic);
-    }));
 }

@@ -19,6 +19,7 @@ use crate::results::{
     BlockRow, ClaimRow, ClaimsWriter, RunRecord, SCHEMA_VERSION, Validity, default_folder,
     read_claims,
 };
+use crate::{note, noteln, out};
 
 /// The options of `claims`.
 #[derive(Args)]
@@ -64,7 +65,7 @@ pub(super) fn run(args: &ClaimsArgs) -> anyhow::Result<ExitCode> {
         Style::Plain
     };
     if args.list {
-        print!("{}", list(&claims, style));
+        out!("{}", list(&claims, style));
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(folder) = &args.from {
@@ -112,7 +113,7 @@ fn measure(args: &ClaimsArgs, claims: &[&Claim], style: Style) -> anyhow::Result
     record.environment.finish();
     writer.record(&record)?;
     show(args, &folder, &ledger.rows, style)?;
-    eprintln!("\nresults in {}", folder.display());
+    noteln!("\nresults in {}", folder.display());
     Ok(ledger.exit_code())
 }
 
@@ -130,7 +131,7 @@ struct Ledger {
 impl Ledger {
     /// The rows of one claim; none if its experiment could not be made.
     fn judge(&mut self, claim: &Claim, lab: &Lab) -> Option<Vec<ClaimRow>> {
-        eprint!("{:<4}{} ", claim.id, claim.claim);
+        note!("{:<4}{} ", claim.id, claim.claim);
         let began = Instant::now();
         let watch = DisturbanceWatch::start();
         let evidence = (claim.experiment)(lab);
@@ -139,7 +140,7 @@ impl Ledger {
             Ok(evidence) => {
                 let ruling = (claim.decide)(&evidence);
                 let seconds = began.elapsed().as_secs_f64();
-                eprintln!("· {} · {seconds:.1} s", ruling.verdict.words());
+                noteln!("· {} · {seconds:.1} s", ruling.verdict.words());
                 if disturbed && ruling.verdict == ClaimVerdict::Inconclusive {
                     self.lost.push(claim.id);
                 }
@@ -147,12 +148,12 @@ impl Ledger {
                 Some(rows(claim, &evidence, &ruling, disturbed))
             }
             Err(_) if interrupted() => {
-                eprintln!("· interrupted");
+                noteln!("· interrupted");
                 None
             }
             Err(error) => {
-                eprintln!("· failed");
-                eprintln!("error: {}: {error:#}", claim.id);
+                noteln!("· failed");
+                noteln!("error: {}: {error:#}", claim.id);
                 self.failed.push(claim.id);
                 None
             }
@@ -177,7 +178,7 @@ impl Ledger {
             return ExitCode::from(2);
         }
         if !self.lost.is_empty() {
-            eprintln!(
+            noteln!(
                 "the machine was disturbed, and {} not decided: measure again when it is quiet",
                 self.lost.join(", ")
             );
@@ -219,7 +220,7 @@ fn show(
     style: Style,
 ) -> anyhow::Result<()> {
     let Some(document) = &args.into else {
-        print!("{}", ledger(rows, CLAIMS, style));
+        out!("{}", ledger(rows, CLAIMS, style));
         return Ok(());
     };
     let folder = folder.display().to_string();

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use clap::Args;
 
+use crate::outln;
 use crate::render::Style;
 use crate::render::units::or_unknown;
 use crate::results::SummaryRow;
@@ -49,12 +50,12 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
     if unlike.is_none() {
         names.extend(["before", "after", "change"]);
     }
-    println!("{}", Style::Plain.table(&names, rows, &[0, 2, 3, 4, 5]));
-    println!(
+    outln!("{}", Style::Plain.table(&names, rows, &[0, 2, 3, 4, 5]));
+    outln!(
         "\nRatio: to the reference arm of the same run. * the intervals of the two runs do not overlap."
     );
     if let Some(unlike) = unlike {
-        println!("Ratios only, since the machines were not of the same kind: {unlike}.");
+        outln!("Ratios only, since the machines were not of the same kind: {unlike}.");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,6 @@
 //! `echobench completions SHELL` and `echobench man DIR`: what shells and `man` know of this
 //! executable, made from the definition of its command line.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,6 +9,7 @@ use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::Cli;
+use crate::out;
 
 /// The options of `completions`.
 #[derive(Args)]
@@ -29,7 +29,7 @@ pub struct ManArgs {
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut in_view(), "echobench", &mut script);
-    std::io::stdout().write_all(&script)?;
+    out!("{}", String::from_utf8(script)?);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,9 +11,11 @@ use crate::gate::builds::Build;
 use crate::gate::export::{Export, Format};
 use crate::gate::{Gate, Observer, Report, WrongReplies};
 use crate::host::environment::Environment;
+use crate::host::files::write_file;
 use crate::host::signals::catch_interrupts;
-use crate::results::{RunRecord, SCHEMA_VERSION, Writer, whole};
+use crate::results::{RunRecord, SCHEMA_VERSION, Writer};
 use crate::scenario::{Effort, Placement, Scenario};
+use crate::{noteln, out};
 
 /// The options of `gate`.
 #[derive(Args)]
@@ -151,14 +153,14 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
         .map(|folder| Writer::create(folder, &record))
         .transpose()?;
     catch_interrupts()?;
-    eprintln!(
+    noteln!(
         "measuring for at most {} s, more to confirm a regression",
         gate.expected_time().as_secs()
     );
     let mut observer = Observer {
         writer: writer.as_mut(),
         blocks: &mut |_, _| (),
-        progress: &|what| eprintln!("{what}"),
+        progress: &|what| noteln!("{what}"),
     };
     let result = gate.run(&mut observer);
     if let Some(writer) = &writer {
@@ -172,7 +174,7 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
     match result {
         Ok(report) => publish(args, &report),
         Err(error) if error.is::<WrongReplies>() => {
-            eprintln!("wrong: {error}");
+            noteln!("wrong: {error}");
             Ok(ExitCode::from(2))
         }
         Err(error) => Err(error),
@@ -180,13 +182,13 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn publish(args: &GateArgs, report: &Report) -> anyhow::Result<ExitCode> {
-    print!("{}", args.format.render(report)?);
+    out!("{}", args.format.render(report)?);
     for export in &args.export {
         export.write(report)?;
     }
     if let Some(folder) = &args.out {
-        whole(&folder.join("gate.json"), &Format::Json.render(report)?)?;
-        eprintln!("all rows are in {}", folder.display());
+        write_file(&folder.join("gate.json"), &Format::Json.render(report)?)?;
+        noteln!("all rows are in {}", folder.display());
     }
     Ok(ExitCode::from(report.verdict.exit_code()))
 }

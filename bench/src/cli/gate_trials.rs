@@ -12,9 +12,11 @@ use crate::render::splice::splice;
 
 use crate::gate::builds::Build;
 use crate::gate::trials::{CONFIDENCE, RateRow, Seen, TrialRow, Trials, Truth};
+use crate::host::files::write_file;
 use crate::render::Style;
 use crate::render::units::or_unknown;
-use crate::results::{RunRecord, whole};
+use crate::results::RunRecord;
+use crate::{noteln, outln};
 
 /// Run many gates between equal builds, half of them with a known slow-down, and count the errors.
 #[derive(Args)]
@@ -59,7 +61,7 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
                 );
                 splice(document, "rates", &command, &text(&seen, Style::Markdown))?;
             }
-            None => println!("{}", text(&seen, Style::Plain)),
+            None => outln!("{}", text(&seen, Style::Plain)),
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -84,7 +86,8 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
     std::fs::create_dir_all(folder)
         .with_context(|| format!("cannot write to {}", folder.display()))?;
     let path = folder.join("run.json");
-    let write = |record: &RunRecord| whole(&path, &(serde_json::to_string_pretty(record)? + "\n"));
+    let write =
+        |record: &RunRecord| write_file(&path, serde_json::to_string_pretty(record)? + "\n");
     write(&record)?;
     catch_interrupts()?;
     let mut trials = Trials {
@@ -93,7 +96,7 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
         share: f64::from(args.slower) / 100.0,
         load: args.load,
     };
-    let seen = trials.run(folder, &|what| eprintln!("{what}"))?;
+    let seen = trials.run(folder, &|what| noteln!("{what}"))?;
     let status = if interrupted() {
         "interrupted"
     } else {
@@ -102,9 +105,9 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
     status.clone_into(&mut record.status);
     record.environment.finish();
     write(&record)?;
-    println!("{}", text(&seen, Style::Plain));
+    outln!("{}", text(&seen, Style::Plain));
     Ok(if interrupted() {
-        eprintln!(
+        noteln!(
             "interrupted: {} of {gates} gates are in {}",
             seen.trials.len(),
             folder.display()

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::outln;
 use crate::render::Style;
 use crate::run::history::{ALPHA, RUNS_EACH_SIDE, Run, Series, series};
 
@@ -29,7 +30,7 @@ pub(super) fn run(args: &HistoryArgs) -> anyhow::Result<ExitCode> {
         print_runs(&format!("{}{awake}", first.machine.slug()), &alike);
         rest = others;
     }
-    println!(
+    outln!(
         "Ratios to the reference arm of the same run, oldest first. A change is marked with at least \
          {RUNS_EACH_SIDE} runs on each side, and a false one with a probability of at most {:.0} % over \
          all rows of a table.",
@@ -49,16 +50,16 @@ pub(super) const KEY: [&str; 6] = [
 ];
 
 fn print_runs(machine: &str, runs: &[&Run]) {
-    println!("{machine}, runs: {}", runs.len());
+    outln!("{machine}, runs: {}", runs.len());
     for (place, run) in runs.iter().enumerate() {
-        println!("  {}  {}", place + 1, run.name);
+        outln!("  {}  {}", place + 1, run.name);
     }
     let names = [&KEY[..], &["ratios", "change"]].concat();
     let rows = series(runs)
         .into_iter()
         .map(|series| cells(&series, runs))
         .collect();
-    println!(
+    outln!(
         "\n{}\n",
         Style::Plain.table(&names, rows, &[0, 2, 3, 4, 5, 6, 7])
     );

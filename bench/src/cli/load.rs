@@ -10,15 +10,17 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 use echobench_clients::{
-    Arrivals, Driver, DurationHistogram, ErrorKind, LoadReport, Percentiles, Plan, RequestKind,
-    Spacing, Window, WindowReport, WorkMix, Workload, clock, parse_duration,
+    Arrivals, Driver, ErrorKind, LoadReport, Percentiles, Plan, RequestKind, Spacing, Window,
+    WindowReport, WorkMix, Workload, clock, parse_duration,
 };
 use echobench_protocol::{MAX_PAYLOAD, Service};
 use echobench_servers::{Acceptor, Model, Settings, find};
 use serde::Serialize;
 
+use crate::host::files::ResultFile;
 use crate::render::units::{self, or_unknown};
 use crate::results::histogram_log::{interval_line, interval_log_header, percentile_table};
+use crate::{out, outln};
 
 /// The options of `load`.
 #[derive(Args)]
@@ -131,6 +133,8 @@ pub struct LoadArgs {
 
 pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let ask = ask(args)?;
+    let hlog = open_result_file(args.hlog.as_deref())?;
+    let hgrm = open_result_file(args.hgrm.as_deref())?;
     let awake = super::keep_awake(args.awake)?;
     let load = |target| {
         let plan = plan(args, ask, target)?;
@@ -148,14 +152,25 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     };
     let outcome = Outcome::new(&plan, &report, awake.is_some());
     if args.json {
-        println!("{}", serde_json::to_string(&outcome)?);
+        outln!("{}", serde_json::to_string(&outcome)?);
     } else if args.csv {
-        print!("{}", outcome.csv()?);
+        out!("{}", outcome.csv()?);
     } else {
-        print!("{}", outcome.for_people(&report));
+        out!("{}", outcome.for_people(&report));
     }
-    let measured = report.windows.last().context("a plan has a window")?;
-    write_histograms(args, &measured.latency, outcome.elapsed_ns)?;
+    let latency = &report
+        .windows
+        .last()
+        .context("a plan has a window")?
+        .latency;
+    if let Some(file) = hlog {
+        let length = Duration::from_nanos(outcome.elapsed_ns);
+        let line = interval_line("load", Duration::ZERO, length, latency);
+        file.write(interval_log_header() + &line)?;
+    }
+    if let Some(file) = hgrm {
+        file.write(percentile_table(latency))?;
+    }
     Ok(outcome.exit_code())
 }
 
@@ -174,7 +189,7 @@ fn beside_server<T>(
         let mut acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into(), settings)?;
         let stopper = acceptor.stopper();
         acceptor.when_ready(move |address| {
-            println!("ready {address}");
+            outln!("ready {address}");
             let _ = ready.send((address, stopper));
             Ok(())
         });
@@ -299,24 +314,9 @@ fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
         .with_context(|| format!("'{target}' has no address"))
 }
 
-fn write_histograms(
-    args: &LoadArgs,
-    latency: &DurationHistogram,
-    elapsed_ns: u64,
-) -> anyhow::Result<()> {
-    if let Some(path) = &args.hlog {
-        let length = Duration::from_nanos(elapsed_ns);
-        let line = interval_line("load", Duration::ZERO, length, latency);
-        write_file(path, &(interval_log_header() + &line))?;
-    }
-    if let Some(path) = &args.hgrm {
-        write_file(path, &percentile_table(latency))?;
-    }
-    Ok(())
-}
-
-fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
-    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+/// Finds out before the measurement whether a file for its result can be written.
+fn open_result_file(path: Option<&Path>) -> anyhow::Result<Option<ResultFile>> {
+    path.map(ResultFile::open).transpose()
 }
 
 /// The result of one load, as programs read it. Times in nanoseconds.

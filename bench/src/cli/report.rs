@@ -10,13 +10,15 @@ use clap::Args;
 
 use super::table::read_tables;
 use crate::claims;
+use crate::host::files::write_file;
 use crate::render::page::Rendered;
 use crate::render::units::plural;
 use crate::results::{
-    ClaimRow, FILES, RunRecord, is_ledger, read_claims, read_latencies, read_record, whole,
+    ClaimRow, FILES, RunRecord, is_ledger, read_claims, read_latencies, read_record,
 };
 use crate::run::page::{self, RunResults};
 use crate::run::sweep::Objective;
+use crate::{noteln, outln};
 
 /// The options of `report`.
 #[derive(Args)]
@@ -60,12 +62,12 @@ pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
     let report = results.render(&record, &files);
     fs::create_dir_all(&charts).with_context(place)?;
     for (name, svg) in &report.pictures {
-        whole(&charts.join(name).with_extension("svg"), svg)?;
+        write_file(&charts.join(name).with_extension("svg"), svg)?;
     }
-    whole(&path, &report.html)?;
-    println!("{}", path.display());
+    write_file(&path, &report.html)?;
+    outln!("{}", path.display());
     let number = plural(report.pictures.len(), "chart");
-    eprintln!("{number} in {}", charts.display());
+    noteln!("{number} in {}", charts.display());
     Ok(ExitCode::SUCCESS)
 }
 

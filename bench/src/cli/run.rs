@@ -28,6 +28,7 @@ use crate::run::tables::tables;
 use crate::scenario::arm::{Arm, External};
 use crate::scenario::{Effort, Placement, Scenario};
 use crate::stats::median;
+use crate::{noteln, out};
 
 /// Starting and ending the processes of a block takes about this long for each of its clients.
 const START_PER_CLIENT: Duration = Duration::from_millis(1);
@@ -441,14 +442,14 @@ impl Run {
         self.writer.summary(&summary)?;
         self.record.environment.finish();
         self.writer.record(&self.record)?;
-        print!(
+        out!(
             "{}",
             tables(&summary, &self.blocks, Style::of_stdout(), objective)
         );
-        print!("{}", super::awake_note(&self.record.environment));
-        eprintln!("\nresults in {}", self.writer.folder().display());
+        out!("{}", super::awake_note(&self.record.environment));
+        noteln!("\nresults in {}", self.writer.folder().display());
         if self.record.status != COMPLETE {
-            eprintln!(
+            noteln!(
                 "interrupted: {} finished blocks are kept; for the others: echobench run --resume {}",
                 self.finished_blocks(),
                 self.writer.folder().display()
@@ -457,7 +458,7 @@ impl Run {
         }
         if !self.violations.is_empty() {
             for violation in &self.violations {
-                eprintln!("wrong: {violation}");
+                noteln!("wrong: {violation}");
             }
             return Ok(ExitCode::from(2));
         }
@@ -506,7 +507,7 @@ impl Progress {
             ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left  {msg}\n{prefix}");
         bar.set_style(style.expect("the template is well formed"));
         if plain {
-            eprintln!("measuring for about {} s", total / 1000);
+            noteln!("measuring for about {} s", total / 1000);
         }
         Progress { bar, plain }
     }
@@ -545,7 +546,7 @@ impl Progress {
         self.bar.inc(millis);
         let after = tenth(self.bar.position());
         if self.plain && after > before && after < 10 {
-            eprintln!(
+            noteln!(
                 "{} % done, about {} s left",
                 after * 10,
                 self.bar.eta().as_secs()

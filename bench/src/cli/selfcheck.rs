@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 
 use crate::selfcheck::aa;
 use crate::selfcheck::checks::{self, Group};
+use crate::{noteln, out, outln};
 
 /// The options of `selfcheck`.
 #[derive(Args)]
@@ -55,7 +56,7 @@ pub struct SelfcheckArgs {
 }
 
 pub(super) fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
-    let progress = |what: &str| eprintln!("{what}");
+    let progress = |what: &str| noteln!("{what}");
     if args.aa {
         return same_against_same(args, progress);
     }
@@ -69,9 +70,9 @@ pub(super) fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
     };
     let report = checks::run(&groups, args.full, progress)?;
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", report.for_people());
+        out!("{}", report.for_people());
     }
     Ok(ExitCode::from(report.exit_code()))
 }
@@ -90,9 +91,9 @@ fn same_against_same(args: &SelfcheckArgs, progress: impl Fn(&str)) -> anyhow::R
         aa::write(out, &report)?;
     }
     if args.json {
-        println!("{}", serde_json::to_string(&report)?);
+        outln!("{}", serde_json::to_string(&report)?);
     } else {
-        print!("{}", report.for_people());
+        out!("{}", report.for_people());
     }
     Ok(ExitCode::from(report.exit_code()))
 }

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::awake_note;
+use crate::out;
 use crate::render::Style;
 use crate::render::splice::splice;
 use crate::results::summary::summarize;
@@ -52,7 +53,7 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     } else {
         Style::of_stdout()
     };
-    print!("{}{note}", tables(&summary, &blocks, style, args.objective));
+    out!("{}{note}", tables(&summary, &blocks, style, args.objective));
     Ok(ExitCode::SUCCESS)
 }
 

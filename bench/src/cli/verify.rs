@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::experiment::block::server_is_ready;
+use crate::outln;
 use crate::processes::agent::{Agent, FromSupervisor, ToSupervisor};
 use crate::scenario::arm::{Arm, External};
 use crate::scenario::check_arm;
@@ -41,14 +42,14 @@ pub(super) fn run(args: &VerifyArgs) -> anyhow::Result<ExitCode> {
         .collect();
     let width = CHECKS.iter().map(|check| check.name.len()).max();
     let width = width.unwrap_or(0).max("check".len());
-    println!("{:<width$}  outcome", "check");
+    outln!("{:<width$}  outcome", "check");
     for (check, outcome) in &outcomes {
         let outcome = match outcome {
             Outcome::Passed => "pass".to_owned(),
             Outcome::Failed(why) => format!("FAIL: {}: {why}", check.what),
             Outcome::Skipped => "skipped: not an echobench server".to_owned(),
         };
-        println!("{:<width$}  {outcome}", check.name);
+        outln!("{:<width$}  {outcome}", check.name);
     }
     let failed = |(_, outcome): &&(_, Outcome)| matches!(outcome, Outcome::Failed(_));
     Ok(match outcomes.iter().filter(failed).count() {

@@ -14,8 +14,9 @@ use super::builds::Copies;
 use super::rivals::{RIVALS, Series};
 use super::rule::{Metric, Reason, Verdict};
 use super::{Gate, Observer, Report};
+use crate::host::files::write_file;
 use crate::host::signals::interrupted;
-use crate::results::{SCHEMA_VERSION, csv_text, read, whole};
+use crate::results::{SCHEMA_VERSION, csv_text, read};
 use crate::stats::{median, proportion_interval};
 
 /// Blocks from which the size of a slow-down is found, before the first gate.
@@ -333,9 +334,9 @@ impl Seen {
 
     /// Writes what is there, and the rates so far.
     fn write(&self, folder: &Path) -> anyhow::Result<()> {
-        whole(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
-        whole(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
-        whole(&folder.join(RATES), &csv_text(&self.rates(), true)?)
+        write_file(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
+        write_file(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
+        write_file(&folder.join(RATES), &csv_text(&self.rates(), true)?)
     }
 
     /// The error rates of the gate, and of the rules beside it.

@@ -1,7 +1,10 @@
-//! The host of an experiment: process trees, the machine, CPUs, signals, and the environment record.
+//! The host of an experiment: process trees, the machine, CPUs, signals, standard streams, result files,
+//! and the environment record.
 
 pub mod cpus;
 pub mod environment;
+pub mod files;
 pub mod machine;
+pub mod output;
 pub mod process_tree;
 pub mod signals;

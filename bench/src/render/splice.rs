@@ -5,6 +5,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
+use crate::host::files::write_file;
+
 /// Puts text, and the command that makes it, between the markers `<!-- NAME -->` and `<!-- /NAME -->`
 /// of a document.
 pub fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow::Result<()> {
@@ -18,5 +20,5 @@ pub fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow:
         bail!("{path} has no line {end}")
     };
     let text = format!("{before}{begin}\n`{command}`\n\n{text}\n{end}{after}");
-    fs::write(document, text).with_context(|| format!("cannot write {path}"))
+    write_file(document, text)
 }

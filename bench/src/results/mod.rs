@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::host::environment::Environment;
+use crate::host::files::write_file;
 use crate::results::histogram_log::{interval_log_header, read_interval_line, written_tag};
 use crate::scenario::{Placement, Scenario};
 use crate::stats::Verdict;
@@ -575,7 +576,7 @@ impl Writer {
 
     /// Writes or replaces `summary.csv`.
     pub fn summary(&self, summary: &[SummaryRow]) -> anyhow::Result<()> {
-        whole(&self.folder.join(SUMMARY), &csv_text(summary, true)?)
+        write_file(&self.folder.join(SUMMARY), &csv_text(summary, true)?)
     }
 }
 
@@ -641,7 +642,7 @@ fn append_to(folder: &Path, name: &str) -> anyhow::Result<File> {
 }
 
 fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
-    whole(
+    write_file(
         &folder.join(RECORD),
         &(serde_json::to_string_pretty(record)? + "\n"),
     )
@@ -666,18 +667,6 @@ pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> Pa
         .chain(next)
         .find(|folder| !folder.exists())
         .unwrap_or(base)
-}
-
-/// Writes a file so that it appears whole or not at all.
-pub(crate) fn whole(path: &Path, text: &str) -> anyhow::Result<()> {
-    let part = path.with_extension("part");
-    let written = File::create(&part).and_then(|mut file| {
-        file.write_all(text.as_bytes())?;
-        file.sync_all()
-    });
-    written
-        .and_then(|()| fs::rename(&part, path))
-        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Rows as CSV, with or without the line of names.

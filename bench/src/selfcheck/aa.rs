@@ -14,10 +14,11 @@ use crate::host::signals::{catch_interrupts, interrupted};
 
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
+use crate::host::files::write_file;
 use crate::host::machine::Machine;
 use crate::render::units::or_unknown;
 use crate::results::summary::summarize;
-use crate::results::{SCHEMA_VERSION, csv_text, whole};
+use crate::results::{SCHEMA_VERSION, csv_text};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
@@ -440,7 +441,7 @@ impl AaReport {
 
 /// Writes the rows as CSV, so that the file appears whole or not at all.
 pub fn write(path: &Path, report: &AaReport) -> anyhow::Result<()> {
-    whole(path, &csv_text(&report.rows, true)?)
+    write_file(path, &csv_text(&report.rows, true)?)
 }
 
 #[cfg(test)]

@@ -1,6 +1,12 @@
 //! Integration tests against the real executable: one test binary for all of them, because each binary
 //! links the whole library.
 
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what helpers of a test print is shown when it fails"
+)]
+
 mod common;
 
 mod accounting;

@@ -12,8 +12,8 @@ use std::str::FromStr;
 use clap::ValueEnum;
 
 use super::Report;
+use crate::host::files::write_file;
 use crate::render::Style;
-use crate::results::whole;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -70,7 +70,7 @@ impl FromStr for Export {
 impl Export {
     /// Writes the file, whole or not at all.
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
-        whole(&self.path, &self.format.render(report)?)
+        write_file(&self.path, &self.format.render(report)?)
     }
 }
 
