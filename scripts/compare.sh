@@ -7,10 +7,9 @@
 #
 # Any other option goes to `echobench run` (see `echobench run --help`).
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 
-cargo build --release --locked --package echobench
-echobench=${CARGO_TARGET_DIR:-target}/release/echobench
+echobench=$(scripts/build.sh)
 
 if [ "${1-}" = --from ]; then
     exec "$echobench" table "${@:2}"

@@ -7,8 +7,8 @@
 #
 # Any other option goes to `echobench gate-trials` (see `echobench gate-trials --help`).
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 
-cargo build --release --locked --package echobench
+echobench=$(scripts/build.sh)
 out=results/gate/$(date -u +%Y-%m-%dT%H%M%SZ)
-exec "${CARGO_TARGET_DIR:-target}/release/echobench" gate-trials "$@" --quick --models thread --out "$out"
+exec "$echobench" gate-trials "$@" --quick --models thread --out "$out"

@@ -7,10 +7,9 @@
 #
 # The pictures are those charts of the report that are in docs/img.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH='' cd -- "$(dirname -- "$0")/.."
 
-cargo build --release --locked --package echobench
-echobench=${CARGO_TARGET_DIR:-target}/release/echobench
+echobench=$(scripts/build.sh)
 
 results=${1-$(sed -n 's/^`echobench table \(.*\)`$/\1/p' docs/results.md)}
 claims=$(sed -n 's/^`echobench claims --from \(.*\)`$/\1/p' docs/claims.md)

@@ -22,6 +22,7 @@ mod probe;
 mod report;
 mod resume;
 mod run;
+mod scripts;
 mod selfcheck;
 mod systems;
 mod tables;
