@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 /// The names of the columns: a change of one needs another schema version.
-const COLUMNS: &str = "\
+pub(crate) const COLUMNS: &str = "\
     schema_version,claim,metric,at,headline,value,low,high,level,blocks,verdict,condition,validity";
 
 fn claims(arguments: &[&str]) -> Command {

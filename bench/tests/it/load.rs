@@ -13,6 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{Client, Finished, Running, Server, executable, finish, read_hlog};
+use crate::documents::assert_documented;
 use echobench_protocol::{HEADER_LEN, Reason};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
@@ -734,6 +735,8 @@ fn csv_has_names_and_values() {
             let same = values.iter().filter(|(known, _)| known == name);
             assert_eq!(same.count(), 1, "{name}");
         }
+        let written = values.iter().map(|(name, _)| name.as_str());
+        assert_documented(&["`load --csv` and `load --json`"], written);
         let value = |name: &str| {
             let mut pairs = values.iter();
             pairs.find(|(known, _)| known == name).unwrap().1.as_str()

@@ -13,6 +13,7 @@ mod accounting;
 mod browser;
 mod claims;
 mod conformance;
+mod documents;
 mod external;
 mod faults;
 mod gate;

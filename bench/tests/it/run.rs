@@ -10,11 +10,11 @@ use crate::common::{Running, eventually, executable, finish, read_hlog};
 use nix::sys::signal::{Signal, kill};
 
 /// The names of the columns: a change of one needs another schema version.
-const SLICES: &str = "\
+pub(crate) const SLICES: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,block,round,\
     position,start_ns,measured_ns,planned,answered,failed,unsent,errors,replies,\
     throughput_per_second,latency_p50_ns,latency_p99_ns,connect_p50_ns,cpu_ns,overrun_ns";
-const BLOCKS: &str = "\
+pub(crate) const BLOCKS: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,block,status,\
     validity,rate_per_second,planned,answered,failed,unsent,errors,clients_never_served,\
     jain_index,client_least_requests,client_most_requests,first_reply_max_ns,\
@@ -25,7 +25,7 @@ const BLOCKS: &str = "\
     idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,hiccups,stall_max_ns,\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
     page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns";
-const SUMMARY: &str = "\
+pub(crate) const SUMMARY: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
 
@@ -61,6 +61,9 @@ fn a_run_leaves_what_it_measured() {
     check_blocks(&place);
     check_latencies(&place);
     check_tables(&place, &run.stdout);
+
+    let record = fs::read_to_string(results.join("run.json")).unwrap();
+    crate::documents::assert_record_documented(&serde_json::from_str(&record).unwrap());
 }
 
 fn check_headers(results: &Path) {

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{Finished, HANG, executable, finish};
+use crate::documents::assert_documented;
 use echobench::processes::agent::bind;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -321,6 +322,7 @@ fn an_arm_is_compared_with_itself() {
     }
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let names = reader.headers().unwrap().clone();
+    assert_documented(&["CSV of `selfcheck --aa`"], names.iter());
     let written: Vec<_> = reader.records().map(Result::unwrap).collect();
     assert_eq!(written.len(), rows.len());
     for (record, row) in written.iter().zip(rows) {

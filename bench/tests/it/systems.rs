@@ -1,5 +1,5 @@
-//! The programs of the textbooks: each has its counterpart here, under the name that the README gives
-//! it, and does what the original does.
+//! The programs of the textbooks: each has its counterpart in `docs/textbook.md`, and does what the
+//! original does.
 
 use std::collections::HashSet;
 use std::io::{self, Read as _, Write as _};

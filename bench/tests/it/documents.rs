@@ -1,0 +1,328 @@
+//! Documents: links resolve, quoted figures are those of the committed results, and the dictionary of
+//! columns is complete.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::common::{executable, finish};
+
+/// The root of the repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+/// Folders whose Markdown files are documents of the project.
+const FOLDERS: [&str; 4] = ["", "docs", "results", ".github"];
+
+/// Every document, by its path from the root.
+fn documents() -> BTreeMap<PathBuf, String> {
+    let root = root();
+    let mut documents = BTreeMap::new();
+
+    for folder in FOLDERS {
+        let Ok(entries) = fs::read_dir(root.join(folder)) else {
+            continue;
+        };
+
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(&path).unwrap();
+                documents.insert(path.strip_prefix(&root).unwrap().to_owned(), text);
+            }
+        }
+    }
+    documents
+}
+
+/// The lines outside of code blocks.
+fn prose(text: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let outside = |line: &&str| {
+        let fence = line.trim_start().starts_with("```");
+        fenced ^= fence;
+        !fence && !fenced
+    };
+    text.lines().filter(outside).collect()
+}
+
+/// The anchors of the headings, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+
+    for line in prose(text) {
+        let heading = line.trim_start_matches('#');
+        if heading.len() == line.len() || !heading.starts_with(' ') {
+            continue;
+        }
+        let anchor: String = heading
+            .trim()
+            .to_lowercase()
+            .chars()
+            .filter(|char| char.is_alphanumeric() || [' ', '-', '_'].contains(char))
+            .map(|char| if char == ' ' { '-' } else { char })
+            .collect();
+
+        let names = std::iter::once(anchor.clone()).chain((1..).map(|n| format!("{anchor}-{n}")));
+        for name in names {
+            if anchors.insert(name) {
+                break;
+            }
+        }
+    }
+    anchors
+}
+
+/// The targets of the links and pictures in a text.
+fn links(text: &str) -> Vec<String> {
+    let prose = prose(text).join("\n");
+    let targets = prose.split("](").skip(1);
+    targets
+        .filter_map(|rest| rest.split_once(')').map(|(target, _)| target.to_owned()))
+        .collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let root = root();
+    let documents = documents();
+    let mut broken = Vec::new();
+    let mut followed = 0;
+
+    for (document, text) in &documents {
+        for link in links(text) {
+            if link.starts_with("https://") || link.starts_with("http://") {
+                continue;
+            }
+            followed += 1;
+            let (path, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = match path {
+                "" => root.join(document),
+                path => root.join(document).parent().unwrap().join(path),
+            };
+
+            let found = match fs::read_to_string(&target) {
+                Ok(text) if !anchor.is_empty() => anchors(&text).contains(anchor),
+                _ => target.exists() && anchor.is_empty(),
+            };
+            if !found {
+                broken.push(format!("{}: {link}", document.display()));
+            }
+        }
+    }
+    assert_eq!(broken, Vec::<String>::new());
+    assert!(followed > 50, "only {followed} links were found");
+}
+
+#[test]
+fn every_document_is_reached_from_the_readme_in_two_clicks() {
+    let documents = documents();
+    let root = root();
+    let next = |from: &Path| -> Vec<PathBuf> {
+        let text = documents.get(from).map_or("", String::as_str);
+        let files = links(text).into_iter().filter_map(|link| {
+            let path = link.split('#').next()?.to_owned();
+            let target = root.join(from).parent()?.join(path).canonicalize().ok()?;
+            target.strip_prefix(&root).map(Path::to_owned).ok()
+        });
+        files.collect()
+    };
+
+    let once = next(Path::new("README.md"));
+    let twice = once.iter().flat_map(|document| next(document));
+    let reached: BTreeSet<PathBuf> = once.iter().cloned().chain(twice).collect();
+
+    let needed = |path: &&PathBuf| !path.starts_with(".github");
+    for document in documents.keys().filter(needed) {
+        let is_start = document == Path::new("README.md");
+        assert!(is_start || reached.contains(document), "{document:?}");
+    }
+}
+
+/// The output of `echobench table` for every committed run.
+fn committed_tables() -> String {
+    let mut tables = String::new();
+    for entry in fs::read_dir(root().join("results")).unwrap() {
+        let folder = entry.unwrap().path();
+        if folder.join("summary.csv").exists() {
+            let mut command = executable();
+            command.arg("table").arg(&folder).arg("--markdown");
+            tables += &finish(command).stdout;
+        }
+    }
+    tables
+}
+
+/// The ratios of a text that stand with an interval, such as `0.56× [0.53, 0.61]`.
+fn quoted_ratios(text: &str) -> Vec<String> {
+    // A line break may stand between a ratio and its interval.
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let pieces: Vec<&str> = text.split("× [").collect();
+    let pairs = pieces.windows(2).filter_map(|pair| {
+        let ratio = pair[0].rsplit(|char: char| !char.is_ascii_digit() && char != '.');
+        let (interval, _) = pair[1].split_once(']')?;
+        Some(format!("{} [{interval}]", ratio.clone().next()?))
+    });
+    pairs.collect()
+}
+
+#[test]
+fn quoted_ratios_are_those_of_the_committed_runs() {
+    let tables = committed_tables();
+    let claims = fs::read_to_string(root().join("docs/claims.md")).unwrap();
+    let mut quoted = 0;
+
+    for (document, text) in documents() {
+        for ratio in quoted_ratios(&text) {
+            quoted += 1;
+            let (value, interval) = ratio.split_once(' ').unwrap();
+            let judged = claims.contains(&format!(": {value}<br>")) && claims.contains(interval);
+            assert!(
+                tables.contains(&format!(" {ratio}")) || judged,
+                "{}: no committed run has {ratio}",
+                document.display()
+            );
+        }
+    }
+    assert!(quoted >= 15, "only {quoted} ratios were found");
+}
+
+/// The columns or fields that a section of `docs/results-format.md` explains.
+fn dictionary(section: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(root().join("docs/results-format.md")).unwrap();
+    let heading = format!("\n## {section}\n");
+    let (_, rest) = text.split_once(&heading).expect(&heading);
+    let body = rest.split("\n## ").next().unwrap();
+
+    let rows = body.lines().filter(|line| line.starts_with("| `"));
+    // Other tables, such as that of the kinds of errors, have fewer cells.
+    let rows = rows.filter(|line| line.matches(" | ").count() == 3);
+    let names = rows.flat_map(|line| {
+        let (first, _) = line.split_once(" | ").unwrap();
+        first.split('`').skip(1).step_by(2)
+    });
+    names.map(str::to_owned).collect()
+}
+
+/// Holds a section of the dictionary to the names that are written.
+pub(crate) fn assert_documented<'a>(sections: &[&str], names: impl IntoIterator<Item = &'a str>) {
+    let written: BTreeSet<String> = names.into_iter().map(str::to_owned).collect();
+    let documented: BTreeSet<String> = sections.iter().flat_map(|name| dictionary(name)).collect();
+    let missing: Vec<_> = written.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&written).collect();
+    assert!(
+        missing.is_empty() && unknown.is_empty(),
+        "docs/results-format.md, {sections:?}: without {missing:?}; not written: {unknown:?}"
+    );
+}
+
+const COMMON: &str = "Columns of slices.csv, blocks.csv and summary.csv";
+
+#[test]
+fn the_dictionary_has_every_column_of_a_run_and_of_the_claims() {
+    let columns = |header: &'static str| header.split(',');
+    assert_documented(&[COMMON, "slices.csv"], columns(crate::run::SLICES));
+    assert_documented(&[COMMON, "blocks.csv"], columns(crate::run::BLOCKS));
+    assert_documented(&[COMMON, "summary.csv"], columns(crate::run::SUMMARY));
+    assert_documented(&["claims.csv"], columns(crate::claims::COLUMNS));
+}
+
+/// The header of a committed CSV.
+fn header(path: &Path) -> Vec<String> {
+    let mut reader = csv::Reader::from_path(path).unwrap();
+    let header = reader.headers().unwrap();
+    header.iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_dictionary_has_every_column_of_the_gates_trials() {
+    let folders = fs::read_dir(root().join("results/gate")).unwrap();
+    let newest = folders.map(|entry| entry.unwrap().path()).max().unwrap();
+    for (file, section) in [
+        ("trials.csv", "trials.csv"),
+        ("blocks.csv", "blocks.csv of trials"),
+        ("rates.csv", "rates.csv"),
+    ] {
+        let names = header(&newest.join(file));
+        assert_documented(&[section], names.iter().map(String::as_str));
+    }
+}
+
+/// The names of all values of a JSON document, such as `comparisons[].p`. Those below one of `opaque`
+/// are left out.
+fn fields(value: &serde_json::Value, at: &str, opaque: &[&str], names: &mut BTreeSet<String>) {
+    match value {
+        _ if opaque.contains(&at) => {
+            names.insert(at.to_owned());
+        }
+        serde_json::Value::Object(object) => {
+            for (key, value) in object {
+                let dot = if at.is_empty() { "" } else { "." };
+                fields(value, &format!("{at}{dot}{key}"), opaque, names);
+            }
+        }
+        serde_json::Value::Array(list) if list.iter().any(serde_json::Value::is_object) => {
+            for value in list {
+                fields(value, &format!("{at}[]"), opaque, names);
+            }
+        }
+        _ => {
+            names.insert(at.to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_dictionary_has_every_field_of_the_gates_report() {
+    let report = serde_json::from_str(include_str!("../golden/gate.json")).unwrap();
+    let mut names = BTreeSet::new();
+    let opaque = ["baseline", "candidate", "confirmation"];
+    fields(&report, "", &opaque, &mut names);
+    assert_documented(&["gate.json"], names.iter().map(String::as_str));
+}
+
+/// Holds the dictionary to a `run.json`, which has been resumed.
+pub(crate) fn assert_record_documented(record: &serde_json::Value) {
+    let mut names = BTreeSet::new();
+    let opaque = [
+        "environment.mitigations",
+        "environment.before",
+        "environment.after",
+        "scenarios",
+        "resumed",
+    ];
+    fields(record, "", &opaque, &mut names);
+    names.insert("resumed".to_owned());
+
+    // The dictionary has these once for both ends of the run.
+    for (field, _) in record["environment"]["before"].as_object().unwrap() {
+        names.insert(format!("….{field}"));
+    }
+    assert_documented(&["run.json"], names.iter().map(String::as_str));
+}
+
+#[test]
+fn the_table_in_the_readme_is_the_output_of_the_command() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let (_, rest) = readme
+        .split_once("(`echobench table ")
+        .expect("the command");
+    let folder = rest.split('`').next().unwrap();
+    let (_, block) = rest.split_once("```text\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+
+    let mut command = executable();
+    command.arg("table").arg(root().join(folder));
+    command.env("COLUMNS", "100");
+    let table = finish(command).stdout;
+
+    let (quoted, cut): (Vec<&str>, Vec<&str>) = block.lines().partition(|line| *line != "…");
+    for line in &quoted {
+        assert!(table.lines().any(|other| other == *line), "{line}");
+    }
+    assert_eq!(quoted.len() + cut.len(), 8, "{block}");
+}
