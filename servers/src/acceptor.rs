@@ -9,14 +9,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::libc::c_int;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SigHandler, SigSet, Signal, kill, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction, signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::connection::Connection;
-use crate::listener::{Accepted, BACK_OFF, BindError, Incoming, Listener};
+use crate::counters::Place;
+use crate::incoming::Incoming;
+use crate::listener::{Accepted, BACK_OFF, BindError, Listener};
 use crate::server::{Server, Warning, log, timestamp};
 use crate::settings::Settings;
 
@@ -29,6 +32,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const STOP: u64 = 2;
+
+/// Interrupts accept(2) of a thread; SIGALRM stays free for experiments with interrupted system calls.
+const INTERRUPT: Signal = Signal::SIGUSR2;
 
 /// Results of [`Acceptor::poll_accept`].
 pub(crate) enum Accept {
@@ -68,8 +74,10 @@ pub struct Acceptor {
     epoll: Epoll,
     signals: SignalFd,
     listener: Option<Listener>,
-    /// The listener, once threads of the model accept for themselves.
-    shared: Option<Arc<Listener>>,
+    /// The place in which this process accepts.
+    place: Place,
+    /// The listeners of workers that accept for themselves.
+    shared: Vec<Arc<Listener>>,
     address: SocketAddr,
     phase: Phase,
     /// Called once, when the model has set itself up.
@@ -108,11 +116,12 @@ impl Acceptor {
             .map_err(io::Error::from)?;
 
         Ok(Acceptor {
+            place: server.counters.place(0),
             server,
             epoll,
             signals,
             listener: Some(listener),
-            shared: None,
+            shared: Vec::new(),
             address,
             phase: Phase::Accepting,
             announce: Some(Box::new(print_ready)),
@@ -173,15 +182,16 @@ impl Acceptor {
         Ok(!self.has_stopped())
     }
 
-    /// Leaves accepting to threads of the model, each with an [`Incoming`] that it drops when that has
-    /// no more connections. [`Acceptor::accept`] then only returns at the end of the server.
-    pub(crate) fn share_listener(&mut self) -> io::Result<Incoming> {
+    /// Returns the source of connections of a worker thread that accepts for itself, to be dropped when
+    /// it has no more. [`Acceptor::accept`] then only returns at the end of the server.
+    pub(crate) fn incoming(&mut self) -> io::Result<Incoming> {
         if let Some(listener) = self.listener.take() {
             self.epoll.delete(&listener)?;
-            self.shared = Some(Arc::new(listener));
+            ignore(INTERRUPT)?;
+            listener.set_nonblocking(false)?;
+            self.shared.push(Arc::new(listener));
         }
-        let shared = self.shared.as_ref().expect("shared while it was open");
-        Ok(Incoming::new(Arc::clone(shared)))
+        Ok(Incoming::new(Arc::clone(&self.shared[0]), self.place))
     }
 
     /// Records that a child of this process serves the connection from now on.
@@ -229,7 +239,7 @@ impl Acceptor {
 
     /// Accepts a connection from the backlog. If there is none, ends the burst.
     fn take_connection(&mut self, blocking: bool) -> Option<Connection> {
-        let accepted = self.listener.as_ref()?.accept(blocking);
+        let accepted = self.listener.as_ref()?.accept(self.place, blocking);
         let draining = matches!(self.phase, Phase::Draining { .. });
 
         match accepted {
@@ -377,6 +387,11 @@ impl Acceptor {
                 let deadline = saturating_add(Instant::now(), self.server.settings.drain);
                 self.phase = Phase::Draining { deadline };
                 self.server.drain();
+                for listener in &self.shared {
+                    // Workers find the backlog empty from now on, instead of blocking.
+                    let _ = listener.set_nonblocking(true);
+                }
+                self.server.interrupt_accepts(INTERRUPT);
                 self.signal_children(Signal::SIGTERM);
                 // Clients in the backlog have connected before the signal: they are served too.
                 self.burst = self.server.settings.backlog;
@@ -389,11 +404,8 @@ impl Acceptor {
     /// Whether the server has ended. Ends it when the drain is complete or its limit is over.
     fn has_stopped(&mut self) -> bool {
         if let Phase::Draining { deadline } = self.phase {
-            let accepting = self.listener.is_some()
-                || self
-                    .shared
-                    .as_ref()
-                    .is_some_and(|shared| Arc::strong_count(shared) > 1);
+            let shared = |listener: &Arc<Listener>| Arc::strong_count(listener) > 1;
+            let accepting = self.listener.is_some() || self.shared.iter().any(shared);
 
             if !accepting && self.server.counters.open() == 0 {
                 self.end("");
@@ -449,7 +461,7 @@ impl Acceptor {
                 self.server.counters.tally(0).failed();
             }
             self.server.counters.reap();
-            self.server.counters.end();
+            self.place.end();
         }
     }
 }
@@ -458,6 +470,18 @@ impl Acceptor {
 fn print_ready(address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
     writeln!(out, "ready {address}").and_then(|()| out.flush())
+}
+
+/// Installs a handler that does nothing: the signal only interrupts system calls.
+fn ignore(interrupt: Signal) -> io::Result<()> {
+    extern "C" fn nothing(_: c_int) {}
+    let handler = SigHandler::Handler(nothing);
+    let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+
+    #[expect(unsafe_code, reason = "a signal handler can only be set this way")]
+    // SAFETY: the handler does nothing.
+    unsafe { sigaction(interrupt, &action) }?;
+    Ok(())
 }
 
 /// Adds `time`, or a century if no clock goes that far.

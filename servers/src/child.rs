@@ -1,7 +1,10 @@
 //! Setup of a forked child: death with its parent, signals of the drain, and its idle timer.
 
 use std::mem;
-use std::sync::{Arc, OnceLock};
+use std::ptr::null_mut;
+use std::sync::Arc;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::{Acquire, Release};
 use std::time::Duration;
 
 use echobench_fork::{die_with, exit};
@@ -15,22 +18,22 @@ use nix::sys::timer::{Expiration, Timer, TimerSetTimeFlags};
 use nix::time::ClockId;
 use nix::unistd::Pid;
 
+use crate::connection::Connection;
 use crate::idle::Activity;
 
 /// The signal of the idle timer. SIGALRM stays free for experiments with interrupted system calls.
 const IDLE_CHECK: Signal = Signal::SIGUSR2;
 
-/// The connection of this child.
-static ACTIVITY: OnceLock<Arc<Activity>> = OnceLock::new();
+/// The activity of the connection that this child serves; null between two connections.
+static ACTIVITY: AtomicPtr<Activity> = AtomicPtr::new(null_mut());
 
 /// Sets up a child that has just been forked: it dies with its parent, SIGTERM and SIGINT make it end
 /// after the bytes it has received, and once per `idle_timeout` it checks its client.
-pub(crate) fn enter(parent: Pid, activity: &Arc<Activity>, idle_timeout: Duration) {
+pub(crate) fn enter(parent: Pid, idle_timeout: Duration) {
     if die_with(parent).is_err() {
         exit(0);
     }
 
-    let _ = ACTIVITY.set(Arc::clone(activity));
     let handlers = [
         (Signal::SIGTERM, shutdown_reading as extern "C" fn(c_int)),
         (Signal::SIGINT, shutdown_reading),
@@ -40,7 +43,7 @@ pub(crate) fn enter(parent: Pid, activity: &Arc<Activity>, idle_timeout: Duratio
         let handler = SigHandler::Handler(handler);
         let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
         #[expect(unsafe_code, reason = "a signal handler can only be set this way")]
-        // SAFETY: the handlers only read a cell that was filled before, touch atomics and make one
+        // SAFETY: the handlers only read a pointer, touch atomics and make one
         // system call: nothing that is not async-signal-safe.
         let _ = unsafe { sigaction(signal, &action) };
     }
@@ -48,6 +51,18 @@ pub(crate) fn enter(parent: Pid, activity: &Arc<Activity>, idle_timeout: Duratio
     // The parent blocks these two, so one that was sent since the fork arrives now.
     let _ = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]).thread_unblock();
     start_idle_timer(idle_timeout);
+}
+
+/// Serves a connection in this child, where the signals of the drain and of the idle timer reach it.
+pub(crate) fn serve(connection: Connection) {
+    let activity = Arc::clone(connection.activity());
+    ACTIVITY.store(Arc::as_ptr(&activity).cast_mut(), Release);
+
+    connection.serve();
+
+    // This process has one thread, so nothing was opened since the close under the number of the
+    // socket: a signal in between finds no file, which is harmless.
+    ACTIVITY.store(null_mut(), Release);
 }
 
 /// Sends [`IDLE_CHECK`] periodically. Without a timer (`RLIMIT_SIGPENDING`), an idle client is not
@@ -77,7 +92,9 @@ extern "C" fn check_idle(_: c_int) {
 fn with_activity(handle: impl Fn(&Activity)) {
     // The interrupted code may be about to read errno.
     let errno = Errno::last_raw();
-    if let Some(activity) = ACTIVITY.get() {
+    #[expect(unsafe_code, reason = "a signal handler can reach only statics")]
+    // SAFETY: the pointer is null, or that of an `Arc` which `serve` holds until it has set null.
+    if let Some(activity) = unsafe { ACTIVITY.load(Acquire).as_ref() } {
         handle(activity);
     }
     Errno::set_raw(errno);

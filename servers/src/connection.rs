@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use echobench_protocol::{Reason, Service, Session, Step, Work, error_frame};
 use nix::sys::socket::{self, MsgFlags};
 
-use crate::counters::Tally;
+use crate::counters::{Place, Tally};
 use crate::idle::Activity;
 use crate::server::Server;
 use crate::work;
@@ -26,6 +26,7 @@ pub(crate) const LINGER: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Connection {
     server: Arc<Server>,
+    place: Place,
     number: u64,
     activity: Arc<Activity>,
     /// `None` once it is served.
@@ -33,11 +34,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Counts `stream` as accepted by `server`.
-    pub(crate) fn new(server: &Arc<Server>, stream: TcpStream) -> Self {
+    /// Counts `stream` as accepted in a place of `server`.
+    pub(crate) fn new(server: &Arc<Server>, place: Place, stream: TcpStream) -> Self {
         Connection {
             server: Arc::clone(server),
-            number: server.counters.accept(),
+            place,
+            number: place.accept(),
             activity: Arc::new(Activity::new(stream.as_raw_fd())),
             stream: Some(stream),
         }
@@ -67,7 +69,7 @@ impl Connection {
         convert: impl FnOnce(TcpStream) -> io::Result<S>,
     ) -> io::Result<(S, Serving)> {
         let stream = self.stream.take().expect("a waiting connection is open");
-        self.server.counters.begin();
+        self.place.begin();
         let tally = self.server.counters.tally(self.number);
 
         match convert(stream) {
@@ -76,6 +78,7 @@ impl Connection {
                 self.server.register(socket, Arc::clone(&self.activity));
                 let serving = Serving {
                     server: Arc::clone(&self.server),
+                    place: self.place,
                     tally,
                     socket,
                     activity: Arc::clone(&self.activity),
@@ -84,7 +87,7 @@ impl Connection {
             }
             Err(error) => {
                 tally.failed();
-                self.server.counters.end();
+                self.place.end();
                 Err(error)
             }
         }
@@ -95,9 +98,16 @@ impl Connection {
         &self.activity
     }
 
+    /// Turns a child's copy of a connection into one that only its parent counts, which sees the child
+    /// end however it ends.
+    pub(crate) fn counted_by_parent(mut self) -> Self {
+        self.place = Place::of_parent();
+        self
+    }
+
     /// Closes this process's copy of a connection that a child serves.
     pub(crate) fn leave_to_child(mut self) {
-        self.server.counters.begin();
+        self.place.begin();
         self.stream = None;
     }
 }
@@ -106,7 +116,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
             refuse(&stream, self.server.settings.service);
-            self.server.counters.refuse();
+            self.server.counters.refuse(self.place);
         }
     }
 }
@@ -115,6 +125,7 @@ impl Drop for Connection {
 #[derive(Debug)]
 pub(crate) struct Serving {
     server: Arc<Server>,
+    place: Place,
     tally: &'static Tally,
     socket: RawFd,
     activity: Arc<Activity>,
@@ -169,7 +180,7 @@ impl Drop for Serving {
             self.tally.failed();
         }
         self.server.deregister(self.socket);
-        self.server.counters.end();
+        self.place.end();
     }
 }
 
@@ -266,7 +277,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (stream, _) = listener.accept().unwrap();
-        (client, Connection::new(server, stream))
+        let place = server.counters.place(0);
+        (client, Connection::new(server, place, stream))
     }
 
     fn server(service: Service) -> Arc<Server> {

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io;
 use std::num::NonZeroUsize;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
@@ -35,6 +35,75 @@ impl Tally {
     /// Counts a connection that the idle timeout has cut off.
     pub(crate) fn timed_out(&self) {
         self.timed_out.fetch_add(1, Relaxed);
+    }
+}
+
+/// Most workers that a server can have.
+const MAX_WORKERS: usize = 1 << 14;
+
+/// Connections that were taken in by one place.
+#[derive(Debug)]
+struct PlaceCounts {
+    accepted: AtomicU64,
+    active: AtomicU64,
+    waiting: AtomicU64,
+}
+
+impl PlaceCounts {
+    fn open(&self) -> u64 {
+        // The order mirrors `Place::begin`: a connection that moves between the two is counted
+        // twice rather than not at all.
+        let waiting = self.waiting.load(Acquire);
+        waiting + self.active.load(Acquire)
+    }
+}
+
+/// A place where a server takes in connections: 0 is the acceptor, the others are workers that accept
+/// for themselves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    number: usize,
+    counts: &'static PlaceCounts,
+}
+
+/// The counts that nobody reads.
+static UNREAD: PlaceCounts = PlaceCounts {
+    accepted: AtomicU64::new(0),
+    active: AtomicU64::new(0),
+    waiting: AtomicU64::new(0),
+};
+
+impl Place {
+    /// The place in which a forked child counts a connection that its parent counts already.
+    pub(crate) fn of_parent() -> Self {
+        Place {
+            number: 0,
+            counts: &UNREAD,
+        }
+    }
+
+    /// Counts a connection as accepted and waiting to be served. Returns the number of its tally.
+    pub(crate) fn accept(self) -> u64 {
+        self.counts.waiting.fetch_add(1, Relaxed);
+        // The place is added so that the first connections of the workers do not share a tally.
+        self.counts.accepted.fetch_add(1, Relaxed) + self.number as u64
+    }
+
+    /// Counts a waiting connection as active.
+    pub(crate) fn begin(self) {
+        // In this order it is never in neither number, so that a drain cannot overlook it.
+        self.counts.active.fetch_add(1, Relaxed);
+        self.counts.waiting.fetch_sub(1, Release);
+    }
+
+    /// Counts an active connection as closed.
+    pub(crate) fn end(self) {
+        self.counts.active.fetch_sub(1, Release);
+    }
+
+    /// Counts a waiting connection as closed.
+    fn leave(self) {
+        self.counts.waiting.fetch_sub(1, Release);
     }
 }
 
@@ -78,30 +147,27 @@ const RATE_LIMITS: usize = 4;
 struct Shared {
     tallies: [CachePadded<Tally>; TALLIES],
     rate_limits: [RateLimit; RATE_LIMITS],
+    refused: AtomicU64,
+    exhausted: AtomicU64,
+    /// Whether the drain has begun.
+    draining: AtomicBool,
+    /// Number of places in use beyond the acceptor's.
+    workers: AtomicUsize,
+    places: [CachePadded<PlaceCounts>; MAX_WORKERS + 1],
 }
 
 /// The counters of a server.
 #[derive(Debug)]
 pub(crate) struct Counters {
     shared: &'static Shared,
-    accepted: AtomicU64,
-    active: AtomicU64,
-    waiting: AtomicU64,
     reaped: AtomicU64,
-    refused: AtomicU64,
-    exhausted: AtomicU64,
 }
 
 impl Counters {
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Counters {
             shared: map_shared()?,
-            accepted: AtomicU64::new(0),
-            active: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
             reaped: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            exhausted: AtomicU64::new(0),
         })
     }
 
@@ -115,28 +181,29 @@ impl Counters {
         &self.shared.rate_limits[kind]
     }
 
-    /// Counts a connection as accepted and waiting to be served. Returns its number.
-    pub(crate) fn accept(&self) -> u64 {
-        self.waiting.fetch_add(1, Relaxed);
-        self.accepted.fetch_add(1, Relaxed)
+    /// The place of a worker, from 1; 0 is the acceptor's. Its numbers are printed from now on.
+    pub(crate) fn place(&self, number: usize) -> Place {
+        self.shared.workers.fetch_max(number, Relaxed);
+        Place {
+            number,
+            counts: &self.shared.places[number],
+        }
     }
 
-    /// Counts a waiting connection as active.
-    pub(crate) fn begin(&self) {
-        // In this order it is never in neither number, so that a drain cannot overlook it.
-        self.active.fetch_add(1, Relaxed);
-        self.waiting.fetch_sub(1, Release);
+    /// Records that the drain has begun, for all processes of the server.
+    pub(crate) fn drain(&self) {
+        self.shared.draining.store(true, Release);
     }
 
-    /// Counts an active connection as closed.
-    pub(crate) fn end(&self) {
-        self.active.fetch_sub(1, Release);
+    /// Whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.shared.draining.load(Acquire)
     }
 
     /// Counts a waiting connection as closed without having been served.
-    pub(crate) fn refuse(&self) {
-        self.refused.fetch_add(1, Relaxed);
-        self.waiting.fetch_sub(1, Release);
+    pub(crate) fn refuse(&self, place: Place) {
+        self.shared.refused.fetch_add(1, Relaxed);
+        place.leave();
     }
 
     /// Counts a child process whose exit status was collected.
@@ -146,15 +213,17 @@ impl Counters {
 
     /// Counts a failed accept: out of descriptors or memory.
     pub(crate) fn exhaust(&self) {
-        self.exhausted.fetch_add(1, Relaxed);
+        self.shared.exhausted.fetch_add(1, Relaxed);
     }
 
     /// Number of connections accepted and not yet closed.
     pub(crate) fn open(&self) -> u64 {
-        // The order mirrors `begin`: a connection that moves between the two is counted twice
-        // rather than not at all.
-        let waiting = self.waiting.load(Acquire);
-        waiting + self.active.load(Acquire)
+        self.places().iter().map(|place| place.open()).sum()
+    }
+
+    /// The counts of the places in use, the acceptor's first.
+    fn places(&self) -> &'static [CachePadded<PlaceCounts>] {
+        &self.shared.places[..=self.shared.workers.load(Relaxed)]
     }
 
     fn sum(&self, field: impl Fn(&Tally) -> &AtomicU64) -> u64 {
@@ -165,20 +234,33 @@ impl Counters {
 
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let places = self.places();
+        let total = |field: fn(&PlaceCounts) -> &AtomicU64| -> u64 {
+            let counts = places.iter().map(|place| field(place).load(Relaxed));
+            counts.sum()
+        };
+
         write!(
             f,
             "counters accepted={} active={} waiting={} requests={} errors={} timed_out={} \
              reaped={} refused={} exhausted={}",
-            self.accepted.load(Relaxed),
-            self.active.load(Relaxed),
-            self.waiting.load(Relaxed),
+            total(|place| &place.accepted),
+            total(|place| &place.active),
+            total(|place| &place.waiting),
             self.sum(|tally| &tally.requests),
             self.sum(|tally| &tally.errors),
             self.sum(|tally| &tally.timed_out),
             self.reaped.load(Relaxed),
-            self.refused.load(Relaxed),
-            self.exhausted.load(Relaxed),
-        )
+            self.shared.refused.load(Relaxed),
+            self.shared.exhausted.load(Relaxed),
+        )?;
+
+        // Connections taken in by each worker, where there are workers that take them in.
+        for (index, place) in places.iter().skip(1).enumerate() {
+            let separator = if index == 0 { " workers=" } else { "," };
+            write!(f, "{separator}{}", place.accepted.load(Relaxed))?;
+        }
+        Ok(())
     }
 }
 
@@ -210,10 +292,11 @@ mod tests {
     #[test]
     fn a_connection_is_counted_from_accept_to_end() {
         let counters = Counters::new().unwrap();
-        let number = counters.accept();
+        let place = counters.place(0);
+        let number = place.accept();
         assert_eq!(counters.open(), 1);
 
-        counters.begin();
+        place.begin();
         counters.tally(number).answered(3);
         counters.tally(number + 1).failed();
         assert_eq!(
@@ -222,8 +305,25 @@ mod tests {
              reaped=0 refused=0 exhausted=0"
         );
 
-        counters.end();
+        place.end();
         assert_eq!(counters.open(), 0);
+    }
+
+    #[test]
+    fn the_places_of_workers_add_up() {
+        let counters = Counters::new().unwrap();
+        for (number, connections) in [(1, 3), (2, 1)] {
+            let place = counters.place(number);
+            for _ in 0..connections {
+                place.accept();
+                place.begin();
+            }
+        }
+        assert_eq!(counters.open(), 4);
+
+        let text = counters.to_string();
+        assert!(text.contains("accepted=4 active=4 waiting=0"), "{text}");
+        assert!(text.ends_with(" workers=3,1"), "{text}");
     }
 
     #[test]

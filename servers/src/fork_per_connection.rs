@@ -24,9 +24,9 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
     while let Some(connection) = acceptor.accept()? {
         match fork() {
             Ok(ForkResult::Child) => {
-                child::enter(parent, connection.activity(), settings.idle_timeout);
+                child::enter(parent, settings.idle_timeout);
                 drop(acceptor);
-                connection.serve();
+                child::serve(connection.counted_by_parent());
                 exit(0);
             }
             Ok(ForkResult::Parent { child }) => acceptor.child_started(child, connection),

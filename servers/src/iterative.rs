@@ -10,7 +10,7 @@ use crate::acceptor::Acceptor;
 use crate::settings::Settings;
 
 pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let mut incoming = acceptor.share_listener()?;
+    let mut incoming = acceptor.incoming()?;
     thread::Builder::new()
         .stack_size(settings.stack_size)
         .spawn(move || {

@@ -33,6 +33,7 @@ mod child;
 mod connection;
 mod counters;
 mod idle;
+mod incoming;
 mod listener;
 mod server;
 mod settings;

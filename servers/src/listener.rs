@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::libc::{SOCK_CLOEXEC, SOCK_NONBLOCK};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::connection::Connection;
+use crate::counters::Place;
 use crate::server::{Server, Warning, log, timestamp};
 
 /// Pause after an accept that failed for want of descriptors or memory. The connection stays in the
@@ -68,7 +68,7 @@ pub(crate) enum Accepted {
     Exhausted,
 }
 
-/// A listening socket that never blocks.
+/// A listening socket; it does not block unless told to.
 #[derive(Debug)]
 pub(crate) struct Listener {
     socket: Socket,
@@ -76,6 +76,7 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// Listens on `address`.
     pub(crate) fn bind(address: SocketAddr, server: &Arc<Server>) -> Result<Self, BindError> {
         let socket = listen(address, server.settings.backlog)
             .map_err(|error| BindError::new(address, error))?;
@@ -92,8 +93,18 @@ impl Listener {
             .ok_or_else(|| Errno::EAFNOSUPPORT.into())
     }
 
-    /// Accepts one connection, with a blocking or a non-blocking socket.
-    pub(crate) fn accept(&self, blocking: bool) -> Accepted {
+    pub(crate) fn server(&self) -> &Arc<Server> {
+        &self.server
+    }
+
+    /// Chooses whether [`Listener::accept`] waits for a connection, in every process that has this
+    /// listener.
+    pub(crate) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    /// Accepts one connection in `place`, with a blocking or a non-blocking socket.
+    pub(crate) fn accept(&self, place: Place, blocking: bool) -> Accepted {
         let flags = if blocking { 0 } else { SOCK_NONBLOCK };
 
         loop {
@@ -104,7 +115,7 @@ impl Listener {
                         let peer = peer.unwrap_or_default();
                         log(format_args!("{} connection from {peer}", timestamp()));
                     }
-                    let connection = Connection::new(&self.server, TcpStream::from(socket));
+                    let connection = Connection::new(&self.server, place, TcpStream::from(socket));
                     return self.admit(connection);
                 }
                 Err(error) => error,
@@ -166,60 +177,18 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// The listener as seen by a thread that accepts for itself, while the acceptor handles signals.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    listener: Arc<Listener>,
-    /// Connections that may still be accepted from the backlog during the drain.
-    drain_quota: u32,
-}
-
-impl Incoming {
-    pub(crate) fn new(listener: Arc<Listener>) -> Self {
-        let drain_quota = listener.server.settings.backlog;
-        Incoming {
-            listener,
-            drain_quota,
-        }
-    }
-
-    /// Waits for a connection; `None` at the end of the server.
-    pub(crate) fn accept(&mut self) -> Option<Connection> {
-        loop {
-            let draining = self.listener.server.is_draining();
-            if draining {
-                self.drain_quota = self.drain_quota.checked_sub(1)?;
-            }
-
-            match self.listener.accept(true) {
-                Accepted::Connection(connection) => return Some(connection),
-                Accepted::Refused => {}
-                _ if draining => return None,
-                Accepted::Empty => self.wait(None),
-                Accepted::Exhausted => self.wait(Some(BACK_OFF)),
-            }
-        }
-    }
-
-    /// Waits for a connection or the end of the server; with `back_off` only for the end, and no
-    /// longer than that.
-    fn wait(&self, back_off: Option<Duration>) {
-        let mut events = [
-            PollFd::new(self.listener.server.stop_event(), PollFlags::POLLIN),
-            PollFd::new(self.listener.as_fd(), PollFlags::POLLIN),
-        ];
-        let watched = if back_off.is_some() { 1 } else { 2 };
-        let timeout = back_off.and_then(|time| PollTimeout::try_from(time).ok());
-
-        // An error or a signal only makes the caller try to accept again.
-        let _ = poll(&mut events[..watched], timeout);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::settings::Settings;
+
+    fn bind() -> Listener {
+        Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap()
+    }
+
+    fn place(listener: &Listener) -> Place {
+        listener.server().counters.place(0)
+    }
 
     fn server() -> Arc<Server> {
         Arc::new(Server::new(Settings::default()).unwrap())
@@ -228,9 +197,10 @@ mod tests {
     #[test]
     fn accepted_sockets_send_without_delay() {
         for blocking in [true, false] {
-            let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
+            let listener = bind();
             let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            let Accepted::Connection(connection) = listener.accept(blocking) else {
+            let Accepted::Connection(connection) = listener.accept(place(&listener), blocking)
+            else {
                 panic!("a client is waiting");
             };
             let (stream, _serving) = connection.begin(Ok).unwrap();
@@ -240,13 +210,16 @@ mod tests {
 
     #[test]
     fn an_empty_backlog_is_no_error() {
-        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
-        assert!(matches!(listener.accept(true), Accepted::Empty));
+        let listener = bind();
+        assert!(matches!(
+            listener.accept(place(&listener), true),
+            Accepted::Empty
+        ));
     }
 
     #[test]
     fn bind_errors_tell_their_cause() {
-        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), &server()).unwrap();
+        let first = bind();
         let taken = first.local_addr().unwrap();
         let error = Listener::bind(taken, &server()).unwrap_err();
         assert!(matches!(error, BindError::InUse(address) if address == taken));

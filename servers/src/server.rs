@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd, RawFd};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use humantime::{Rfc3339Timestamp, format_rfc3339_millis};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::pthread::{Pthread, pthread_kill, pthread_self};
+use nix::sys::signal::Signal;
 use nix::sys::socket::{Shutdown, shutdown};
 use nix::time::{ClockId, clock_gettime};
 
@@ -26,9 +26,25 @@ pub(crate) struct Server {
     /// The sockets being served. A socket is taken out before it is closed, so its number cannot
     /// yet mean another file.
     sockets: Mutex<HashMap<RawFd, Arc<Activity>>>,
-    draining: AtomicBool,
+    /// Threads that may block in accept(2).
+    accepting: Mutex<Vec<Pthread>>,
     /// Readable from the start of the drain, or slightly earlier.
     stop: EventFd,
+}
+
+/// The registration of a thread that may block in accept(2).
+#[derive(Debug)]
+pub(crate) struct Acceptance {
+    server: Arc<Server>,
+    thread: Pthread,
+}
+
+impl Drop for Acceptance {
+    fn drop(&mut self) {
+        self.server
+            .accepting()
+            .retain(|other| *other != self.thread);
+    }
 }
 
 /// Kinds of warnings on standard error; each has a rate limit of its own.
@@ -53,7 +69,7 @@ impl Server {
             settings,
             counters: Counters::new()?,
             sockets: Mutex::default(),
-            draining: AtomicBool::new(false),
+            accepting: Mutex::default(),
             stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
         })
     }
@@ -78,9 +94,28 @@ impl Server {
     /// the end of the stream, as if its client had closed.
     pub(crate) fn drain(&self) {
         let sockets = self.sockets();
-        self.draining.store(true, Relaxed);
+        self.counters.drain();
         sockets.keys().copied().for_each(shutdown_reading);
         self.signal_stop();
+    }
+
+    /// Registers the calling thread as one that may block in accept(2).
+    pub(crate) fn accepts_here(server: &Arc<Self>) -> Acceptance {
+        let thread = pthread_self();
+        server.accepting().push(thread);
+        Acceptance {
+            server: Arc::clone(server),
+            thread,
+        }
+    }
+
+    /// Interrupts the accept(2) of every thread that blocks in it, by a signal whose handler does
+    /// nothing. The listener has to be non-blocking by then, so that the next attempt returns.
+    pub(crate) fn interrupt_accepts(&self, signal: Signal) {
+        for thread in self.accepting().iter() {
+            // A registered thread is alive: it deregisters before it ends.
+            let _ = pthread_kill(*thread, signal);
+        }
     }
 
     /// Makes [`Server::stop_event`] readable.
@@ -98,7 +133,7 @@ impl Server {
 
     /// Whether the drain has begun.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
+        self.counters.is_draining()
     }
 
     /// A descriptor that is readable from the start of the drain, or slightly earlier.
@@ -126,6 +161,11 @@ impl Server {
                 "{text} ({suppressed} more times since this was said)"
             )),
         }
+    }
+
+    fn accepting(&self) -> MutexGuard<'_, Vec<Pthread>> {
+        let threads = self.accepting.lock();
+        threads.unwrap_or_else(PoisonError::into_inner)
     }
 
     fn sockets(&self) -> MutexGuard<'_, HashMap<RawFd, Arc<Activity>>> {
