@@ -1,4 +1,4 @@
-//! How data travels: C8 and C9.
+//! Transport of data between threads and processes: C8 and C9.
 
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
@@ -14,67 +14,137 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 use socket2::{Domain, Socket, Type};
 
-use super::evidence::{Evidence, shown};
+use super::evidence::Evidence;
 use super::lab::{self, Lab};
-use super::signals;
+use super::rule::{Compared, MARGIN, does_not_hold, holds, holds_only_when, inconclusive};
+use super::signals::signal_thread;
+use super::{CHAPTER_5, Claim, Ruling, TUTORIAL};
 use crate::host::signals::take;
 use crate::processes::probe::{self, Between, Probe, ProbeArgs};
 use crate::results::summary::REFERENCE;
 use crate::scenario::Placement;
 
-/// Messages there and back that one block times.
-const MESSAGES: u64 = 1500;
+pub(super) const C8: Claim = Claim {
+    id: "C8",
+    claim: "between threads, queues do; between processes, sockets; fifos and sockets serve both",
+    source: CHAPTER_5,
+    metric: "round-trip time of channel, mpsc, pipe, fifo, Unix stream and TCP, on one CPU, between threads and \
+             between processes",
+    rule: "holds if no queue takes more than 1.5 times as long as TCP between threads, and fifo, Unix \
+           stream and TCP work in both places; does not hold if a queue takes longer, or one of \
+           them does not work",
+    experiment: measure_round_trips,
+    decide: decide_round_trips,
+};
 
-/// C8.
-pub(super) fn ladder(lab: &Lab) -> anyhow::Result<Evidence> {
+/// Round trips that one block times.
+const ROUND_TRIPS: u64 = 1500;
+
+fn measure_round_trips(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     for between in Between::ALL {
-        let rungs: Vec<_> = probe::OPERATIONS
+        let at = between.to_string();
+        let operations: Vec<_> = probe::OPERATIONS
             .iter()
             .filter(|operation| operation.between().contains(&between))
             .collect();
-        let values = lab.blocks(&rungs, lab.pick(21, 41), |operation| {
+
+        let values = lab.blocks(&operations, lab.pick(21, 41), |operation| {
             let mut probe = Probe::start(&ProbeArgs {
                 between,
                 placement: Placement::Same,
                 ..ProbeArgs::new(operation)
             })?;
-            probe.time(MESSAGES / 10)?;
-            Ok(probe.time(MESSAGES)?.as_nanos() as f64 / MESSAGES as f64)
+            // Caches and the pages of buffers are warm after a few round trips.
+            probe.time(ROUND_TRIPS / 10)?;
+            Ok(probe.time(ROUND_TRIPS)?.as_nanos() as f64 / ROUND_TRIPS as f64)
         })?;
-        let tcp = rungs.iter().position(|rung| rung.name == "tcp");
-        for (rung, values) in rungs.iter().zip(&values) {
-            let metric = format!("{}_round_trip_ns", rung.name);
-            let figure = evidence.median(&metric, &between, values, 1);
-            figure.headline = ["channel", "fifo", "tcp"].contains(&rung.name);
+
+        for (operation, values) in operations.iter().zip(&values) {
+            let metric = format!("{}_round_trip_ns", operation.name);
+            let figure = evidence.median(&metric, &at, values, 1);
+            figure.headline = ["channel", "fifo", "tcp"].contains(&operation.name);
         }
+
+        let times_of = |name: &str| {
+            let index = operations.iter().position(|known| known.name == name)?;
+            Some(&values[index][..])
+        };
         for queue in ["channel", "mpsc"] {
-            let place = rungs.iter().position(|rung| rung.name == queue);
-            if let Some((tcp, queue_at)) = tcp.zip(place) {
+            if let Some(times) = times_of("tcp").zip(times_of(queue)) {
                 let metric = format!("tcp_over_{queue}_ratio");
-                let ratio = (&values[tcp][..], &values[queue_at][..]);
-                shown(evidence.ratio(&metric, &between, ratio, 2));
+                evidence.ratio(&metric, &at, times, 2).mark_headline();
             }
         }
     }
     Ok(evidence)
 }
 
-/// The size of a message of C9, and of the buffer it has to go through.
-const MESSAGE_BYTES: u32 = 1 << 20;
-const BUFFER_BYTES: usize = 4096;
-/// How often the sender is interrupted.
-const INTERRUPTED_EVERY: Duration = Duration::from_micros(200);
+fn decide_round_trips(evidence: &Evidence) -> Ruling {
+    let ratios = || {
+        evidence
+            .all("tcp_over_channel_ratio")
+            .chain(evidence.all("tcp_over_mpsc_ratio"))
+    };
+    let no_slower = Compared::with(1.0 / MARGIN, ratios());
+    let faster = Compared::with(MARGIN, ratios());
+    let serves_both = ["fifo", "unix", "tcp"].iter().all(|name| {
+        let metric = format!("{name}_round_trip_ns");
+        ["threads", "processes"]
+            .iter()
+            .all(|at| evidence.value(&metric, at).is_some())
+    });
 
-/// How C9 sends.
+    if evidence.figures.is_empty() {
+        inconclusive("nothing was measured")
+    } else if !serves_both {
+        does_not_hold("a fifo or a socket did not work in both places")
+    } else if !no_slower.below.is_empty() {
+        does_not_hold("a queue between threads is slower than TCP")
+    } else if !no_slower.all_above() {
+        inconclusive("not resolved whether queues are as fast as TCP")
+    } else if faster.above.is_empty() {
+        holds(
+            "queues are no slower than TCP between threads on one CPU, but hardly faster: waking up dominates",
+        )
+    } else if faster.all_above() {
+        holds("queues are at least 1.5 times faster than TCP between threads on one CPU")
+    } else {
+        holds(
+            "queues are no slower than TCP between threads on one CPU, and one kind is 1.5 times faster",
+        )
+    }
+}
+
+pub(super) const C9: Claim = Claim {
+    id: "C9",
+    claim: "send may take only part of the data; the application must send the rest",
+    source: TUTORIAL,
+    metric: "share of send calls that take less than they are offered, of 1 MiB through a buffer of \
+             4 KiB: on a blocking socket, on one interrupted by signals, on a non-blocking one; \
+             bytes lost when the rest is sent",
+    rule: "holds if short sends occur in every way and no byte is lost; only when, if not in every \
+           way; does not hold if in none, or if bytes are lost",
+    experiment: measure_short_sends,
+    decide: decide_short_sends,
+};
+
+/// Size of a message.
+const MESSAGE_BYTES: u32 = 1 << 20;
+/// Size of the send buffer.
+const BUFFER_BYTES: usize = 4096;
+/// Time between two signals to the sender.
+const SIGNAL_EVERY: Duration = Duration::from_micros(200);
+
+/// Kind of the sending socket.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+enum Sending {
     Blocking,
     Interrupted,
     NonBlocking,
 }
 
-/// What a sender saw.
+/// Counts of one sender.
 #[derive(Default)]
 struct Sent {
     calls: u64,
@@ -82,56 +152,59 @@ struct Sent {
     lost: u64,
 }
 
-/// C9.
-pub(super) fn short_sends(lab: &Lab) -> anyhow::Result<Evidence> {
+fn measure_short_sends(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     take(Signal::SIGALRM, false)?;
     let server = lab::serve(REFERENCE)?;
     let mut lost = 0;
-    for (way, at) in [
-        (Way::Blocking, "blocking"),
-        (Way::Interrupted, "blocking, signals"),
-        (Way::NonBlocking, "non-blocking"),
+
+    for (sending, at) in [
+        (Sending::Blocking, "blocking"),
+        (Sending::Interrupted, "blocking, signals"),
+        (Sending::NonBlocking, "non-blocking"),
     ] {
         let mut sum = Sent::default();
         for number in 0..lab.pick(8, 64) {
-            let sent = transfer(server.address(), way, number)?;
+            let sent = transfer(server.address(), sending, number)?;
             sum.calls += sent.calls;
             sum.short += sent.short;
             lost += sent.lost;
         }
-        evidence.exact("send_calls", &at, sum.calls as f64);
-        shown(evidence.exact(
-            "short_sends_share",
-            &at,
-            sum.short as f64 / sum.calls as f64,
-        ));
+        evidence.exact("send_calls", at, sum.calls as f64);
+        let share = sum.short as f64 / sum.calls as f64;
+        evidence
+            .exact("short_sends_share", at, share)
+            .mark_headline();
     }
+
     server.stop()?;
-    shown(evidence.exact("bytes_lost_or_wrong", &"", lost as f64));
+    let figure = evidence.exact("bytes_lost_or_wrong", "", lost as f64);
+    figure.mark_headline();
     Ok(evidence)
 }
 
 /// Sends one message and reads it back at the same time.
-fn transfer(address: SocketAddr, way: Way, number: u64) -> anyhow::Result<Sent> {
+fn transfer(address: SocketAddr, sending: Sending, number: u64) -> anyhow::Result<Sent> {
     let message = message(number);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_send_buffer_size(BUFFER_BYTES)?;
     socket.connect(&address.into())?;
-    socket.set_nonblocking(way == Way::NonBlocking)?;
+    socket.set_nonblocking(sending == Sending::NonBlocking)?;
     let stream = TcpStream::from(socket);
+
     let (reader, length) = (stream.try_clone()?, message.len());
     let receiver = thread::spawn(move || receive(reader, length));
     let sender = thread::spawn({
         let (stream, message) = (stream.try_clone()?, message.clone());
         move || send_all(&stream, &message)
     });
-    if way == Way::Interrupted {
+    if sending == Sending::Interrupted {
         while !sender.is_finished() {
-            signals::interrupt(sender.as_pthread_t(), Signal::SIGALRM);
-            thread::sleep(INTERRUPTED_EVERY);
+            signal_thread(sender.as_pthread_t(), Signal::SIGALRM);
+            thread::sleep(SIGNAL_EVERY);
         }
     }
+
     let mut sent = sender.join().expect("the sender does not panic")?;
     let reply = receiver.join().expect("the receiver does not panic")?;
     let right = reply.iter().zip(&message).filter(|(a, b)| a == b).count();
@@ -139,7 +212,7 @@ fn transfer(address: SocketAddr, way: Way, number: u64) -> anyhow::Result<Sent> 
     Ok(sent)
 }
 
-/// A frame of which every part is different.
+/// A frame of random bytes, so that no part of it can stand for another.
 fn message(number: u64) -> Vec<u8> {
     let header = Header {
         work: Work::None,
@@ -151,10 +224,11 @@ fn message(number: u64) -> Vec<u8> {
     header.encode().into_iter().chain(payload).collect()
 }
 
-/// Offers the whole rest in every call, until nothing is left.
+/// Sends a message; every call offers all that is left.
 fn send_all(stream: &TcpStream, message: &[u8]) -> io::Result<Sent> {
     let mut sent = Sent::default();
     let mut rest = message;
+
     while !rest.is_empty() {
         match send(stream.as_raw_fd(), rest, MsgFlags::MSG_NOSIGNAL) {
             Ok(count) => {
@@ -165,7 +239,7 @@ fn send_all(stream: &TcpStream, message: &[u8]) -> io::Result<Sent> {
             Err(Errno::EINTR) => {}
             Err(Errno::EAGAIN) => {
                 let mut events = [PollFd::new(stream.as_fd(), PollFlags::POLLOUT)];
-                // Interrupted or not: the next call tells.
+                // An error of poll, or a signal, shows in the next call of send.
                 let _ = poll(&mut events, PollTimeout::NONE);
             }
             Err(errno) => return Err(errno.into()),
@@ -177,6 +251,7 @@ fn send_all(stream: &TcpStream, message: &[u8]) -> io::Result<Sent> {
 fn receive(mut stream: TcpStream, length: usize) -> io::Result<Vec<u8>> {
     let mut reply = vec![0; length];
     let mut received = 0;
+
     while received < length {
         match stream.read(&mut reply[received..]) {
             Ok(0) => break,
@@ -189,6 +264,76 @@ fn receive(mut stream: TcpStream, length: usize) -> io::Result<Vec<u8>> {
             Err(error) => return Err(error),
         }
     }
+
     reply.truncate(received);
     Ok(reply)
+}
+
+fn decide_short_sends(evidence: &Evidence) -> Ruling {
+    let (mut short, mut whole) = (Vec::new(), Vec::new());
+    for figure in evidence.all("short_sends_share") {
+        match figure.value {
+            Some(share) if share > 0.0 => short.push(figure),
+            Some(_) => whole.push(figure),
+            None => return inconclusive("a way of sending was not measured"),
+        }
+    }
+    let Some(lost) = evidence.value("bytes_lost_or_wrong", "") else {
+        return inconclusive("lost bytes were not counted");
+    };
+
+    if lost > 0.0 {
+        does_not_hold(format!("{lost} bytes were lost although the rest was sent"))
+    } else if short.is_empty() {
+        does_not_hold("no send was short")
+    } else if whole.is_empty() {
+        holds("with the rest sent, nothing is lost")
+    } else {
+        holds_only_when(
+            "the socket does not block, or a signal comes: an undisturbed blocking send takes all",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::ClaimVerdict;
+    use crate::claims::rule::made_up::{counts, narrow};
+
+    #[test]
+    fn c8_compares_queues_and_asks_what_works() {
+        let judge = |ratio: f64, unix: bool| {
+            let mut figures = vec![("tcp_over_channel_ratio", "threads", ratio)];
+            for at in ["threads", "processes"] {
+                figures.push(("fifo_round_trip_ns", at, 1e4));
+                figures.push(("tcp_round_trip_ns", at, 1e4));
+                if unix {
+                    figures.push(("unix_round_trip_ns", at, 1e4));
+                }
+            }
+            decide_round_trips(&narrow(&figures)).verdict
+        };
+        assert_eq!(judge(3.0, true), ClaimVerdict::Holds);
+        assert_eq!(judge(3.0, false), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(1.0, true), ClaimVerdict::Holds);
+        assert_eq!(judge(0.5, true), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.66, true), ClaimVerdict::Inconclusive);
+    }
+
+    #[test]
+    fn c9_asks_which_sends_are_short() {
+        let judge = |blocking: f64, other: f64, lost: f64| {
+            let counts = counts(&[
+                ("short_sends_share", "blocking", blocking),
+                ("short_sends_share", "non-blocking", other),
+                ("bytes_lost_or_wrong", "", lost),
+            ]);
+            decide_short_sends(&counts).verdict
+        };
+        assert_eq!(judge(0.5, 0.9, 0.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.0, 0.9, 0.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(0.0, 0.0, 0.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.0, 0.9, 7.0), ClaimVerdict::DoesNotHold);
+    }
 }

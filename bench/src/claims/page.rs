@@ -1,26 +1,26 @@
-//! The page of a ledger of claims: the verdicts with the figures they rest on, and what a start costs
+//! Page of a ledger of claims: the verdicts with the figures that decide them, and the cost of a start
 //! against the memory of the process that starts.
 
 use maud::{Markup, html};
 
+use crate::claims::CLAIMS;
 use crate::claims::table::{Judged, headlines, interval, judged, label, notes, value};
-use crate::claims::{CLAIMS, ClaimVerdict};
 use crate::render::Part;
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, apart};
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
 use crate::render::units::plural;
-use crate::results::{ClaimRow, RunRecord};
+use crate::results::{ClaimRow, ClaimVerdict, RunRecord};
 
-/// What C1 starts, and the metric of its cost.
+/// Started operations of C1, each with the metric of its cost.
 const STARTS: [(&str, &str); 3] = [
     ("thread", "thread_start_ns"),
     ("fork", "fork_start_ns"),
     ("spawn", "spawn_start_ns"),
 ];
 
-/// The page of a ledger.
+/// Builds the page of a ledger.
 pub(crate) fn page<'a>(
     record: &'a RunRecord,
     rows: &'a [ClaimRow],
@@ -30,10 +30,8 @@ pub(crate) fn page<'a>(
     let chart = start_costs(rows);
     let arms = chart.iter().flat_map(|chart| &chart.series);
     let looks = Looks::new(arms.map(|series| series.arm));
-    let charts = chart
-        .iter()
-        .map(|chart| chart.draw(&looks))
-        .collect::<Vec<Picture>>();
+    let charts: Vec<Picture> = chart.iter().map(|chart| chart.draw(&looks)).collect();
+
     let chapter = Chapter {
         name: "claims".to_owned(),
         question: Some(
@@ -44,6 +42,7 @@ pub(crate) fn page<'a>(
         charts,
         tables: vec![table(&judged), table_part(&Part::Lines(notes(&judged)))],
     };
+
     Page {
         record,
         looks,
@@ -54,11 +53,12 @@ pub(crate) fn page<'a>(
     }
 }
 
-/// How often each verdict was come to.
+/// Number of claims with each verdict.
 fn tally(judged: &[Judged<'_>]) -> String {
     if judged.is_empty() {
         return "No claim was finished.".to_owned();
     }
+
     let verdicts = [
         ClaimVerdict::Holds,
         ClaimVerdict::HoldsOnlyWhen,
@@ -71,6 +71,7 @@ fn tally(judged: &[Judged<'_>]) -> String {
             .filter(|(_, rows)| rows[0].verdict == verdict)
             .count()
     };
+
     let counts = verdicts.map(|verdict| (verdict, of(verdict)));
     let parts: Vec<String> = counts
         .iter()
@@ -81,7 +82,7 @@ fn tally(judged: &[Judged<'_>]) -> String {
     format!("{claims}: {}.", parts.join(", "))
 }
 
-/// A body for each claim, a row for each of its headline figures.
+/// Table with a body for each claim and a row for each of its headline figures.
 fn table(judged: &[Judged<'_>]) -> Markup {
     html! {
         div.scroll { table.ledger {
@@ -116,12 +117,12 @@ fn table(judged: &[Judged<'_>]) -> Markup {
     }
 }
 
-/// The claim of a figure and where on its curve it lies.
+/// Claim of a figure and its place on the curve.
 fn tag(row: &ClaimRow) -> String {
     format!("{}/{}", row.claim, row.at)
 }
 
-/// C1's curves; none if it was not measured.
+/// Chart of C1's curves; none if it was not measured.
 fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
     let of = |metric: &'static str| rows.iter().filter(move |row| row.metric == metric);
     let all = || STARTS.iter().flat_map(|(_, metric)| of(metric));
@@ -131,6 +132,7 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
             places.push(&row.at);
         }
     }
+
     let steps: Vec<f64> = (0..places.len()).map(|step| step as f64).collect();
     let curve = |(arm, metric): (&'static str, &'static str)| {
         let marks = of(metric).filter_map(|row| {
@@ -141,6 +143,7 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
         (!stretches.is_empty()).then_some(Series { arm, stretches })
     };
     let series: Vec<Series<'static>> = STARTS.into_iter().filter_map(curve).collect();
+
     let ends = all().flat_map(|row| [row.value, row.low, row.high]);
     let ends: Vec<f64> = ends.flatten().collect();
     let counts = all().map(|row| row.blocks);
@@ -148,12 +151,14 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
         (least, most) if least == most => plural(most, "block"),
         (least, most) => format!("{least} to {most} blocks"),
     };
+
     let mut notes = vec![format!(
         "Medians of {blocks} with their sign-test intervals; steps not to scale."
     )];
     if all().any(|row| row.value.is_some() && row.low.is_none()) {
         notes.push("Without a band: too few blocks for an interval.".to_owned());
     }
+
     (!series.is_empty()).then(|| LineChart {
         frame: Frame {
             name: "start-cost".to_owned(),
@@ -174,6 +179,7 @@ fn mark(arm: &str, metric: &'static str, row: &ClaimRow, x: f64) -> Option<Mark>
         value(row, row.value),
         interval(row)
     );
+
     Some(Mark {
         x,
         y: row.value?,

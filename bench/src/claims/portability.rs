@@ -1,4 +1,4 @@
-//! What is left where a system has no fork: C12.
+//! Models where the system has no fork: C12.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
@@ -13,39 +13,58 @@ use seccompiler::{
     SeccompRule, TargetArch, apply_filter,
 };
 
-use super::evidence::{Evidence, shown};
+use super::evidence::{Evidence, Figure};
 use super::lab::{self, Lab};
+use super::rule::{does_not_hold, holds, inconclusive, places};
+use super::{CHAPTER_5, Claim, Ruling};
 use crate::processes::start::Server;
 
-/// C12.
-pub(super) fn without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
+pub(super) const C12: Claim = Claim {
+    id: "C12",
+    claim: "threads are more portable than fork",
+    source: CHAPTER_5,
+    metric: "requests answered by each model where the kernel refuses to fork (a seccomp filter), and \
+             whether serve fork says so and lives on",
+    rule: "holds if every model but fork answers everything, and fork refuses every client, says why \
+           and lives on; does not hold if another model fails too",
+    experiment: measure_without_fork,
+    decide: decide_without_fork,
+};
+
+/// The model that the textbook compares with threads.
+const FORK: &str = "fork";
+
+fn measure_without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     let requests = lab.pick(400, 4000);
+
     for model in MODELS {
         let server = serve_without_fork(model.name)?;
         let plan = lab::churn(server.address(), Driver::Threads, 8, requests);
-        let total = lab::attempted(&plan)?.total();
-        // It fails if the server is gone.
-        let said = server.stop()?;
+        let total = lab::run(&plan)?.total();
+        // Fails if the server has ended.
+        let errors = server.stop()?;
+
         let share = |count: u64| count as f64 / total.planned as f64;
-        shown(evidence.exact("answered_share", &model.name, share(total.answered)));
-        if model.name == "fork" {
+        let figure = evidence.exact("answered_share", model.name, share(total.answered));
+        figure.mark_headline();
+
+        if model.name == FORK {
             let refused = share(total.errors.count(ErrorKind::ProtocolError));
-            shown(evidence.exact("told_so_share", &model.name, refused));
-            let says_why = said.contains("cannot fork for a connection");
-            evidence.exact(
-                "errors_that_say_why",
-                &model.name,
-                f64::from(u8::from(says_why)),
-            );
+            let figure = evidence.exact("told_so_share", model.name, refused);
+            figure.mark_headline();
+
+            let says_why = f64::from(u8::from(errors.contains("cannot fork for a connection")));
+            evidence.exact("errors_that_say_why", model.name, says_why);
         }
     }
     Ok(evidence)
 }
 
-/// A server to which the kernel says that there is no such call as fork.
+/// Starts a server for which the kernel has no fork.
 fn serve_without_fork(model: &str) -> anyhow::Result<Server> {
     let filter = no_fork().context("cannot make a filter that refuses to fork")?;
+
     Server::start(&["serve", model], |command| {
         command.stderr(Stdio::piped());
         let refuse = move || apply_filter(&filter).map_err(std::io::Error::other);
@@ -62,7 +81,7 @@ fn serve_without_fork(model: &str) -> anyhow::Result<Server> {
     })
 }
 
-/// Refuses every call that starts a process, as unknown, and no call that starts a thread.
+/// Filter that refuses every call that starts a process, as unknown, and none that starts a thread.
 fn no_fork() -> anyhow::Result<BpfProgram> {
     let thread = u64::try_from(libc::CLONE_THREAD)?;
     let is_no_thread = SeccompCondition::new(
@@ -79,6 +98,7 @@ fn no_fork() -> anyhow::Result<BpfProgram> {
     // Newer architectures have only `clone`.
     #[cfg(target_arch = "x86_64")]
     rules.extend([(libc::SYS_fork, Vec::new()), (libc::SYS_vfork, Vec::new())]);
+
     let filter = SeccompFilter::new(
         rules,
         SeccompAction::Allow,
@@ -86,4 +106,53 @@ fn no_fork() -> anyhow::Result<BpfProgram> {
         TargetArch::try_from(std::env::consts::ARCH)?,
     )?;
     Ok(filter.try_into()?)
+}
+
+fn decide_without_fork(evidence: &Evidence) -> Ruling {
+    let value = |metric: &str| evidence.value(metric, FORK);
+    let (Some(answered), Some(told), Some(says_why)) = (
+        value("answered_share"),
+        value("told_so_share"),
+        value("errors_that_say_why"),
+    ) else {
+        return inconclusive("fork was not measured");
+    };
+    let failed: Vec<&Figure> = evidence
+        .all("answered_share")
+        .filter(|figure| figure.at != FORK && figure.value != Some(1.0))
+        .collect();
+
+    if !failed.is_empty() {
+        does_not_hold(format!("{} failed without fork as well", places(&failed)))
+    } else if answered > 0.0 {
+        inconclusive("fork was not refused")
+    } else if told < 1.0 || says_why < 1.0 {
+        inconclusive("serve fork does not tell every client, or does not say why")
+    } else {
+        holds("measured on Linux with fork refused by the kernel; other systems were not measured")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::ClaimVerdict;
+    use crate::claims::rule::made_up::counts;
+
+    #[test]
+    fn c12_asks_who_serves_without_fork() {
+        let judge = |thread: f64, fork: f64, told: f64| {
+            let counts = counts(&[
+                ("answered_share", "thread", thread),
+                ("answered_share", "fork", fork),
+                ("told_so_share", "fork", told),
+                ("errors_that_say_why", "fork", 1.0),
+            ]);
+            decide_without_fork(&counts).verdict
+        };
+        assert_eq!(judge(1.0, 0.0, 1.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.9, 0.0, 1.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(1.0, 1.0, 0.0), ClaimVerdict::Inconclusive);
+        assert_eq!(judge(1.0, 0.0, 0.5), ClaimVerdict::Inconclusive);
+    }
 }

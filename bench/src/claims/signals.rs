@@ -1,4 +1,4 @@
-//! Waiting for signals, and being interrupted by them: C10 and C11.
+//! Waits for signals, and system calls that signals interrupt: C10 and C11.
 
 use std::io::Write;
 use std::os::fd::AsFd;
@@ -19,125 +19,173 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{pipe, read};
 
-use super::evidence::{Evidence, shown};
-use super::lab::{self, Lab};
+use super::evidence::Evidence;
+use super::lab::{self, Lab, PAUSE_NS, SLICE_NS};
+use super::rule::{does_not_hold, holds, holds_only_when, inconclusive};
+use super::{CHAPTER_5, Claim, Ruling};
 use crate::host::process_tree;
 use crate::host::signals::take;
 use crate::processes::start::carry_out;
 
 /// Sends a signal to one thread of this process that has not been joined.
-pub(super) fn interrupt(thread: libc::pthread_t, signal: Signal) {
+pub(super) fn signal_thread(thread: libc::pthread_t, signal: Signal) {
     #[expect(unsafe_code, reason = "the standard library sends no signals")]
     // SAFETY: the id of a thread stays valid until it is joined.
     let _ = unsafe { libc::pthread_kill(thread, signal as libc::c_int) };
 }
 
-/// Ways to wait.
-const WAITS: [&str; 3] = ["signal", "sleep 1 ms", "busy loop"];
-/// How long one wait lasts.
+pub(super) const C10: Claim = Claim {
+    id: "C10",
+    claim: "pausing for a signal leaves the CPU alone; a busy loop squanders it",
+    source: CHAPTER_5,
+    metric: "CPU time over waiting time, and time to wake up, of a wait for a signal, of sleeping 1 ms \
+             between looks, and of looking all the time",
+    rule: "holds if the busy loop uses at least 10 times the CPU time of the wait for a signal; does \
+           not hold below 2 times",
+    experiment: measure_waits,
+    decide: decide_waits,
+};
+
+/// Ways to wait: name, and wait until the call has come.
+type Wait = (&'static str, fn(&AtomicU64));
+
+const WAITS: [Wait; 3] = [
+    (SIGNAL, |_| {
+        // The signal is blocked in this thread, so it stays pending until it is taken here.
+        let _ = SigSet::from(Signal::SIGUSR2).wait();
+    }),
+    ("sleep 1 ms", |called| {
+        while called.load(Ordering::Acquire) == 0 {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }),
+    (BUSY_LOOP, |called| {
+        while called.load(Ordering::Acquire) == 0 {
+            std::hint::spin_loop();
+        }
+    }),
+];
+const SIGNAL: &str = "signal";
+const BUSY_LOOP: &str = "busy loop";
+/// Length of one wait.
 const WAIT: Duration = Duration::from_millis(20);
 const WAITS_IN_A_BLOCK: u32 = 5;
 
-/// C10.
-pub(super) fn pausing(lab: &Lab) -> anyhow::Result<Evidence> {
-    let values = lab.blocks(&WAITS, lab.pick(8, 24), waits)?;
+fn measure_waits(lab: &Lab) -> anyhow::Result<Evidence> {
+    let values = lab.blocks(&WAITS, lab.pick(8, 24), measure_wait)?;
+
     let mut evidence = Evidence::default();
     let mut shares: Vec<Vec<f64>> = Vec::new();
-    for (way, values) in WAITS.iter().zip(values) {
+    for ((way, _), values) in WAITS.iter().zip(values) {
         let (share, latency): (Vec<f64>, Vec<f64>) = values.into_iter().unzip();
-        shown(evidence.median("cpu_share", &way, &share, 1));
-        shown(evidence.median("wake_up_ns", &way, &latency, 1));
+        evidence.median("cpu_share", way, &share, 1).mark_headline();
+        let figure = evidence.median("wake_up_ns", way, &latency, 1);
+        figure.mark_headline();
         shares.push(share);
     }
-    for (way, share) in WAITS.iter().zip(&shares).skip(1) {
+
+    for ((way, _), share) in WAITS.iter().zip(&shares).skip(1) {
         let metric = "cpu_over_signal_ratio";
-        evidence.ratio(metric, &way, (share, &shares[0]), WAITS.len() - 1);
+        evidence.ratio(metric, way, (share, &shares[0]), WAITS.len() - 1);
     }
     Ok(evidence)
 }
 
-/// One thread waits a few times: its CPU time over the waiting time, and the mean time until it is
-/// awake, in nanoseconds.
-fn waits(way: &&str) -> anyhow::Result<(f64, f64)> {
-    let waiter: fn(&AtomicU64) = match *way {
-        "signal" => |_| {
-            // It is blocked in this thread, so it waits to be taken.
-            let _ = SigSet::from(Signal::SIGUSR2).wait();
-        },
-        "sleep 1 ms" => |called| {
-            while called.load(Ordering::Acquire) == 0 {
-                thread::sleep(Duration::from_millis(1));
-            }
-        },
-        _ => |called| {
-            while called.load(Ordering::Acquire) == 0 {
-                std::hint::spin_loop();
-            }
-        },
-    };
+/// One thread waits a few times: its CPU time over the waiting time, and its mean time to wake up, in
+/// nanoseconds.
+fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
     let called = Arc::new(AtomicU64::new(0));
     let (ready, is_ready) = bounded(0);
     let (awake, is_awake) = bounded(1);
-    let handle = thread::spawn({
+    let waiter = thread::spawn({
         let called = Arc::clone(&called);
         move || {
             SigSet::from(Signal::SIGUSR2).thread_block()?;
             for _ in 0..WAITS_IN_A_BLOCK {
                 let _ = ready.send(());
-                let (began, cpu) = (clock::now(), thread_cpu()?);
-                waiter(&called);
+                let (began, cpu) = (clock::now(), thread_cpu_ns()?);
+                wait(&called);
                 let now = clock::now();
-                let _ = awake.send((now - began, thread_cpu()? - cpu, now));
+                let _ = awake.send((now - began, thread_cpu_ns()? - cpu, now));
             }
             Ok::<_, Errno>(())
         }
     });
+
     let (mut waited, mut used, mut late) = (0, 0, 0);
     for _ in 0..WAITS_IN_A_BLOCK {
         called.store(0, Ordering::Release);
-        is_ready.recv().context("the waiter has gone")?;
+        is_ready.recv().context("the waiting thread has ended")?;
         thread::sleep(WAIT);
         let at = clock::now();
         called.store(at, Ordering::Release);
-        if *way == WAITS[0] {
-            interrupt(handle.as_pthread_t(), Signal::SIGUSR2);
+        if way == SIGNAL {
+            signal_thread(waiter.as_pthread_t(), Signal::SIGUSR2);
         }
-        let (time, cpu, now) = is_awake.recv().context("the waiter has gone")?;
+
+        let (time, cpu, now) = is_awake.recv().context("the waiting thread has ended")?;
         waited += time;
         used += cpu;
         late += now.saturating_sub(at);
     }
-    handle.join().expect("the waiter does not panic")?;
+
+    waiter.join().expect("the waiting thread does not panic")?;
     let share = used as f64 / waited as f64;
     Ok((share, late as f64 / f64::from(WAITS_IN_A_BLOCK)))
 }
 
-fn thread_cpu() -> nix::Result<u64> {
+fn thread_cpu_ns() -> nix::Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(time.tv_sec().cast_unsigned() * 1_000_000_000 + time.tv_nsec().cast_unsigned())
 }
 
-/// How often each thread gets a signal in the storm.
+fn decide_waits(evidence: &Evidence) -> Ruling {
+    let Some(busy) = evidence.at("cpu_over_signal_ratio", BUSY_LOOP) else {
+        return inconclusive("the busy loop was not measured");
+    };
+
+    if busy.at_least(10.0) == Some(true) {
+        holds("sleeping between looks is in between, and wakes up late")
+    } else if busy.at_least(2.0) == Some(false) {
+        does_not_hold("the busy loop uses no more")
+    } else {
+        inconclusive("not resolved how much more the busy loop uses")
+    }
+}
+
+pub(super) const C11: Claim = Claim {
+    id: "C11",
+    claim: "some system calls do not react well to signals",
+    source: CHAPTER_5,
+    metric: "share of calls that a signal breaks off, with and without restart; wrong, failed or lost \
+             replies of every model while every thread of server and clients gets 1,000 signals a \
+             second, and throughput over that without",
+    rule: "holds if signals break calls off and replies are lost; only when a program does not try \
+           again, if calls are broken off and no reply is lost; does not hold if none is broken off",
+    experiment: measure_storm,
+    decide: decide_storm,
+};
+
+/// Time between two signals to a thread in the storm.
 const STORM_EVERY_NS: u64 = 1_000_000;
-/// How often the storm looks for threads and processes that have come.
-const LOOK_EVERY: u64 = 10;
-/// A slice of C11, quiet or stormy.
-const SLICE_NS: u64 = 30_000_000;
-/// Between slices.
-const PAUSE_NS: u64 = 6_000_000;
-/// Which slices of a block are stormy.
+/// Rounds of signals between two listings of threads: reading /proc takes longer than sending.
+const ROUNDS_PER_LISTING: u64 = 10;
+/// Slices of a block: whether signals are sent.
 const STORMY: [bool; 4] = [false, true, true, false];
 
-/// C11.
-pub(super) fn storm(lab: &Lab) -> anyhow::Result<Evidence> {
+fn measure_storm(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     for (call, restart, at) in [
         (Call::Read, false, "read"),
         (Call::Read, true, "read, restarted"),
         (Call::Poll, true, "poll, restarted"),
     ] {
-        shown(evidence.exact("broken_off_share", &at, broken_off(call, restart)?));
+        let share = broken_off_share(call, restart)?;
+        evidence
+            .exact("broken_off_share", at, share)
+            .mark_headline();
     }
+
     let (mut bad, mut signals, mut answered) = (0, 0, 0);
     for model in MODELS {
         let mut rates = [Vec::new(), Vec::new()];
@@ -151,34 +199,38 @@ pub(super) fn storm(lab: &Lab) -> anyhow::Result<Evidence> {
             rates[0].push(outcome.replies[0]);
             rates[1].push(outcome.replies[1]);
         }
-        let ratio = (&rates[1][..], &rates[0][..]);
-        shown(evidence.ratio("storm_over_quiet_throughput_ratio", &model.name, ratio, 1));
+
+        let metric = "storm_over_quiet_throughput_ratio";
+        let figure = evidence.ratio(metric, model.name, (&rates[1], &rates[0]), 1);
+        figure.mark_headline();
     }
-    evidence.exact("signals_sent", &"", signals as f64);
-    evidence.exact("answered_requests", &"", answered as f64);
-    shown(evidence.exact("lost_or_wrong_replies", &"", bad as f64));
+
+    evidence.exact("signals_sent", "", signals as f64);
+    evidence.exact("answered_requests", "", answered as f64);
+    let figure = evidence.exact("lost_or_wrong_replies", "", bad as f64);
+    figure.mark_headline();
     Ok(evidence)
 }
 
-/// A call that waits.
+/// A blocking call.
 #[derive(Clone, Copy)]
 enum Call {
     Read,
     Poll,
 }
 
-/// The share of signals that break off a call which waits for a pipe.
-fn broken_off(call: Call, restart: bool) -> anyhow::Result<f64> {
+/// Share of signals that break off a call which waits for a pipe.
+fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
     const SIGNALS: u32 = 50;
     take(Signal::SIGALRM, restart)?;
-    let (here, there) = pipe()?;
+    let (reader, writer) = pipe()?;
     let waiter = thread::spawn(move || {
         let mut broken_off = 0;
         loop {
             let result = match call {
-                Call::Read => read(&here, &mut [0]).map(drop),
+                Call::Read => read(&reader, &mut [0]).map(drop),
                 Call::Poll => {
-                    let mut events = [PollFd::new(here.as_fd(), PollFlags::POLLIN)];
+                    let mut events = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
                     poll(&mut events, PollTimeout::NONE).map(drop)
                 }
             };
@@ -188,18 +240,20 @@ fn broken_off(call: Call, restart: bool) -> anyhow::Result<f64> {
             }
         }
     });
+
     for _ in 0..SIGNALS {
-        // Time to wait again.
+        // The thread needs time to be blocked in its call again.
         thread::sleep(Duration::from_millis(1));
-        interrupt(waiter.as_pthread_t(), Signal::SIGALRM);
+        signal_thread(waiter.as_pthread_t(), Signal::SIGALRM);
     }
     thread::sleep(Duration::from_millis(1));
-    std::fs::File::from(there).write_all(&[1])?;
-    let broken_off: u32 = waiter.join().expect("the waiter does not panic");
+    std::fs::File::from(writer).write_all(&[1])?;
+
+    let broken_off: u32 = waiter.join().expect("the waiting thread does not panic");
     Ok(f64::from(broken_off) / f64::from(SIGNALS))
 }
 
-/// What came of a server and clients that were quiet and stormy in turn.
+/// Totals of one server and its clients over quiet and stormy slices.
 struct StormBlock {
     bad: u64,
     signals: u64,
@@ -223,18 +277,20 @@ fn storm_block(model: &str, driver: Driver) -> anyhow::Result<StormBlock> {
         windows,
         ..lab::requests(server.address(), driver, 8, 0)
     };
-    // Connecting and accepting meet the storm as well, and an iterative server comes to serve all.
+    // Signals then also meet connect and accept, and an iterative server serves every client.
     plan.workload.requests_per_connection = Some(16);
+
     let arguments = ["--take-alarms".to_owned()];
     let (report, signals) = carry_out(&plan, &arguments, |start_ns, load| {
         let mut signals = 0;
         for (slot, _) in (0..).zip(STORMY).filter(|(_, stormy)| *stormy) {
             let begin_ns = start_ns + slot * slot_ns;
-            signals += rage(&[server.id(), load], begin_ns, begin_ns + SLICE_NS);
+            signals += send_signals_until(&[server.id(), load], begin_ns, begin_ns + SLICE_NS);
         }
         Ok(signals)
     })?;
     server.stop()?;
+
     let mut replies = [0.0; 2];
     for (window, stormy) in report.windows.iter().zip(STORMY) {
         replies[usize::from(stormy)] += window.replies_in_window as f64;
@@ -248,16 +304,18 @@ fn storm_block(model: &str, driver: Driver) -> anyhow::Result<StormBlock> {
     })
 }
 
-/// Sends SIGALRM to every thread of these process trees, again and again. How many were sent.
-fn rage(roots: &[u32], begin_ns: u64, end_ns: u64) -> u64 {
+/// Sends SIGALRM to every thread of these process trees at even intervals; returns the number sent.
+fn send_signals_until(roots: &[u32], begin_ns: u64, end_ns: u64) -> u64 {
     let mut sent = 0;
     let mut threads = Vec::new();
     let times = (begin_ns..end_ns).step_by(usize::try_from(STORM_EVERY_NS).unwrap_or(usize::MAX));
-    for (number, at_ns) in (0_u64..).zip(times) {
+
+    for (round, at_ns) in (0_u64..).zip(times) {
         clock::sleep_until(at_ns);
-        if number.is_multiple_of(LOOK_EVERY) {
+        if round.is_multiple_of(ROUNDS_PER_LISTING) {
             threads = threads_of(roots);
         }
+
         for &(process, thread) in &threads {
             #[expect(
                 unsafe_code,
@@ -278,13 +336,14 @@ fn rage(roots: &[u32], begin_ns: u64, end_ns: u64) -> u64 {
     sent
 }
 
-/// Every thread below these processes, each with its process.
+/// Every thread of these process trees, each with its process.
 fn threads_of(roots: &[u32]) -> Vec<(u32, u32)> {
     let mut threads = Vec::new();
-    // Those that end meanwhile are not missed.
+    // Processes that end during the listing need no signal.
     let trees = roots
         .iter()
         .filter_map(|&root| process_tree::tree(root).ok());
+
     for process in trees.flatten() {
         let Ok(entries) = std::fs::read_dir(format!("/proc/{process}/task")) else {
             continue;
@@ -295,4 +354,58 @@ fn threads_of(roots: &[u32]) -> Vec<(u32, u32)> {
         threads.extend(numbers.map(|thread| (process, thread)));
     }
     threads
+}
+
+fn decide_storm(evidence: &Evidence) -> Ruling {
+    let broken_off = evidence
+        .all("broken_off_share")
+        .any(|figure| figure.value.is_some_and(|share| share >= 0.5));
+    let Some(bad) = evidence.value("lost_or_wrong_replies", "") else {
+        return inconclusive("replies were not counted");
+    };
+
+    match (broken_off, bad > 0.0) {
+        (true, true) => holds(format!("{bad} replies were lost or wrong")),
+        (true, false) => holds_only_when(
+            "a program does not try again: no model lost a reply, since every call is repeated",
+        ),
+        (false, true) => inconclusive(format!(
+            "no call was broken off, yet {bad} replies were lost"
+        )),
+        (false, false) => does_not_hold("no call was broken off"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::claims::ClaimVerdict;
+    use crate::claims::rule::made_up::{counts, narrow};
+
+    #[test]
+    fn c10_compares_cpu_times() {
+        let judge = |ratio: f64| {
+            let evidence = narrow(&[("cpu_over_signal_ratio", "busy loop", ratio)]);
+            decide_waits(&evidence).verdict
+        };
+        assert_eq!(judge(300.0), ClaimVerdict::Holds);
+        assert_eq!(judge(1.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(5.0), ClaimVerdict::Inconclusive);
+    }
+
+    #[test]
+    fn c11_asks_whether_trying_again_helps() {
+        let judge = |broken_off: f64, bad: f64| {
+            let counts = counts(&[
+                ("broken_off_share", "read", broken_off),
+                ("broken_off_share", "read, restarted", 0.0),
+                ("lost_or_wrong_replies", "", bad),
+            ]);
+            decide_storm(&counts).verdict
+        };
+        assert_eq!(judge(1.0, 0.0), ClaimVerdict::HoldsOnlyWhen);
+        assert_eq!(judge(1.0, 3.0), ClaimVerdict::Holds);
+        assert_eq!(judge(0.0, 0.0), ClaimVerdict::DoesNotHold);
+        assert_eq!(judge(0.0, 3.0), ClaimVerdict::Inconclusive);
+    }
 }

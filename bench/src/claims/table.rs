@@ -1,30 +1,25 @@
-//! The ledger of claims for people: verdicts with the figures they rest on, then the curves.
-
-use comfy_table::{CellAlignment, Table, presets};
+//! Tables of the ledger: verdicts with the figures that decide them, then the curves.
 
 use crate::claims::Claim;
 use crate::render::Style;
 use crate::render::units::{self, UNKNOWN, or_unknown};
 use crate::results::{BlockRow, ClaimRow};
 
-/// Where the columns of the plain table begin, and where its lines end.
-const LABEL: usize = 5;
-const VALUE: usize = 58;
-const INTERVAL: usize = 72;
+/// Indent of everything under the id of a claim.
+const INDENT: usize = 5;
+/// Width at which plain paragraphs are broken.
 const WIDTH: usize = 98;
 
-/// The claims of these rows: the table of verdicts, and the curves behind them.
+/// Tables of these rows: the verdicts, and the curves behind them.
 #[must_use]
-pub fn ledger(rows: &[ClaimRow], claims: &[Claim], style: Style) -> String {
+pub(crate) fn ledger_table(rows: &[ClaimRow], claims: &[Claim], style: Style) -> String {
     let judged = judged(rows, claims);
-    let mut parts = vec![match style {
-        Style::Plain | Style::Terminal(_) => plain(&judged),
-        Style::Markdown => markdown(&judged),
-    }];
-    parts.push(notes(&judged).join(match style {
-        Style::Markdown => "  \n",
-        Style::Plain | Style::Terminal(_) => "\n",
-    }));
+    let (verdicts, line_break) = match style {
+        Style::Plain | Style::Terminal(_) => (plain(&judged), "\n"),
+        Style::Markdown => (markdown(&judged), "  \n"),
+    };
+
+    let mut parts = vec![verdicts, notes(&judged).join(line_break)];
     for (claim, rows) in &judged {
         parts.extend(curves(claim, rows, style));
     }
@@ -43,58 +38,65 @@ pub(crate) fn judged<'a>(rows: &'a [ClaimRow], claims: &'a [Claim]) -> Vec<Judge
     with_rows.filter(|(_, rows)| !rows.is_empty()).collect()
 }
 
-/// What is claimed, where, what is measured, and how it is judged.
+/// List of claims with their source, metric and rule.
 #[must_use]
-pub fn list(claims: &[&Claim], style: Style) -> String {
-    let entries: Vec<String> = claims
-        .iter()
-        .map(|claim| match style {
-            Style::Markdown => format!(
-                "- **{}** {} ({}).  \n  Measured: {}.  \n  Rule: {}.",
-                claim.id, claim.claim, claim.source, claim.metric, claim.rule
-            ),
-            Style::Plain | Style::Terminal(_) => {
-                let part = |name: &str, text: &str| indented(&format!("{name}: {text}"));
-                let head = format!("{:<LABEL$}{}", claim.id, claim.claim);
-                let parts = [
-                    head,
-                    part("source", claim.source),
-                    part("measured", claim.metric),
-                    part("rule", claim.rule),
-                ];
-                parts.join("\n") + "\n"
-            }
-        })
-        .collect();
+pub(crate) fn list(claims: &[&Claim], style: Style) -> String {
+    let entries: Vec<String> = claims.iter().map(|claim| entry(claim, style)).collect();
     entries.join("\n") + if style == Style::Markdown { "\n" } else { "" }
 }
 
+fn entry(claim: &Claim, style: Style) -> String {
+    if style == Style::Markdown {
+        return format!(
+            "- **{}** {} ({}).  \n  Measured: {}.  \n  Rule: {}.",
+            claim.id, claim.claim, claim.source, claim.metric, claim.rule
+        );
+    }
+
+    let part = |name: &str, text: &str| indented(&format!("{name}: {text}"));
+    let parts = [
+        title(claim, style),
+        part("source", claim.source),
+        part("measured", claim.metric),
+        part("rule", claim.rule),
+    ];
+    parts.join("\n") + "\n"
+}
+
+fn title(claim: &Claim, style: Style) -> String {
+    match style {
+        Style::Plain | Style::Terminal(_) => format!("{:<INDENT$}{}", claim.id, claim.claim),
+        Style::Markdown => format!("**{}** {}", claim.id, claim.claim),
+    }
+}
+
+/// A paragraph for each claim. The figures of all claims are drawn as one table, so that their columns
+/// line up, and its lines shared out among the claims.
 fn plain(judged: &[Judged<'_>]) -> String {
-    let blocks: Vec<String> = judged
-        .iter()
-        .map(|(claim, rows)| {
-            let first = rows[0];
-            let verdict = first.verdict.words().to_uppercase();
-            let mut lines = vec![format!("{:<LABEL$}{}", claim.id, claim.claim)];
-            for row in headlines(rows) {
-                let (value, interval) = (value(row, row.value), interval(row));
-                let label = label(row);
-                let width = INTERVAL - VALUE - 2;
-                let room = VALUE - LABEL;
-                let line = format!("{:LABEL$}{label:<room$}{value:>width$}  {interval}", "");
-                lines.push(line.trim_end().to_owned());
-            }
-            let colon = if first.condition.is_empty() { "" } else { ": " };
-            lines.push(indented(&format!("{verdict}{colon}{}", first.condition)));
-            lines.join("\n")
-        })
-        .collect();
-    blocks.join("\n\n")
+    let figures = judged.iter().flat_map(|(_, rows)| headlines(rows));
+    let cells = figures.map(|row| vec![label(row), value(row, row.value), interval(row)]);
+    let table = Style::Plain.table(&["", "", ""], cells.collect(), &[0, 2]);
+    let mut lines = table.lines().skip(1);
+
+    let mut paragraphs = Vec::new();
+    for (claim, rows) in judged {
+        let mut paragraph = vec![title(claim, Style::Plain)];
+        let own = lines.by_ref().take(headlines(rows).count());
+        // The table itself begins with a blank.
+        paragraph.extend(own.map(|line| " ".repeat(INDENT - 1) + line));
+
+        let verdict = rows[0].verdict.words().to_uppercase();
+        let condition = &rows[0].condition;
+        let colon = if condition.is_empty() { "" } else { ": " };
+        paragraph.push(indented(&format!("{verdict}{colon}{condition}")));
+        paragraphs.push(paragraph.join("\n"));
+    }
+    paragraphs.join("\n\n")
 }
 
 /// A paragraph under a claim, broken into lines.
 fn indented(text: &str) -> String {
-    let mut lines = vec![" ".repeat(LABEL)];
+    let mut lines = vec![" ".repeat(INDENT)];
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is one");
         if line.trim().is_empty() {
@@ -103,7 +105,7 @@ fn indented(text: &str) -> String {
             line.push(' ');
             line.push_str(word);
         } else {
-            lines.push(" ".repeat(LABEL) + word);
+            lines.push(" ".repeat(INDENT) + word);
         }
     }
     lines.join("\n")
@@ -114,6 +116,7 @@ fn markdown(judged: &[Judged<'_>]) -> String {
         "| claim | measured | interval | verdict | condition |".to_owned(),
         "|-------|----------|----------|---------|-----------|".to_owned(),
     ];
+
     for (claim, rows) in judged {
         let figures: Vec<_> = headlines(rows).collect();
         let measured: Vec<String> = figures
@@ -124,10 +127,10 @@ fn markdown(judged: &[Judged<'_>]) -> String {
         if intervals.iter().all(String::is_empty) {
             intervals.clear();
         }
+
         lines.push(format!(
-            "| **{}** {} | {} | {} | **{}** | {} |",
-            claim.id,
-            claim.claim,
+            "| {} | {} | {} | **{}** | {} |",
+            title(claim, Style::Markdown),
             measured.join("<br>"),
             intervals.join("<br>"),
             rows[0].verdict.words(),
@@ -137,13 +140,14 @@ fn markdown(judged: &[Judged<'_>]) -> String {
     lines.join("\n")
 }
 
-/// What must be known to read the table, a line each.
+/// Notes on the table, a line each.
 pub(crate) fn notes(judged: &[Judged<'_>]) -> Vec<String> {
     let mut notes = vec![
         "Medians over blocks of fresh processes, in turns; ratios within blocks.".to_owned(),
         "Intervals: sign test, covering together at 95 % for each claim.".to_owned(),
         "Figures without an interval are counts, or were taken once.".to_owned(),
     ];
+
     let disturbed: Vec<&str> = judged
         .iter()
         .filter(|(_, rows)| rows[0].validity != BlockRow::VALID)
@@ -163,7 +167,7 @@ pub(crate) fn headlines<'a>(rows: &'a [&'a ClaimRow]) -> impl Iterator<Item = &'
     rows.iter().copied().filter(|row| row.headline)
 }
 
-/// Metrics that were taken at the same places.
+/// Metrics that were measured at the same places.
 #[derive(Default)]
 struct Curve<'a> {
     places: Vec<&'a str>,
@@ -183,71 +187,59 @@ fn curves(claim: &Claim, rows: &[&ClaimRow], style: Style) -> Option<String> {
             curves.push(Curve::default());
             curves.len() - 1
         });
+
         let curve = &mut curves[index];
         if !curve.places.contains(&row.at.as_str()) {
             curve.places.push(&row.at);
         }
         curve.rows.push(row);
     }
+
     let tables: Vec<String> = curves
         .iter()
         .filter(|curve| curve.places.len() > 1 && curve.rows.iter().any(|row| !row.headline))
         .map(|curve| curve.table(style))
         .collect();
-    let title = match style {
-        Style::Plain | Style::Terminal(_) => format!("{:<LABEL$}{}", claim.id, claim.claim),
-        Style::Markdown => format!("**{}** {}", claim.id, claim.claim),
-    };
+    let title = title(claim, style);
     (!tables.is_empty()).then(|| format!("{title}\n\n{}", tables.join("\n\n")))
 }
 
 impl Curve<'_> {
     fn table(&self, style: Style) -> String {
-        let mut metrics: Vec<&ClaimRow> = Vec::new();
+        let mut metrics: Vec<&str> = Vec::new();
         for row in &self.rows {
-            if !metrics.iter().any(|known| known.metric == row.metric) {
-                metrics.push(row);
+            if !metrics.contains(&row.metric.as_str()) {
+                metrics.push(&row.metric);
             }
         }
-        let mut table = Table::new();
-        table.load_style(match style {
-            Style::Plain | Style::Terminal(_) => presets::NOTHING,
-            Style::Markdown => presets::ASCII_MARKDOWN,
-        });
-        let cell = |metric: &ClaimRow, place: &str| {
-            let here = |row: &&&ClaimRow| row.metric == metric.metric && row.at == place;
+        let cell = |metric: &str, place: &str| {
+            let here = |row: &&&ClaimRow| row.metric == metric && row.at == place;
             let row = self.rows.iter().find(here);
             row.map_or(UNKNOWN.to_owned(), |row| value(row, row.value))
         };
-        let corner = || std::iter::once(String::new());
+        let names: Vec<String> = metrics.iter().map(|metric| name(metric)).collect();
+
+        let mut header = vec![""];
+        let mut rows = Vec::new();
         // Many metrics at few places are read better from top to bottom.
         if metrics.len() > self.places.len() {
-            let names = self.places.iter().map(|&place| place.to_owned());
-            table.set_header(corner().chain(names));
-            for metric in metrics {
+            header.extend(&self.places);
+            for (metric, name) in metrics.iter().zip(names) {
                 let cells = self.places.iter().map(|place| cell(metric, place));
-                table.add_row(std::iter::once(name(&metric.metric)).chain(cells));
+                rows.push(std::iter::once(name).chain(cells).collect());
             }
         } else {
-            let names = metrics.iter().map(|row| name(&row.metric));
-            table.set_header(corner().chain(names));
+            header.extend(names.iter().map(String::as_str));
             for &place in &self.places {
                 let cells = metrics.iter().map(|metric| cell(metric, place));
-                table.add_row(std::iter::once(place.to_owned()).chain(cells));
+                rows.push(std::iter::once(place.to_owned()).chain(cells).collect());
             }
         }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        let lines: Vec<String> = table
-            .lines()
-            .map(|line| line.trim_end().to_owned())
-            .collect();
-        lines.join("\n")
+        style.table(&header, rows, &[0])
     }
 }
 
-/// How the name of a metric ends, and how its values are shown.
+/// End of a metric's name, and the text of its values.
 type Unit = (&'static str, fn(f64) -> String);
 
 const UNITS: &[Unit] = &[
@@ -270,7 +262,7 @@ fn percent(share: f64) -> String {
     }
 }
 
-/// A value of a row with its unit; the ends of the interval are such values too.
+/// A value of a row, or an end of its interval, with its unit.
 pub(crate) fn value(row: &ClaimRow, value: Option<f64>) -> String {
     let unit = UNITS.iter().find(|(unit, _)| row.metric.ends_with(unit));
     or_unknown(value, |value| match unit {
@@ -312,8 +304,8 @@ pub(crate) fn label(row: &ClaimRow) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::claims::{CLAIMS, ClaimVerdict};
-    use crate::results::SCHEMA_VERSION;
+    use crate::claims::CLAIMS;
+    use crate::results::{ClaimVerdict, SCHEMA_VERSION};
 
     fn row(claim: &str, metric: &str, at: &str, value: f64) -> ClaimRow {
         ClaimRow {
@@ -359,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_plain_table_is_narrow_and_has_verdict_and_curve() {
-        let text = ledger(&rows(), CLAIMS, Style::Plain);
+        let text = ledger_table(&rows(), CLAIMS, Style::Plain);
         assert!(
             text.lines().all(|line| line.chars().count() <= 100),
             "{text}"
@@ -378,7 +370,7 @@ mod tests {
 
     #[test]
     fn the_markdown_table_has_one_line_for_a_claim() {
-        let text = ledger(&rows(), CLAIMS, Style::Markdown);
+        let text = ledger_table(&rows(), CLAIMS, Style::Markdown);
         let line = text
             .lines()
             .find(|line| line.starts_with("| **C1**"))

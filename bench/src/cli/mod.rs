@@ -80,9 +80,9 @@ pub enum Command {
     /// Carry out a load plan from standard input (used by `run`)
     #[command(hide = true)]
     Drive(crate::processes::drive::DriveArgs),
-    /// Start clients one after another and see in which order they are answered (used by `claims`)
+    /// Report in which order clients are answered that start one after another (used by `claims`)
     #[command(hide = true)]
-    RollCall(crate::claims::roll_call::RollCallArgs),
+    StartOrder(crate::claims::start_order::StartOrderArgs),
     /// Give back what is read, at once or after a known time (used by `selfcheck`)
     #[command(hide = true)]
     Respond(crate::processes::respond::RespondArgs),
@@ -102,7 +102,7 @@ impl Command {
             Command::Load(args) => load::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Claims(args) => claims::run(&args),
-            Command::RollCall(args) => crate::claims::roll_call::run(&args),
+            Command::StartOrder(args) => crate::claims::start_order::run(&args),
             Command::Gate(args) => gate::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::History(args) => history::run(&args),

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::common::{Finished, executable, finish};
-use echobench::claims::ClaimVerdict;
 use echobench::host::environment::Environment;
+use echobench::results::ClaimVerdict;
 use echobench::results::histogram_log::interval_line;
 use echobench::results::summary::summarize;
 use echobench::results::{

@@ -1,8 +1,7 @@
-//! Clients that are started one after another, connect at once and send one frame: in which order
-//! are they answered?
+//! Process of clients that start one after another, connect at once and send one frame; it reports in
+//! which order they were answered.
 //!
-//! They are the threads or the children of a process of its own, which has no other threads and may
-//! therefore fork.
+//! The clients are threads or children of a process that has no other threads, and may therefore fork.
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -21,12 +20,12 @@ use nix::unistd::{Pid, getpid, pipe};
 use super::lab;
 use crate::processes::agent::{Agent, die_with_parent, say};
 
-/// How long all runs may take: they hang if they take longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Time limit of all runs: they hang if they take longer.
+const LIMIT: Duration = Duration::from_secs(60);
 
-/// The arguments of `echobench roll-call`.
+/// Arguments of `echobench start-order`.
 #[derive(Args)]
-pub struct RollCallArgs {
+pub struct StartOrderArgs {
     /// The server
     target: SocketAddr,
 
@@ -38,43 +37,44 @@ pub struct RollCallArgs {
     #[arg(long)]
     runs: u32,
 
-    /// How clients are run: threads or processes
+    /// Kind of client: threads or processes
     #[arg(long)]
     driver: Driver,
 }
 
-/// Makes all runs; says for each in which order the clients were answered.
-pub fn run(args: &RollCallArgs) -> anyhow::Result<ExitCode> {
+/// Makes all runs and reports the order of replies of each.
+pub(crate) fn run(args: &StartOrderArgs) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
+
     let mut orders = Vec::new();
     for _ in 0..args.runs {
-        let answered = match args.driver {
-            Driver::Processes => processes(args.target, args.clients)?,
-            Driver::Threads | Driver::Tasks => threads(args.target, args.clients)?,
+        let answered_ns = match args.driver {
+            Driver::Processes => run_processes(args.target, args.clients)?,
+            Driver::Threads | Driver::Tasks => run_threads(args.target, args.clients)?,
         };
-        orders.push(order(&answered));
+        orders.push(order(&answered_ns));
     }
+
     say(&orders)?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same from outside: the orders of all runs, in a process of its own. To be called on the main
-/// thread.
-pub(super) fn runs(
+/// Orders of replies of all runs, made in a process of its own. To be called on the main thread.
+pub(super) fn service_orders(
     target: SocketAddr,
     driver: Driver,
     clients: u32,
     runs: u32,
 ) -> anyhow::Result<Vec<Vec<u32>>> {
     let arguments = [
-        "roll-call".to_owned(),
+        "start-order".to_owned(),
         target.to_string(),
         format!("--clients={clients}"),
         format!("--runs={runs}"),
         format!("--driver={driver}"),
     ];
-    let agent = Agent::spawn("the roll call", &arguments)?;
-    agent.receive(Instant::now() + PATIENCE)
+    let agent = Agent::spawn("the clients in start order", &arguments)?;
+    agent.receive(Instant::now() + LIMIT)
 }
 
 /// The clients in the order in which they were answered.
@@ -84,49 +84,52 @@ fn order(answered_ns: &[u64]) -> Vec<u32> {
     order
 }
 
-fn threads(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
+fn run_threads(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
     let started: Vec<_> = (0..clients)
-        .map(|_| thread::spawn(move || call(target)))
+        .map(|_| thread::spawn(move || request(target)))
         .collect();
+
     started
         .into_iter()
         .map(|client| client.join().expect("a client does not panic"))
         .collect()
 }
 
-fn processes(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
+fn run_processes(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
     let parent = getpid();
-    let (here, there) = pipe()?;
+    let (reader, writer) = pipe()?;
     let mut children: Vec<Pid> = Vec::new();
     for number in 0..clients {
         match fork()? {
             ForkResult::Parent { child } => children.push(child),
             ForkResult::Child => {
-                let called = die_with(parent).is_ok().then(|| call(target));
-                let said = called.and_then(Result::ok).is_some_and(|ns| {
+                let answered = die_with(parent).is_ok().then(|| request(target));
+                let reported = answered.and_then(Result::ok).is_some_and(|ns| {
                     let mut message = [0; 12];
                     message[..4].copy_from_slice(&number.to_ne_bytes());
                     message[4..].copy_from_slice(&ns.to_ne_bytes());
-                    // So short a message is never mixed with another's.
-                    nix::unistd::write(&there, &message).is_ok()
+                    // The kernel never mixes messages of up to PIPE_BUF bytes with others.
+                    nix::unistd::write(&writer, &message).is_ok()
                 });
-                exit(i32::from(!said))
+                exit(i32::from(!reported))
             }
         }
     }
-    drop(there);
+    drop(writer);
+
     let mut answered_ns = vec![0; clients as usize];
-    let mut reader = std::fs::File::from(here);
+    let mut reader = std::fs::File::from(reader);
     for child in children {
         let ended = waitpid(child, None)?;
         ensure!(
             matches!(ended, WaitStatus::Exited(_, 0)),
             "a client process failed"
         );
+
         let mut message = [0; 12];
         reader
             .read_exact(&mut message)
-            .context("a client process said nothing")?;
+            .context("a client process reported nothing")?;
         let (number, ns) = message.split_at(4);
         let number = u32::from_ne_bytes(number.try_into()?);
         answered_ns[number as usize] = u64::from_ne_bytes(ns.try_into()?);
@@ -134,8 +137,8 @@ fn processes(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
     Ok(answered_ns)
 }
 
-/// One client: when its reply had come.
-fn call(target: SocketAddr) -> anyhow::Result<u64> {
+/// One client; returns the instant of its reply.
+fn request(target: SocketAddr) -> anyhow::Result<u64> {
     let mut stream = TcpStream::connect(target).context("cannot connect")?;
     lab::exchange(&mut stream, Work::None)?;
     let answered_ns = clock::now();

@@ -1,0 +1,182 @@
+//! Ledger of claims: measures and judges each of them, and writes its rows at once.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+
+use super::evidence::{Evidence, Figure};
+use super::{Claim, Lab, Ruling};
+use crate::host::environment::Environment;
+use crate::host::machine::DisturbanceWatch;
+use crate::host::signals::{catch_interrupts, interrupted};
+use crate::results::{
+    BlockRow, ClaimRow, ClaimVerdict, ClaimsWriter, RunRecord, SCHEMA_VERSION, Validity,
+    default_folder,
+};
+use crate::{note, noteln};
+
+/// Options of a ledger.
+pub(crate) struct LedgerOptions {
+    /// Claims to judge.
+    pub(crate) claims: Vec<&'static Claim>,
+    /// The short form.
+    pub(crate) quick: bool,
+    /// Folder for the results; by default a new one.
+    pub(crate) out: Option<PathBuf>,
+    /// Seed of orders and traffic.
+    pub(crate) seed: u64,
+}
+
+/// Judged claims.
+pub(crate) struct Ledger {
+    /// Folder of the results.
+    pub(crate) folder: PathBuf,
+    /// Rows of all judged claims.
+    pub(crate) rows: Vec<ClaimRow>,
+    judged: usize,
+    /// Claims whose experiment failed.
+    failed: Vec<&'static str>,
+    /// Claims that stayed undecided on a disturbed machine.
+    undecided: Vec<&'static str>,
+}
+
+/// Outcome of a whole ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum LedgerOutcome {
+    /// Every claim was judged.
+    Complete,
+    /// A signal ended it early.
+    Interrupted,
+    /// These experiments failed.
+    Failed(Vec<&'static str>),
+    /// These claims were not decided, on a disturbed machine.
+    Undecided(Vec<&'static str>),
+}
+
+/// Measures and judges claims. Claims that are judged before an interrupt are kept.
+pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
+    let environment = Environment::capture();
+    let folder = options
+        .out
+        .clone()
+        .unwrap_or_else(|| default_folder(!options.quick, &environment, "-claims"));
+    let mut record = RunRecord {
+        schema_version: SCHEMA_VERSION,
+        effort: if options.quick { "quick" } else { "full" }.to_owned(),
+        seed: options.seed,
+        status: "running".to_owned(),
+        resumed: Vec::new(),
+        environment,
+        scenarios: IndexMap::new(),
+    };
+    let mut writer = ClaimsWriter::create(&folder, &record)?;
+
+    catch_interrupts()?;
+    let lab = Lab {
+        quick: options.quick,
+        seed: options.seed,
+    };
+    let mut ledger = Ledger {
+        folder,
+        rows: Vec::new(),
+        judged: 0,
+        failed: Vec::new(),
+        undecided: Vec::new(),
+    };
+    for claim in &options.claims {
+        if let Some(rows) = ledger.judge(claim, &lab) {
+            writer.claim(&rows)?;
+            ledger.rows.extend(rows);
+        }
+        if interrupted() {
+            break;
+        }
+    }
+
+    record.status = ledger.status(options.claims.len());
+    record.environment.finish();
+    writer.record(&record)?;
+    Ok(ledger)
+}
+
+impl Ledger {
+    /// Rows of one claim; none if its experiment failed.
+    fn judge(&mut self, claim: &Claim, lab: &Lab) -> Option<Vec<ClaimRow>> {
+        note!("{:<4}{} ", claim.id, claim.claim);
+        let began = Instant::now();
+        let watch = DisturbanceWatch::start();
+        let evidence = (claim.experiment)(lab);
+        let disturbed = watch.disturbed();
+
+        match evidence {
+            Ok(evidence) => {
+                let ruling = (claim.decide)(&evidence);
+                let seconds = began.elapsed().as_secs_f64();
+                noteln!("· {} · {seconds:.1} s", ruling.verdict.words());
+                if disturbed && ruling.verdict == ClaimVerdict::Inconclusive {
+                    self.undecided.push(claim.id);
+                }
+                self.judged += 1;
+                Some(rows(claim, &evidence, &ruling, disturbed))
+            }
+            Err(_) if interrupted() => {
+                noteln!("· interrupted");
+                None
+            }
+            Err(error) => {
+                noteln!("· failed");
+                noteln!("error: {}: {error:#}", claim.id);
+                self.failed.push(claim.id);
+                None
+            }
+        }
+    }
+
+    fn status(&self, wanted: usize) -> String {
+        if !self.failed.is_empty() {
+            format!("failed: {}", self.failed.join(", "))
+        } else if self.judged < wanted {
+            "interrupted".to_owned()
+        } else {
+            "complete".to_owned()
+        }
+    }
+
+    /// Outcome of the whole ledger, the most serious first.
+    pub(crate) fn outcome(&self) -> LedgerOutcome {
+        if interrupted() {
+            LedgerOutcome::Interrupted
+        } else if !self.failed.is_empty() {
+            LedgerOutcome::Failed(self.failed.clone())
+        } else if !self.undecided.is_empty() {
+            LedgerOutcome::Undecided(self.undecided.clone())
+        } else {
+            LedgerOutcome::Complete
+        }
+    }
+}
+
+fn rows(claim: &Claim, evidence: &Evidence, ruling: &Ruling, disturbed: bool) -> Vec<ClaimRow> {
+    let validity = if disturbed {
+        Validity::Disturbed.word()
+    } else {
+        BlockRow::VALID
+    };
+    let row = |figure: &Figure| ClaimRow {
+        schema_version: SCHEMA_VERSION,
+        claim: claim.id.to_owned(),
+        metric: figure.metric.clone(),
+        at: figure.at.clone(),
+        headline: figure.headline,
+        value: figure.value,
+        low: figure.low,
+        high: figure.high,
+        level: figure.level,
+        blocks: figure.n,
+        verdict: ruling.verdict,
+        condition: ruling.condition.clone(),
+        validity: validity.to_owned(),
+    };
+    evidence.figures.iter().map(row).collect()
+}
