@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use echobench::processes::agent::bind;
+use echobench::processes::{agent::bind, ready_address};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_protocol::{Header, Work};
 
@@ -46,12 +46,8 @@ impl Server {
         BufReader::new(output)
             .read_line(&mut line)
             .expect("the server speaks");
-        let address = line
-            .trim()
-            .strip_prefix("ready ")
-            .expect("the server is ready");
         Server {
-            address: address.parse().expect("an address"),
+            address: ready_address(&line).expect("the server is ready"),
             process,
         }
     }

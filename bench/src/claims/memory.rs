@@ -30,9 +30,6 @@ pub(super) const C2: Claim = Claim {
     decide: decide_memory,
 };
 
-/// Kernel stack of a thread on the supported architectures.
-const KERNEL_STACK_BYTES: u64 = 16 * 1024;
-
 fn measure_memory(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     let sizes: &[(u32, usize)] =
@@ -91,7 +88,7 @@ fn server_bytes(server: &Server) -> anyhow::Result<f64> {
     let anonymous = memory
         .pss_anon_bytes
         .context("this kernel does not report anonymous memory")?;
-    Ok((anonymous + memory.page_table_bytes + memory.threads * KERNEL_STACK_BYTES) as f64)
+    Ok((anonymous + memory.page_table_bytes + memory.kernel_stack_bytes()) as f64)
 }
 
 /// Number of open files that a child of `serve fork` shares with its parent, after it has closed

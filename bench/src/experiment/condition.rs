@@ -31,6 +31,42 @@ pub struct Condition {
 }
 
 impl Condition {
+    /// A condition with the scenario's own traffic: no rate is derived from a peak.
+    #[must_use]
+    pub fn new(
+        scenario: &Scenario,
+        effort: Effort,
+        arms: Vec<Arm>,
+        (clients, driver, placement): (u32, Driver, Placement),
+    ) -> Self {
+        Condition {
+            scenario: scenario.clone(),
+            arms,
+            effort,
+            clients,
+            driver,
+            placement,
+            load_percent: None,
+            peaks: Vec::new(),
+        }
+    }
+
+    /// A condition for every combination of the scenario's placements, numbers of clients and
+    /// drivers, all with the same arms.
+    #[must_use]
+    pub fn all_of(scenario: &Scenario, effort: Effort, arms: &[Arm]) -> Vec<Self> {
+        let mut conditions = Vec::new();
+        for &placement in &scenario.placements {
+            for &clients in &scenario.clients {
+                for &driver in &scenario.drivers {
+                    let load = (clients, driver, placement);
+                    conditions.push(Condition::new(scenario, effort, arms.to_vec(), load));
+                }
+            }
+        }
+        conditions
+    }
+
     /// The section of the table that it fills.
     #[must_use]
     pub fn key(&self) -> ConditionKey {

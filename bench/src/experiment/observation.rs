@@ -15,8 +15,6 @@ use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity};
 use crate::scenario::Placement;
 use crate::stats::median;
 
-/// What a thread's stack takes in the kernel, on the architectures this runs on.
-const KERNEL_STACK_BYTES: u64 = 16 * 1024;
 /// A share of CPU time from which on a side counts as having none left.
 const SATURATED: f64 = 0.9;
 /// A share of late requests from which on the load was not what was planned.
@@ -287,10 +285,8 @@ impl Block<'_> {
             .pss_anon_bytes
             .zip(before.pss_anon_bytes)
             .and_then(|(with, before)| each(with, before));
-        row.kernel_stack_bytes_per_connection = each(
-            with.threads * KERNEL_STACK_BYTES,
-            before.threads * KERNEL_STACK_BYTES,
-        );
+        row.kernel_stack_bytes_per_connection =
+            each(with.kernel_stack_bytes(), before.kernel_stack_bytes());
         row.socket_bytes_per_connection = machine::socket_bytes().map(|bytes| bytes as f64);
         row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
     }

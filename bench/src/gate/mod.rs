@@ -243,30 +243,18 @@ impl Gate {
 
     /// The cells without their arms, each with what tells it from the others.
     fn sections(&self) -> Vec<(Condition, String)> {
-        let Scenario {
-            placements,
-            clients,
-            drivers,
-            ..
-        } = &self.scenario;
-        let mut sections = Vec::new();
-        for &placement in placements {
-            for &clients in clients {
-                for &driver in drivers {
-                    let condition = Condition {
-                        scenario: self.scenario.clone(),
-                        arms: Vec::new(),
-                        effort: self.effort,
-                        clients,
-                        driver,
-                        placement,
-                        load_percent: None,
-                        peaks: Vec::new(),
-                    };
-                    sections.push((condition, format!(", {clients} {driver}, {placement}")));
-                }
-            }
-        }
+        let mut sections: Vec<_> = Condition::all_of(&self.scenario, self.effort, &[])
+            .into_iter()
+            .map(|condition| {
+                let Condition {
+                    clients,
+                    driver,
+                    placement,
+                    ..
+                } = condition;
+                (condition, format!(", {clients} {driver}, {placement}"))
+            })
+            .collect();
         if let [(_, only)] = &mut sections[..] {
             only.clear();
         }

@@ -15,7 +15,7 @@ use super::rivals::{RIVALS, Series};
 use super::rule::{Metric, Reason, Verdict};
 use super::{Gate, Observer, Report};
 use crate::host::files::write_file;
-use crate::host::signals::interrupted;
+use crate::host::signals::unless_interrupted;
 use crate::results::{SCHEMA_VERSION, csv_text, read};
 use crate::stats::{median, proportion_interval};
 
@@ -146,9 +146,8 @@ impl Trials {
     /// Runs them all, or as many as there are before an interrupt; `folder` has every finished gate.
     pub fn run(&mut self, folder: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<Seen> {
         let mut random = fastrand::Rng::with_seed(self.gate.seed);
-        let steps = match self.calibrate(progress) {
-            Err(_) if interrupted() => return Ok(Seen::default()),
-            steps => steps?,
+        let Some(steps) = unless_interrupted(self.calibrate(progress))? else {
+            return Ok(Seen::default());
         };
         let mut truths: Vec<Truth> = (0..self.gates)
             .map(|trial| match trial % 4 {
@@ -181,9 +180,8 @@ impl Trials {
                 },
                 progress: &|_| (),
             });
-            let report = match outcome {
-                Err(_) if interrupted() => break,
-                outcome => outcome?,
+            let Some(report) = unless_interrupted(outcome)? else {
+                break;
             };
             let seconds = began.elapsed().as_secs_f64();
             blocks.retain(|row| row.block <= report.blocks);

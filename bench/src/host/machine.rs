@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use echobench_clients::clock;
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use serde::{Deserialize, Serialize};
 
-use super::process_tree::{TICK_NS, field};
+use super::process_tree::{TICK_NS, field, own_cpu_ns, reaped_cpu_ns};
 use super::signals::interrupted;
 
 /// How often the machine is watched during a block.
@@ -18,10 +16,27 @@ const WATCH_EVERY_NS: u64 = 5_000_000;
 /// A stretch without any CPU for the watch that is longer than a scheduler makes it wait, even with a
 /// thousand of our own threads to run.
 const STALL_NS: u64 = 200_000_000;
-/// A share of the CPUs used by others from which on a block counts as disturbed.
-const OTHERS: f64 = 0.15;
-/// The same for the hypervisor.
-const STOLEN: f64 = 0.05;
+/// Shares of CPU time from which on something else disturbs a measurement: the one definition of the word.
+pub(crate) struct DisturbanceLimits {
+    /// Work of other processes.
+    pub(crate) other_work: f64,
+    /// CPU time that the hypervisor gave to others.
+    pub(crate) stolen: f64,
+}
+
+impl DisturbanceLimits {
+    /// Of all CPUs, for a comparison of arms: their slices alternate, so drift meets all of them alike.
+    pub(crate) const COMPARISON: Self = DisturbanceLimits {
+        other_work: 0.15,
+        stolen: 0.05,
+    };
+
+    /// Of one CPU, for a single load whose own latency is the result: nothing cancels out.
+    pub(crate) const LOAD: Self = DisturbanceLimits {
+        other_work: 0.10,
+        stolen: 0.01,
+    };
+}
 
 /// What the kernel keeps for one end of an open TCP connection, by the sizes of its slab objects: the
 /// socket, its inode, file and directory entry. Buffers come on top while data is in them.
@@ -157,10 +172,11 @@ impl MachineWatch {
     pub(crate) fn disturbed(&self, other_cpus: Option<f64>) -> bool {
         let all_ns = self.idle_ns.zip(self.busy_ns);
         let cpus = all_ns.map_or(1.0, |(idle, busy)| self.cpus(idle + busy));
-        let others = other_cpus.unwrap_or(0.0) > OTHERS * cpus;
+        let limits = DisturbanceLimits::COMPARISON;
+        let others = other_cpus.unwrap_or(0.0) > limits.other_work * cpus;
         let stolen = self
             .steal_ns
-            .is_some_and(|ns| self.cpus(ns) > STOLEN * cpus);
+            .is_some_and(|ns| self.cpus(ns) > limits.stolen * cpus);
         others || stolen || self.stall_max_ns >= STALL_NS
     }
 }
@@ -181,7 +197,7 @@ impl DisturbanceWatch {
         let goes_on = move |_| !seen.load(Ordering::Relaxed);
         DisturbanceWatch {
             over,
-            own_before_ns: own_ns(),
+            own_before_ns: own_cpu_ns() + reaped_cpu_ns(),
             watcher: thread::spawn(move || MachineWatch::during(clock::now(), goes_on)),
         }
     }
@@ -192,19 +208,9 @@ impl DisturbanceWatch {
     pub fn disturbed(self) -> bool {
         self.over.store(true, Ordering::Relaxed);
         let machine = self.watcher.join().expect("the watch does not panic");
-        machine.disturbed(machine.other_cpus(own_ns().saturating_sub(self.own_before_ns)))
+        let own_ns = own_cpu_ns() + reaped_cpu_ns();
+        machine.disturbed(machine.other_cpus(own_ns.saturating_sub(self.own_before_ns)))
     }
-}
-
-/// CPU time of this process and of all it has reaped.
-fn own_ns() -> u64 {
-    let used = |who| {
-        getrusage(who).map_or(0, |usage| {
-            usage.user_time().num_microseconds() + usage.system_time().num_microseconds()
-        })
-    };
-    let micros = used(UsageWho::RUSAGE_SELF) + used(UsageWho::RUSAGE_CHILDREN);
-    micros.unsigned_abs() * 1000
 }
 
 #[cfg(test)]

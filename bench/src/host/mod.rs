@@ -8,3 +8,4 @@ pub mod machine;
 pub mod output;
 pub mod process_tree;
 pub mod signals;
+pub mod time;

@@ -6,6 +6,8 @@
 //! difference of two readings. Sources: `proc(5)`, `wait(2)`, `clock_getcpuclockid(3)`.
 
 use nix::errno::Errno;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use nix::time::{clock_getcpuclockid, clock_gettime};
 use nix::unistd::{Pid, SysconfVar, sysconf};
 use serde::{Deserialize, Serialize};
@@ -58,6 +60,17 @@ pub struct Memory {
     pub processes: u64,
     /// The number of threads of these processes.
     pub threads: u64,
+}
+
+impl Memory {
+    /// The kernel's part of a thread's stack, on the architectures this runs on.
+    const KERNEL_STACK_BYTES: u64 = 16 * 1024;
+
+    /// The stacks of the threads in kernel memory.
+    #[must_use]
+    pub fn kernel_stack_bytes(&self) -> u64 {
+        self.threads * Self::KERNEL_STACK_BYTES
+    }
 }
 
 /// How often the threads of a process tree left a CPU.
@@ -149,6 +162,25 @@ pub fn context_switches(root: u32) -> io::Result<ContextSwitches> {
         }
     }
     Ok(switches)
+}
+
+/// CPU time of this process and its threads, in nanoseconds.
+#[must_use]
+pub fn own_cpu_ns() -> u64 {
+    usage_ns(UsageWho::RUSAGE_SELF)
+}
+
+/// CPU time of the processes that this process has reaped, and of those that they had reaped, in
+/// nanoseconds.
+#[must_use]
+pub fn reaped_cpu_ns() -> u64 {
+    usage_ns(UsageWho::RUSAGE_CHILDREN)
+}
+
+fn usage_ns(who: UsageWho) -> u64 {
+    let usage = getrusage(who).expect("every Linux accounts for this process and its children");
+    let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+    micros.unsigned_abs() * 1000
 }
 
 /// The length of the ticks in which the kernel reports CPU time, in nanoseconds.

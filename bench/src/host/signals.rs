@@ -34,6 +34,15 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
+/// `None` in place of an error once the process has been interrupted: the error is then a consequence.
+pub fn unless_interrupted<T>(result: anyhow::Result<T>) -> anyhow::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(_) if interrupted() => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// From now on this process takes the signal and does nothing about it. Without `restart` every
 /// system call that it meets while waiting is broken off.
 pub(crate) fn take(signal: Signal, restart: bool) -> nix::Result<()> {

@@ -19,6 +19,7 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use crate::host::time::nanoseconds;
 use crate::processes::agent::die_with_parent;
 
 /// Before something is due, the last stretch is spent polling: to be woken takes some tens of
@@ -82,15 +83,11 @@ pub fn run(args: &RespondArgs) -> anyhow::Result<ExitCode> {
     writeln!(output, "ready {address}").and_then(|()| output.flush())?;
     responder.poll = args.poll;
     responder.stall = stall.map(|(every, stall)| Stall {
-        next_ns: clock::now() + nanoseconds(every),
+        next_ns: clock::now().saturating_add(nanoseconds(every)),
         every_ns: nanoseconds(every),
         for_ns: nanoseconds(stall),
     });
     Err(responder.run().into())
-}
-
-fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4)
 }
 
 /// When the server does nothing.
@@ -226,7 +223,7 @@ impl Responder {
         // One time for all of them: what has come is there now.
         let due_ns = match self.delay_ns {
             0 => 0,
-            delay => clock::now() + delay,
+            delay => clock::now().saturating_add(delay),
         };
         for event in &events[..count] {
             match event.data() {
@@ -250,8 +247,8 @@ impl Responder {
             }
             let now = clock::now();
             if let Some(stall) = self.stall.as_mut().filter(|stall| now >= stall.next_ns) {
-                clock::sleep_until(stall.next_ns + stall.for_ns);
-                stall.next_ns += stall.every_ns;
+                clock::sleep_until(stall.next_ns.saturating_add(stall.for_ns));
+                stall.next_ns = stall.next_ns.saturating_add(stall.every_ns);
                 continue;
             }
             self.send_due(now);

@@ -13,6 +13,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::processes::agent::{Agent, FromDriver, Start, bind};
+use crate::processes::ready_address;
 
 /// How long a process may take to come up, or to answer beyond what was planned.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -69,9 +70,8 @@ impl Server {
         let line = line
             .recv_timeout(PATIENCE)
             .with_context(|| format!("the server '{name}' did not start in time"))?;
-        let address = line.trim_end().strip_prefix("ready ");
-        let address = address.with_context(|| format!("the server '{name}' did not start"))?;
-        server.address = address.parse()?;
+        server.address =
+            ready_address(&line).with_context(|| format!("the server '{name}' did not start"))?;
         Ok(server)
     }
 

@@ -13,9 +13,7 @@ use clap::Args;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use echobench_clients::clock;
 use nix::errno::Errno;
-use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
-use nix::sys::time::TimeValLike;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
@@ -24,6 +22,7 @@ use crate::host::process_tree::{self, CpuTime};
 use crate::processes::agent::{
     FromSupervisor, ToSupervisor, bind, die_with_parent, outlive_parent, say,
 };
+use crate::processes::ready_address;
 use crate::scenario::arm::PORT;
 
 /// How long a server may take to drain, beyond its own limit, before it is killed.
@@ -334,10 +333,7 @@ impl Supervisor {
     }
 
     fn hear(&mut self, line: &str) -> anyhow::Result<()> {
-        if let Some(address) = line.strip_prefix("ready ") {
-            let address: SocketAddr = address
-                .parse()
-                .with_context(|| format!("the server said '{line}', which has no address"))?;
+        if let Some(address) = ready_address(line) {
             self.ready(address)?;
         } else if let Some(counters) = line.strip_prefix("counters ") {
             self.counters = Some(counters.to_owned());
@@ -385,8 +381,6 @@ impl Supervisor {
     fn farewell(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait()?;
         // The server was this process's only child: what it and its children used is all there is.
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
-        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
         // Many a server has no other way to end than the signal itself.
         let as_asked = status.success() || self.external && !self.killed;
         let last_words = self.last_words.take();
@@ -394,7 +388,7 @@ impl Supervisor {
         say(&FromSupervisor::Exited {
             clean: self.stopping && as_asked,
             status: describe(status) + &last_words,
-            cpu_ns: micros.unsigned_abs() * 1000,
+            cpu_ns: process_tree::reaped_cpu_ns(),
             counters: self.counters.take(),
         })
     }

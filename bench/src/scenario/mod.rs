@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 pub use crate::host::cpus::Placement;
+use crate::host::time::nanoseconds;
 use anyhow::{Context, bail};
 use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_duration};
 use echobench_protocol::MAX_PAYLOAD;
@@ -144,7 +145,7 @@ impl Span {
     /// In nanoseconds.
     #[must_use]
     pub fn ns(self) -> u64 {
-        u64::try_from(self.0.as_nanos()).unwrap_or(u64::MAX)
+        nanoseconds(self.0)
     }
 }
 

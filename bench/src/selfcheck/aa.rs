@@ -10,7 +10,7 @@ use echobench_servers::Settings;
 use serde::Serialize;
 
 use super::report::{align, lines, plain};
-use crate::host::signals::{catch_interrupts, interrupted};
+use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
 
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
@@ -158,16 +158,9 @@ impl Form {
     fn condition(&self, model: &str) -> anyhow::Result<Condition> {
         let scenario = Scenario::find(self.scenario)?;
         let same = format!("{model} --backlog {}", Settings::BACKLOG);
-        Ok(Condition {
-            effort: scenario.full,
-            arms: vec![Arm::of_model(model), Arm::of_model(&same)],
-            scenario,
-            clients: self.clients,
-            driver: Driver::Threads,
-            placement: self.placement,
-            load_percent: None,
-            peaks: Vec::new(),
-        })
+        let arms = vec![Arm::of_model(model), Arm::of_model(&same)];
+        let load = (self.clients, Driver::Threads, self.placement);
+        Ok(Condition::new(&scenario, scenario.full, arms, load))
     }
 
     /// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
@@ -215,11 +208,10 @@ impl Form {
         let length = Duration::from_secs(u64::from(seconds));
         let mut blocks: Vec<BlockOutcome> = Vec::new();
         for number in 1.. {
-            match condition.run_block(number, seed) {
-                Ok(block) => blocks.push(block),
-                Err(_) if interrupted() => break,
-                Err(error) => return Err(error),
-            }
+            let Some(block) = unless_interrupted(condition.run_block(number, seed))? else {
+                break;
+            };
+            blocks.push(block);
             if let Some(violation) = blocks.iter().find_map(|block| block.violations.first()) {
                 bail!("{violation}");
             }

@@ -10,9 +10,10 @@ use nix::sys::signal::Signal;
 
 use super::arithmetic::{ahead_in_stall, stalled_quantile};
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
-use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, latency, nanoseconds};
+use super::rig::{Calm, Disturbance, LEAST_CALM, Load, Loaded, Rig, WARMUP, latency};
 use crate::host::cpus::Awake;
 use crate::host::machine::Machine;
+use crate::host::time::nanoseconds;
 use crate::processes::start::Server;
 use crate::render::units;
 use crate::results::SCHEMA_VERSION;

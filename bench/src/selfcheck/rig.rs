@@ -8,13 +8,12 @@ use anyhow::{Context, bail};
 use echobench_clients::{
     Arrivals, Driver, LoadReport, Plan, Spacing, Window, WindowReport, Workload,
 };
-use nix::sys::resource::{UsageWho, getrusage};
-use nix::sys::time::TimeValLike;
 use serde::Serialize;
 
 use crate::host::cpus::{allowed_cpus, pin_current_process};
-use crate::host::machine::Machine;
-use crate::host::process_tree;
+use crate::host::machine::{DisturbanceLimits, Machine};
+use crate::host::process_tree::{self, own_cpu_ns, reaped_cpu_ns};
+use crate::host::time::nanoseconds;
 use crate::processes::start::{Server, carry_out};
 use crate::scenario::Placement;
 
@@ -24,12 +23,9 @@ pub const WARMUP: Duration = Duration::from_millis(100);
 pub const LEAST_CALM: f64 = 50.0;
 /// Requests of a window that a hiccup spoils.
 const STRETCH: u32 = 4;
-/// Foreign work above this share of a CPU disturbs whatever is measured, and one above twice the
-/// share of requests that lie beyond a percentile disturbs that percentile; but less than the
-/// second of these is within what the accounts of the kernel may be wrong.
-const FOREIGN_LIMITS: (f64, f64) = (0.10, 0.03);
-/// So does this share of a CPU that the hypervisor took.
-const STEAL_LIMIT: f64 = 0.01;
+/// Other work is compared with twice the share of requests beyond the percentile, but never with a
+/// smaller share of a CPU than this: the accounts of the kernel may be that far off.
+const ACCOUNTING_ERROR: f64 = 0.03;
 
 /// Where servers and loads run.
 pub struct Rig {
@@ -86,7 +82,7 @@ impl Rig {
         load: &Load,
         during: impl FnOnce(u64) -> anyhow::Result<T>,
     ) -> anyhow::Result<(Loaded, T)> {
-        let before = Accounts::read(server)?;
+        let before = Accounts::read(server);
         let mut arguments = Vec::new();
         if self.is_split() {
             let list: Vec<_> = self.client.iter().map(usize::to_string).collect();
@@ -104,7 +100,7 @@ impl Rig {
                 total.planned
             );
         }
-        let (machine, cpu_ns) = Accounts::read(server)?.since(&before, &report);
+        let (machine, cpu_ns) = Accounts::read(server).since(&before, &report);
         Ok((
             Loaded {
                 report,
@@ -333,12 +329,12 @@ impl Disturbance {
             return Some(format!("{} requests were not sent in time", self.unsent));
         }
         let percent = |share: f64| format!("{:.0} %", 100.0 * share);
-        let (most, least) = FOREIGN_LIMITS;
-        let limit = (2.0 * (1.0 - q)).clamp(least, most);
+        let limits = DisturbanceLimits::LOAD;
+        let limit = (2.0 * (1.0 - q)).clamp(ACCOUNTING_ERROR, limits.other_work);
         if let Some(foreign) = self.foreign_share.filter(|&share| share > limit) {
             return Some(format!("other work took {} of a CPU", percent(foreign)));
         }
-        if let Some(stolen) = self.stolen_share.filter(|&share| share > STEAL_LIMIT) {
+        if let Some(stolen) = self.stolen_share.filter(|&share| share > limits.stolen) {
             return Some(format!("the hypervisor took {} of a CPU", percent(stolen)));
         }
         // Each delays one request, or several; half of what lies beyond the quantile moves it.
@@ -384,21 +380,15 @@ struct Accounts {
 }
 
 impl Accounts {
-    fn read(server: &Server) -> anyhow::Result<Self> {
-        let used = |who| -> nix::Result<u64> {
-            let usage = getrusage(who)?;
-            let micros =
-                usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
-            Ok(micros.unsigned_abs() * 1000)
-        };
+    fn read(server: &Server) -> Self {
         let server_ns = process_tree::cpu(server.id()).map_or(0, |cpu| cpu.total_ns());
-        Ok(Accounts {
+        Accounts {
             at: Instant::now(),
             machine: Machine::read(),
             server_ns,
-            own_ns: used(UsageWho::RUSAGE_SELF)?,
-            reaped_ns: used(UsageWho::RUSAGE_CHILDREN)?,
-        })
+            own_ns: own_cpu_ns(),
+            reaped_ns: reaped_cpu_ns(),
+        }
     }
 
     /// What the machine did beside, and the CPU time of the processes that ended meanwhile: the load.
@@ -431,10 +421,4 @@ impl Accounts {
 #[must_use]
 pub fn latency(window: &WindowReport, q: f64) -> Option<f64> {
     window.latency.quantile(window.lost, q).map(|ns| ns as f64)
-}
-
-/// A time in nanoseconds.
-#[must_use]
-pub fn nanoseconds(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

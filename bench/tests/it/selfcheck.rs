@@ -2,21 +2,21 @@
 //! How fast anything is depends on the machine: only what must hold on any machine is asserted.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::{Finished, HANG, executable, finish};
 use crate::documents::assert_documented;
-use echobench::processes::agent::bind;
+use echobench::processes::{agent::bind, ready_address};
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// A responder that does not outlive its test.
 struct Responder {
     child: Child,
-    address: String,
+    address: SocketAddr,
 }
 
 impl Responder {
@@ -31,15 +31,14 @@ impl Responder {
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         output.read_line(&mut line).expect("a line");
-        let address = line.trim_end().strip_prefix("ready ").expect("an address");
         Responder {
             child,
-            address: address.to_owned(),
+            address: ready_address(&line).expect("an address"),
         }
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).expect("it can be connected to");
+        let stream = TcpStream::connect(self.address).expect("it can be connected to");
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(HANG)).unwrap();
         stream.set_write_timeout(Some(HANG)).unwrap();

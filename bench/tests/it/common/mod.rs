@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use echobench::processes::agent::bind;
+use echobench::processes::{agent::bind, ready_address};
 use echobench::verify::{self, Exchange as _};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::DurationHistogram;
@@ -78,8 +78,7 @@ impl Server {
             stderr: Some(stderr),
         };
         let line = server.line().expect("a server says when it is ready");
-        let address = line.strip_prefix("ready ").expect("the first line");
-        server.address = address.parse().expect("an address");
+        server.address = ready_address(&line).expect("the first line has its address");
         server
     }
 
