@@ -1,35 +1,66 @@
-//! Tells the executable what it was built from: the compiler, the profile and the revision.
+//! Tells the executable what it was built from: the compiler, the profile, the revision, and whether
+//! the sources differed from it.
+
+#[path = "build/checkout.rs"]
+mod checkout;
 
 use std::env;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
+
+use checkout::Checkout;
+
+/// The files that the executable is made of, relative to the root of the workspace.
+const SOURCES: [&str; 11] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "fork",
+    "protocol",
+    "servers",
+    "clients",
+    "bench/Cargo.toml",
+    "bench/build.rs",
+    "bench/build",
+    "bench/scenarios",
+    "bench/src",
+];
 
 fn main() {
     let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".into());
-    let rustc = first_line(&rustc, &["--version"]).unwrap_or_default();
+    let rustc = version(&rustc).unwrap_or_default();
     let profile = env::var("PROFILE").unwrap_or_default();
-    let revision = first_line("git", &["rev-parse", "HEAD"]).unwrap_or_default();
     println!("cargo::rustc-env=ECHOBENCH_RUSTC={rustc}");
     println!("cargo::rustc-env=ECHOBENCH_PROFILE={profile}");
-    println!("cargo::rustc-env=ECHOBENCH_REVISION={revision}");
 
-    println!("cargo::rerun-if-changed=build.rs");
-    // The log of HEAD changes with every commit and checkout, also where the branch itself has no
-    // file of its own. A file that is not there would make every build run this again.
-    let branch = first_line("git", &["symbolic-ref", "--quiet", "HEAD"]);
-    for name in ["HEAD", "logs/HEAD"].into_iter().chain(branch.as_deref()) {
-        if let Some(path) = first_line("git", &["rev-parse", "--git-path", name])
-            && Path::new(&path).exists()
-        {
-            println!("cargo::rerun-if-changed={path}");
+    let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
+    let root = package.parent().expect("the package is in a workspace");
+    let checkout = Checkout::at(root);
+    let revision = checkout.as_ref().and_then(Checkout::revision);
+    let dirty = checkout.as_ref().and_then(|own| own.differs(&SOURCES));
+    println!(
+        "cargo::rustc-env=ECHOBENCH_REVISION={}",
+        revision.unwrap_or_default()
+    );
+    println!(
+        "cargo::rustc-env=ECHOBENCH_DIRTY={}",
+        dirty.map_or(String::new(), |dirty| dirty.to_string())
+    );
+
+    let sources = SOURCES.map(|source| root.join(source));
+    let commits = checkout
+        .map(|own| own.changed_by_commits())
+        .unwrap_or_default();
+    for path in sources.into_iter().chain(commits) {
+        // A file that is not there would make every build run this again.
+        if path.exists() {
+            println!("cargo::rerun-if-changed={}", path.display());
         }
     }
 }
 
-/// The first line that a successful command prints.
-fn first_line(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).output().ok()?;
+/// The version line of a compiler.
+fn version(rustc: &str) -> Option<String> {
+    let output = Command::new(rustc).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let line = text.lines().next()?;
-    output.status.success().then(|| line.to_owned())
+    output.status.success().then(|| text.trim_end().to_owned())
 }

@@ -14,7 +14,6 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
-use std::process::Command;
 use std::str::FromStr;
 
 /// The environment of a run, as it stands in `run.json`.
@@ -22,10 +21,11 @@ use std::str::FromStr;
 pub struct Environment {
     /// The version of echobench.
     pub version: String,
-    /// The full hash of the commit that the executable was built from.
+    /// The full hash of the commit that the executable was built from; `None` when it was not built
+    /// in a checkout of its own.
     pub revision: Option<String>,
-    /// Whether tracked files of the checkout differ from that commit at the start of the run;
-    /// `None` when the executable is not run from a checkout of that commit.
+    /// Whether the sources differed from that commit when the executable was built; `None` when it
+    /// was not built in a checkout of its own.
     pub dirty: Option<bool>,
     /// The version line of the compiler.
     pub rustc: Option<String>,
@@ -95,11 +95,10 @@ impl Environment {
     /// The environment now, at the start of a run.
     #[must_use]
     pub fn capture() -> Self {
-        let revision = Self::revision();
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            dirty: revision.as_deref().and_then(dirty),
-            revision,
+            revision: Self::revision(),
+            dirty: env!("ECHOBENCH_DIRTY").parse().ok(),
             rustc: known(env!("ECHOBENCH_RUSTC")),
             profile: known(env!("ECHOBENCH_PROFILE")),
             executable_sha256: sha256_of(Path::new("/proc/self/exe")).ok(),
@@ -270,34 +269,6 @@ impl Traces {
             .iter()
             .any(|mark| self.firmware.contains(mark))
     }
-}
-
-/// Whether tracked files differ from `revision`, in the checkout that holds the executable or else
-/// the one that holds the current folder; `None` when neither is at that commit.
-fn dirty(revision: &str) -> Option<bool> {
-    let executable = std::env::current_exe().ok();
-    let folders = [
-        executable.as_deref().and_then(Path::parent),
-        Some(Path::new(".")),
-    ];
-    let checkout = folders
-        .into_iter()
-        .flatten()
-        .find(|folder| git(folder, &["rev-parse", "HEAD"]).is_some_and(|head| head == revision))?;
-    let changes = git(checkout, &["status", "--porcelain", "--untracked-files=no"])?;
-    Some(!changes.is_empty())
-}
-
-/// What git prints; `None` when it is not installed or fails.
-fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git")
-        .arg("--no-optional-locks")
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .ok()?;
-    let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    output.status.success().then_some(printed)
 }
 
 /// The hash of everything that can be read, in hexadecimal.

@@ -22,6 +22,7 @@ mod load;
 mod probe;
 mod report;
 mod resume;
+mod revision;
 mod run;
 mod scripts;
 mod selfcheck;

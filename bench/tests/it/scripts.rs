@@ -7,18 +7,11 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::common::{Finished, finish};
+use crate::common::{Finished, finish, git, succeeds};
 
 /// The repository that this test belongs to.
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
-
-/// Runs a helper to its end, which must be a success, and returns what it prints.
-fn succeeds(command: &mut Command) -> String {
-    let output = command.output().expect("the program is there");
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// Copies the scripts by another process: a child that is forked for another test in the meantime
@@ -179,21 +172,6 @@ fn a_build_that_fails_is_not_replaced_by_an_older_executable() {
     assert_ne!(end.code, Some(0), "{end:?}");
     assert_eq!(end.stdout, "");
     assert!(!package.path("stale").exists());
-}
-
-/// A git command that neither the settings of a user nor those of a hook reach.
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let mut command = Command::new("git");
-    command
-        .current_dir(folder)
-        .env("GIT_CONFIG_GLOBAL", "/dev/null")
-        .env("GIT_CONFIG_SYSTEM", "/dev/null")
-        .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
-        .args(arguments);
-    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
-        command.env_remove(variable);
-    }
-    succeeds(&mut command)
 }
 
 /// A repository with a pull request: main has the commits "old" and "base", of which "base" is where

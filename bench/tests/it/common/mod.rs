@@ -448,6 +448,28 @@ pub fn finish(command: Command) -> Finished {
     Running::start(command).end()
 }
 
+/// Runs a helper to its end, which must be a success, and returns what it prints.
+pub fn succeeds(command: &mut Command) -> String {
+    let output = command.output().expect("the program is there");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A git command that neither the settings of a user nor those of a hook reach.
+pub fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        .args(["-c", "user.name=test", "-c", "user.email=test@localhost"])
+        .args(arguments);
+    for variable in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"] {
+        command.env_remove(variable);
+    }
+    succeeds(&mut command)
+}
+
 fn text(mut from: impl Read + Send + 'static) -> Receiver<String> {
     let (sender, receiver) = channel();
     thread::spawn(move || {
