@@ -18,6 +18,7 @@ mod external;
 mod faults;
 mod gate;
 mod injected;
+mod layout;
 mod load;
 mod probe;
 mod report;
