@@ -2,11 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
-
-use crate::host::cpus::Awake;
-use crate::host::environment::Environment;
-
 mod about;
 mod claims;
 mod compare;
@@ -121,25 +116,6 @@ impl Command {
             Command::Probe(args) => crate::processes::probe::run(&args),
             Command::Nothing => Ok(ExitCode::SUCCESS),
         }
-    }
-}
-
-/// Keeps idle CPUs awake if that is wanted.
-fn keep_awake(wanted: bool) -> anyhow::Result<Option<Awake>> {
-    wanted.then(Awake::hold).transpose().with_context(|| {
-        format!(
-            "cannot keep CPUs awake by {}; run as root, or leave out --awake",
-            Awake::FILE
-        )
-    })
-}
-
-/// What has to be said below the tables of such a run.
-fn awake_note(environment: &Environment) -> &'static str {
-    if environment.awake {
-        "\nIdle CPUs were kept awake.\n"
-    } else {
-        ""
     }
 }
 

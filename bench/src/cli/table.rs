@@ -1,33 +1,26 @@
-//! `echobench table DIR`: the tables of a results folder, from its CSV files alone.
+//! `echobench table DIR`: options of the tables of a results folder.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::awake_note;
 use crate::out;
 use crate::render::Style;
 use crate::render::splice::splice;
-use crate::results::summary::summarize;
-use crate::results::{
-    BlockRow, SliceRow, SummaryRow, read_blocks, read_record, read_slices, read_summary,
-};
-use crate::run::sweep::Objective;
-use crate::run::tables::tables;
+use crate::run::stored::StoredRun;
+use crate::run::sweep::Slo;
 
-/// The options of `table`.
+/// Options of `table`.
 #[derive(Args)]
 pub struct TableArgs {
     /// A results folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// What to look for in a rate sweep: the highest rate at which a percentile of latency keeps
-    /// within a time
-    #[arg(long, value_name = "pNN=TIME", default_value_t)]
-    objective: Objective,
+    /// Service-level objective of a rate sweep: a percentile of latency and its limit
+    #[arg(long, alias = "objective", value_name = "pNN=TIME", default_value_t)]
+    slo: Slo,
 
     /// Draw the tables in Markdown
     #[arg(long)]
@@ -39,42 +32,20 @@ pub struct TableArgs {
 }
 
 pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
-    let (summary, blocks) = read_tables(&args.folder)?;
-    let note = read_record(&args.folder).map_or("", |record| awake_note(&record.environment));
+    let stored = StoredRun::read(&args.folder)?;
     if let Some(document) = &args.into {
-        let text = tables(&summary, &blocks, Style::Markdown, args.objective) + note;
         let folder = args.folder.display().to_string();
         let command = format!("echobench table {}", folder.trim_end_matches('/'));
+        let text = stored.tables(Style::Markdown, args.slo);
         splice(document, "table", &command, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
+
     let style = if args.markdown {
         Style::Markdown
     } else {
         Style::of_stdout()
     };
-    out!("{}{note}", tables(&summary, &blocks, style, args.objective));
+    out!("{}", stored.tables(style, args.slo));
     Ok(ExitCode::SUCCESS)
-}
-
-/// The summary and the blocks of a results folder; of a run that was killed, the summary of what it
-/// had finished.
-pub(super) fn read_tables(folder: &Path) -> anyhow::Result<(Vec<SummaryRow>, Vec<BlockRow>)> {
-    let summary = read_summary(folder)?;
-    let blocks = read_blocks(folder)?;
-    let summary = match summary {
-        Some(summary) => summary,
-        None => summarize(&finished(read_slices(folder)?, &blocks), &blocks),
-    };
-    Ok((summary, blocks))
-}
-
-/// The slices whose block was finished.
-fn finished(mut slices: Vec<SliceRow>, blocks: &[BlockRow]) -> Vec<SliceRow> {
-    let known: BTreeSet<_> = blocks
-        .iter()
-        .map(|row| (row.condition(), row.block))
-        .collect();
-    slices.retain(|row| known.contains(&(row.condition(), row.block)));
-    slices
 }

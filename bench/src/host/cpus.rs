@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::str::FromStr;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
@@ -111,6 +111,16 @@ pub struct Awake {
 impl Awake {
     /// The file whose open descriptors are requests for quick wake-ups.
     pub const FILE: &str = "/dev/cpu_dma_latency";
+
+    /// Keeps idle CPUs awake if that is wanted.
+    pub(crate) fn hold_if(wanted: bool) -> anyhow::Result<Option<Self>> {
+        wanted.then(Self::hold).transpose().with_context(|| {
+            format!(
+                "cannot keep CPUs awake by {}; run as root, or leave out --no-cpu-idle",
+                Self::FILE
+            )
+        })
+    }
 
     /// Fails where the file is missing or only root may write it, and where no driver heeds it.
     pub fn hold() -> io::Result<Self> {

@@ -5,6 +5,7 @@ pub(crate) mod chart;
 pub(crate) mod grid;
 pub(crate) mod looks;
 pub(crate) mod page;
+pub(crate) mod report;
 pub mod splice;
 pub mod units;
 

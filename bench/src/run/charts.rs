@@ -1,19 +1,19 @@
-//! Which charts a scenario gets from its summary and its histograms. A chart without data is not
-//! drawn, and a value that is missing is a gap.
+//! Charts of a scenario, from its summary and its histograms. A chart without data is not drawn; a missing
+//! value is a gap.
 
 use echobench_clients::Driver;
 
+use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, apart};
 use crate::render::looks::Looks;
 use crate::results::summary::interval_of;
-use crate::results::{ConditionKey, Latencies};
-use crate::run::tables::{Line, Report};
+use crate::results::{BlockLatency, ConditionKey, Latencies};
 use crate::scenario::Placement;
 use crate::stats::median;
 
-/// Something shown against the number of clients.
-struct Against {
+/// A metric that is drawn against the number of clients.
+struct ClientsChart {
     name: &'static str,
     metric: &'static str,
     title: &'static str,
@@ -21,41 +21,42 @@ struct Against {
     unit: Unit,
 }
 
-const AGAINST_CLIENTS: [Against; 4] = [
-    Against {
+const CLIENTS_CHARTS: [ClientsChart; 4] = [
+    ClientsChart {
         name: "throughput",
-        metric: "throughput_per_second",
+        metric: THROUGHPUT,
         title: "Throughput",
         label: "requests per second",
         unit: Unit::Rate,
     },
-    Against {
+    ClientsChart {
         name: "cpu",
         metric: "cpu_ns_per_request",
         title: "CPU time per request",
         label: "CPU time of the server per request",
         unit: Unit::Time,
     },
-    Against {
+    ClientsChart {
         name: "memory",
         metric: "memory_bytes_per_connection",
         title: "Memory per connection",
         label: "anonymous memory (PSS) per connection",
         unit: Unit::Bytes,
     },
-    FAIRNESS,
+    ClientsChart {
+        name: "fairness",
+        metric: FAIRNESS_METRIC,
+        title: "Fairness",
+        label: "Jain's index of the clients' requests (1: equal shares)",
+        unit: Unit::Index,
+    },
 ];
 
-const FAIRNESS: Against = Against {
-    name: "fairness",
-    metric: "jain_index",
-    title: "Fairness",
-    label: "Jain's index of the clients' requests (1: equal shares)",
-    unit: Unit::Index,
-};
+/// Drawn only where an arm was unfair.
+const FAIRNESS_METRIC: &str = "jain_index";
 
-/// The metrics of a rate sweep that are drawn against its rates.
-const AGAINST_RATE: [(&str, &str, &str); 2] = [
+/// Metrics of a rate sweep that are drawn against its rates: name, metric and title.
+const RATE_CHARTS: [(&str, &str, &str); 2] = [
     (
         "latency-p50",
         "latency_p50_ns",
@@ -68,53 +69,53 @@ const AGAINST_RATE: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// The percentiles that stand in the summary.
-const IN_SUMMARY: [(f64, &str, &str); 4] = [
+/// Percentiles that the summary has: quantile, metric and name.
+const SUMMARY_PERCENTILES: [(f64, &str, &str); 4] = [
     (0.5, "latency_p50_ns", "p50"),
     (0.99, "latency_p99_ns", "p99"),
     (0.999, "latency_p999_ns", "p99.9"),
     (0.9999, "latency_p9999_ns", "p99.99"),
 ];
 
-/// Steps of a percentile curve in each tenth of the requests that is left.
-const STEPS: u32 = 10;
+/// Points of a percentile curve in each decade of the remaining requests.
+const POINTS_PER_DECADE: u32 = 10;
 
-/// The sections that are drawn into one chart: they differ in one thing only.
-type Facet<'r, 'a> = (String, Vec<&'r Line<'a>>);
+/// Lines that are drawn into one chart, and a name for what their conditions share.
+type Facet<'r, 'a> = (String, Vec<&'r ArmLine<'a>>);
 
 /// All charts of a scenario.
 pub(super) fn charts(
-    report: &Report<'_>,
+    report: &ScenarioReport<'_>,
     latencies: &Latencies,
     looks: &Looks<'_>,
 ) -> Vec<Picture> {
-    let figures = Figures { report, looks };
+    let charts = ScenarioCharts { report, looks };
     let mut pictures = Vec::new();
-    for against in &AGAINST_CLIENTS {
-        pictures.extend(figures.against_clients(against));
+    for spec in &CLIENTS_CHARTS {
+        pictures.extend(charts.against_clients(spec));
     }
-    for (name, metric, title) in AGAINST_RATE {
-        pictures.extend(figures.against_rate(name, metric, title));
+    for (name, metric, title) in RATE_CHARTS {
+        pictures.extend(charts.against_rate(name, metric, title));
     }
-    pictures.extend(figures.percentiles(latencies));
+    pictures.extend(charts.percentiles(latencies));
     pictures
 }
 
-struct Figures<'r, 'a> {
-    report: &'r Report<'a>,
+struct ScenarioCharts<'r, 'a> {
+    report: &'r ScenarioReport<'a>,
     looks: &'r Looks<'a>,
 }
 
-impl<'r, 'a> Figures<'r, 'a> {
-    /// The lines that `wanted` holds for, apart by what `key` says of their section.
+impl<'r, 'a> ScenarioCharts<'r, 'a> {
+    /// The lines that are `wanted`, grouped by the name that `name` gives to their condition.
     fn facets(
         &self,
-        wanted: impl Fn(&Line<'a>) -> bool,
-        key: impl Fn(&ConditionKey) -> String,
+        wanted: impl Fn(&ArmLine<'a>) -> bool,
+        name: impl Fn(&ConditionKey) -> String,
     ) -> Vec<Facet<'r, 'a>> {
         let mut facets: Vec<Facet<'r, 'a>> = Vec::new();
         for line in self.report.lines.iter().filter(|line| wanted(line)) {
-            let name = key(&line.first().condition());
+            let name = name(&line.condition());
             match facets.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, lines)) => lines.push(line),
                 None => facets.push((name, vec![line])),
@@ -123,82 +124,96 @@ impl<'r, 'a> Figures<'r, 'a> {
         facets
     }
 
-    fn against_clients(&self, against: &Against) -> Vec<Picture> {
-        if against.metric == FAIRNESS.metric && !self.report.lines.iter().any(Report::unfair) {
+    /// A chart for each driver and placement; bars where there is only one number of clients.
+    fn against_clients(&self, spec: &ClientsChart) -> Vec<Picture> {
+        if spec.metric == FAIRNESS_METRIC
+            && !self.report.lines.iter().any(ScenarioReport::is_unfair)
+        {
             return Vec::new();
         }
-        let closed = |line: &Line<'_>| line.first().load_percent.is_none();
-        let facets = self.facets(closed, |section| clients_as(None, section));
-        let lines: Vec<&Line<'_>> = facets
+
+        let closed = |line: &ArmLine<'_>| line.first().load_percent.is_none();
+        let facets = self.facets(closed, |condition| clients_as(None, condition));
+        let lines: Vec<&ArmLine<'_>> = facets
             .iter()
             .flat_map(|(_, lines)| lines.iter().copied())
             .collect();
-        let values = ends(&lines, against.metric);
+        let values = values_with_ends(&lines, spec.metric);
         if values.is_empty() {
             return Vec::new();
         }
-        let frame = |place: &str, title: String| {
-            self.frame(against.name, place, title, &lines, against.metric)
-        };
+
         if distinct_clients(&lines).len() < 2 {
-            let most = values.iter().copied().fold(0.0, f64::max);
-            let most = if against.unit == Unit::Index {
-                1.0
-            } else {
-                most
-            };
-            let clients = lines.first().map_or(0, |line| line.first().clients);
-            let groups = facets.iter().map(|(name, lines)| {
-                let bar = |line: &&Line<'a>| {
-                    (
-                        line.first().model.as_str(),
-                        mark(line, against.metric, against.unit),
-                    )
-                };
-                (name.clone(), lines.iter().map(bar).collect())
-            });
-            let chart = BarChart {
-                frame: frame("", format!("{} at {clients} clients", against.title)),
-                axis: Axis::from_zero(against.label, against.unit, most),
-                groups: groups.collect(),
-            };
-            return vec![chart.draw(self.looks)];
+            return vec![self.bars(spec, &facets, &lines, &values)];
         }
-        let y = Axis::amounts(against.label, against.unit, &values);
-        let chart = |(place, lines): &Facet<'r, 'a>| {
-            let all = distinct_clients(lines);
-            let series = self.series(
-                lines,
-                |line| {
-                    let mut mark = mark(line, against.metric, against.unit)?;
-                    mark.x = f64::from(line.first().clients);
-                    Some(mark)
-                },
-                &all,
-            );
-            (!series.is_empty()).then(|| {
-                LineChart {
-                    frame: frame(place, format!("{} against clients", against.title)),
-                    x: Axis::occurring("clients", &all),
-                    y: y.clone(),
-                    series,
-                }
-                .draw(self.looks)
-            })
-        };
-        facets.iter().filter_map(chart).collect()
+        let y = Axis::amounts(spec.label, spec.unit, &values);
+        facets
+            .iter()
+            .filter_map(|facet| self.clients_chart(spec, facet, &lines, &y))
+            .collect()
     }
 
-    /// A series for each arm, apart where one of the values `all` on the lower axis is missing.
+    fn bars(
+        &self,
+        spec: &ClientsChart,
+        facets: &[Facet<'r, 'a>],
+        lines: &[&ArmLine<'_>],
+        values: &[f64],
+    ) -> Picture {
+        let most = values.iter().copied().fold(0.0, f64::max);
+        let most = if spec.unit == Unit::Index { 1.0 } else { most };
+        let groups = facets.iter().map(|(name, lines)| {
+            let bar = |line: &&ArmLine<'a>| (line.model(), mark(line, spec.metric, spec.unit));
+            (name.clone(), lines.iter().map(bar).collect())
+        });
+
+        let clients = lines.first().map_or(0, |line| line.first().clients);
+        let title = format!("{} at {clients} clients", spec.title);
+        let chart = BarChart {
+            frame: self.frame(spec.name, "", title, lines, spec.metric),
+            axis: Axis::from_zero(spec.label, spec.unit, most),
+            groups: groups.collect(),
+        };
+        chart.draw(self.looks)
+    }
+
+    fn clients_chart(
+        &self,
+        spec: &ClientsChart,
+        (place, lines): &Facet<'r, 'a>,
+        all_lines: &[&ArmLine<'_>],
+        y: &Axis,
+    ) -> Option<Picture> {
+        let clients = distinct_clients(lines);
+        let at_clients = |line: &ArmLine<'a>| {
+            let x = f64::from(line.first().clients);
+            mark(line, spec.metric, spec.unit).map(|mark| Mark { x, ..mark })
+        };
+        let series = self.series(lines, at_clients, &clients);
+        if series.is_empty() {
+            return None;
+        }
+
+        let title = format!("{} against clients", spec.title);
+        let chart = LineChart {
+            frame: self.frame(spec.name, place, title, all_lines, spec.metric),
+            x: Axis::occurring("clients", &clients),
+            y: y.clone(),
+            series,
+        };
+        Some(chart.draw(self.looks))
+    }
+
+    /// A series for each arm, interrupted where one of the values `all` on the lower axis is missing.
     fn series(
         &self,
-        lines: &[&'r Line<'a>],
-        mark: impl Fn(&Line<'a>) -> Option<Mark>,
+        lines: &[&'r ArmLine<'a>],
+        mark: impl Fn(&ArmLine<'a>) -> Option<Mark>,
         all: &[f64],
     ) -> Vec<Series<'a>> {
         let mut series = Vec::new();
         for &arm in self.looks.arms() {
-            let own = lines.iter().filter(|line| line.first().model == arm);
+            let own = lines.iter().filter(|line| line.model() == arm);
             let marks: Vec<Mark> = own.filter_map(|line| mark(line)).collect();
             let stretches: Vec<Vec<Mark>> = apart(marks, all);
             if !stretches.is_empty() {
@@ -209,66 +224,85 @@ impl<'r, 'a> Figures<'r, 'a> {
     }
 
     fn against_rate(&self, name: &str, metric: &'static str, title: &str) -> Vec<Picture> {
-        let swept = |line: &Line<'_>| line.first().load_percent.is_some();
-        let key = |section: &ConditionKey| clients_as(Some(section.clients), section);
-        let facets = self.facets(swept, key);
+        let swept = |line: &ArmLine<'_>| line.first().load_percent.is_some();
+        let facets = self.facets(swept, |condition| {
+            clients_as(Some(condition.clients), condition)
+        });
+
         let chart = |(place, lines): &Facet<'r, 'a>| {
-            let mut series = Vec::new();
-            for &arm in self.looks.arms() {
-                let own = lines.iter().filter(|line| line.first().model == arm);
-                // A value that is missing ends the line: beyond it the arm did not keep up.
-                let mut stretches = vec![Vec::new()];
-                for line in own {
-                    match mark(line, metric, Unit::Time).zip(line.estimate("rate_per_second")) {
-                        Some((mark, x)) => stretches.last_mut()?.push(Mark { x, ..mark }),
-                        None => stretches.push(Vec::new()),
-                    }
-                }
-                stretches.retain(|stretch| !stretch.is_empty());
-                if !stretches.is_empty() {
-                    series.push(Series { arm, stretches });
-                }
+            let series = self.rate_series(lines, metric);
+            if series.is_empty() {
+                return None;
             }
-            let rates: Vec<f64> = lines
+            let rates = lines
                 .iter()
-                .filter_map(|line| line.estimate("rate_per_second"))
-                .collect();
-            let most = rates.iter().copied().fold(0.0, f64::max);
-            (!series.is_empty()).then(|| {
-                LineChart {
-                    frame: self.frame(name, place, title.to_owned(), lines, metric),
-                    x: Axis::from_zero("requests per second, planned", Unit::Rate, most),
-                    y: Axis::amounts(
-                        "latency, from when a request was due",
-                        Unit::Time,
-                        &ends(lines, metric),
-                    ),
-                    series,
-                }
-                .draw(self.looks)
-            })
+                .filter_map(|line| line.estimate("rate_per_second"));
+            let chart = LineChart {
+                frame: self.frame(name, place, title.to_owned(), lines, metric),
+                x: Axis::from_zero(
+                    "requests per second, planned",
+                    Unit::Rate,
+                    rates.fold(0.0, f64::max),
+                ),
+                y: Axis::amounts(
+                    "latency, from when a request was due",
+                    Unit::Time,
+                    &values_with_ends(lines, metric),
+                ),
+                series,
+            };
+            Some(chart.draw(self.looks))
         };
         facets.iter().filter_map(chart).collect()
     }
 
-    /// Percentile curves of each section: for each percentile the median over the blocks, as in the
+    /// A series for each arm, interrupted at a missing value: at that rate the arm did not keep up.
+    fn rate_series(&self, lines: &[&'r ArmLine<'a>], metric: &'static str) -> Vec<Series<'a>> {
+        let mut series = Vec::new();
+        for &arm in self.looks.arms() {
+            let mut stretches: Vec<Vec<Mark>> = Vec::new();
+            let mut interrupted = true;
+            for line in lines.iter().filter(|line| line.model() == arm) {
+                let rate = line.estimate("rate_per_second");
+                let Some((mark, x)) = mark(line, metric, Unit::Time).zip(rate) else {
+                    interrupted = true;
+                    continue;
+                };
+                match stretches.last_mut() {
+                    Some(stretch) if !interrupted => stretch.push(Mark { x, ..mark }),
+                    _ => stretches.push(vec![Mark { x, ..mark }]),
+                }
+                interrupted = false;
+            }
+
+            if !stretches.is_empty() {
+                series.push(Series { arm, stretches });
+            }
+        }
+        series
+    }
+
+    /// Percentile curves under each condition: the median of each percentile over the blocks, as in the
     /// summary.
     fn percentiles(&self, latencies: &Latencies) -> Vec<Picture> {
-        let key = |section: &ConditionKey| section.tag("");
-        let facets = self.facets(|_| true, key);
+        let facets = self.facets(|_| true, |condition| condition.tag(""));
         facets
             .iter()
             .filter_map(|(_, lines)| self.percentile_chart(lines, latencies))
             .collect()
     }
 
-    fn percentile_chart(&self, lines: &[&'r Line<'a>], latencies: &Latencies) -> Option<Picture> {
-        let section = lines.first()?.first().condition();
+    fn percentile_chart(
+        &self,
+        lines: &[&'r ArmLine<'a>],
+        latencies: &Latencies,
+    ) -> Option<Picture> {
+        let condition = lines.first()?.condition();
         let mut series = Vec::new();
         for line in lines {
-            let arm = line.first().model.as_str();
-            let blocks = latencies.of(&section.tag(arm));
-            let marks: Vec<Mark> = grid()
+            let arm = line.model();
+            let blocks = latencies.of(&condition.tag(arm));
+            let marks: Vec<Mark> = curve_quantiles()
                 .into_iter()
                 .map_while(|q| percentile(line, blocks, q))
                 .collect();
@@ -279,33 +313,29 @@ impl<'r, 'a> Figures<'r, 'a> {
                 });
             }
         }
-        let marks = || series.iter().flat_map(|series| &series.stretches).flatten();
-        let highest = marks().map(|mark| mark.x).fold(0.0, f64::max);
-        let values: Vec<f64> = marks()
-            .flat_map(|mark| {
-                [
-                    Some(mark.y),
-                    mark.interval.map(|ends| ends.0),
-                    mark.interval.map(|ends| ends.1),
-                ]
-            })
+
+        let marks: Vec<&Mark> = series
+            .iter()
+            .flat_map(|series| &series.stretches)
             .flatten()
             .collect();
-        if values.is_empty() {
+        if marks.is_empty() {
             return None;
         }
-        let load = section
+        let highest = marks.iter().map(|mark| mark.x).fold(0.0, f64::max);
+        let ends = |mark: &Mark| mark.interval.map_or([mark.y; 2], |(low, high)| [low, high]);
+        let values: Vec<f64> = marks
+            .iter()
+            .flat_map(|mark| [[mark.y; 2], ends(mark)].concat())
+            .collect();
+
+        let load = condition
             .load_percent
             .map(|percent| format!(" at {percent} % of peak"));
-        let place = clients_as(Some(section.clients), &section) + &load.unwrap_or_default();
+        let place = clients_as(Some(condition.clients), &condition) + &load.unwrap_or_default();
+        let title = "Latency by percentile".to_owned();
         let chart = LineChart {
-            frame: self.frame(
-                "latency",
-                &place,
-                "Latency by percentile".to_owned(),
-                lines,
-                "latency_p50_ns",
-            ),
+            frame: self.frame("latency", &place, title, lines, "latency_p50_ns"),
             x: Axis::quantiles(highest),
             y: Axis::amounts("latency", Unit::Time, &values),
             series,
@@ -318,7 +348,7 @@ impl<'r, 'a> Figures<'r, 'a> {
         name: &str,
         place: &str,
         title: String,
-        lines: &[&Line<'_>],
+        lines: &[&ArmLine<'_>],
         metric: &str,
     ) -> Frame {
         let scenario = self.report.name;
@@ -332,6 +362,7 @@ impl<'r, 'a> Figures<'r, 'a> {
         if lines.iter().any(|line| line.starved() > 0) {
             notes.push("Hollow: clients were left without an answer.".to_owned());
         }
+
         let subtitle = match place {
             "" => scenario.to_owned(),
             _ => format!("{scenario}, {place}"),
@@ -346,7 +377,7 @@ impl<'r, 'a> Figures<'r, 'a> {
 }
 
 /// `threads`, and the placement if there is one.
-pub(super) fn where_to(driver: Driver, placement: Placement) -> String {
+pub(super) fn driver_and_placement(driver: Driver, placement: Placement) -> String {
     match placement {
         Placement::None => driver.to_string(),
         Placement::Split | Placement::Same => format!("{driver}, placement {placement}"),
@@ -354,8 +385,8 @@ pub(super) fn where_to(driver: Driver, placement: Placement) -> String {
 }
 
 /// `8 clients as threads`, and the placement if there is one.
-fn clients_as(count: Option<u32>, section: &ConditionKey) -> String {
-    let place = where_to(section.driver, section.placement);
+fn clients_as(count: Option<u32>, condition: &ConditionKey) -> String {
+    let place = driver_and_placement(condition.driver, condition.placement);
     match count {
         Some(1) => format!("1 client as {place}"),
         Some(count) => format!("{count} clients as {place}"),
@@ -363,7 +394,7 @@ fn clients_as(count: Option<u32>, section: &ConditionKey) -> String {
     }
 }
 
-/// `throughput-steady-8-threads`: what tells it from other charts.
+/// `throughput-steady-8-threads`: the words that tell a chart from others.
 fn file_name(name: &str, scenario: &str, place: &str) -> String {
     let common = ["client", "clients", "as", "placement", "at", "of", "peak"];
     let words = place
@@ -374,26 +405,27 @@ fn file_name(name: &str, scenario: &str, place: &str) -> String {
     parts.join("-")
 }
 
-fn distinct_clients(lines: &[&Line<'_>]) -> Vec<f64> {
+fn distinct_clients(lines: &[&ArmLine<'_>]) -> Vec<f64> {
     let mut counts: Vec<u32> = lines.iter().map(|line| line.first().clients).collect();
     counts.sort_unstable();
     counts.dedup();
     counts.into_iter().map(f64::from).collect()
 }
 
-/// Every value of a metric, and the ends of their intervals.
-fn ends(lines: &[&Line<'_>], metric: &str) -> Vec<f64> {
+/// Every value of a metric, and the ends of its interval.
+fn values_with_ends(lines: &[&ArmLine<'_>], metric: &str) -> Vec<f64> {
     let rows = lines.iter().filter_map(|line| line.metric(metric));
     rows.flat_map(|row| [row.estimate, row.low, row.high])
         .flatten()
         .collect()
 }
 
-/// The estimate of a metric; its place on the lower axis is for the caller to say.
-fn mark(line: &Line<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
+/// The estimate of a metric as a mark; the caller sets its place on the lower axis.
+fn mark(line: &ArmLine<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
     let row = line.metric(metric)?;
     let estimate = row.estimate?;
     let interval = row.low.zip(row.high);
+
     let first = line.first();
     let load = first.load_percent.map(|percent| format!(" at {percent} %"));
     let mut tip = format!(
@@ -410,44 +442,47 @@ fn mark(line: &Line<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
     if line.starved() > 0 {
         tip = format!("{tip}, {}", line.errors());
     }
+
     Some(Mark {
         x: 0.0,
         y: estimate,
         interval,
         metric: Some(metric),
-        tag: first.condition().tag(&first.model),
+        tag: line.condition().tag(line.model()),
         tip: Some(tip),
         hollow: line.starved() > 0,
     })
 }
 
-/// The quantiles of a curve: equally far apart on its axis, and those of the summary.
-fn grid() -> Vec<f64> {
-    let mut all: Vec<f64> = (0..=4 * STEPS)
-        .map(|step| 1.0 - 10_f64.powf(-f64::from(step) / f64::from(STEPS)))
-        .filter(|q| {
-            IN_SUMMARY
-                .iter()
-                .all(|(known, ..)| (q - known).abs() > 1e-9)
-        })
-        .chain(IN_SUMMARY.map(|(known, ..)| known))
+/// Quantiles of a curve: equally far apart on its axis, and those of the summary.
+fn curve_quantiles() -> Vec<f64> {
+    let step = |step: u32| 1.0 - 10_f64.powf(-f64::from(step) / f64::from(POINTS_PER_DECADE));
+    let mut all: Vec<f64> = (0..=4 * POINTS_PER_DECADE)
+        .map(step)
+        .filter(|q| summary_percentile(*q).is_none())
+        .chain(SUMMARY_PERCENTILES.map(|(known, ..)| known))
         .collect();
     all.sort_by(f64::total_cmp);
     all
 }
 
-/// The median of a percentile over the blocks that can carry it; none where no block can.
-fn percentile(line: &Line<'_>, blocks: &[crate::results::BlockLatency], q: f64) -> Option<Mark> {
-    if let Some((_, metric, name)) = IN_SUMMARY
-        .into_iter()
-        .find(|(known, ..)| (q - known).abs() < 1e-9)
-    {
+/// Metric and name of a quantile that the summary has.
+fn summary_percentile(q: f64) -> Option<(&'static str, &'static str)> {
+    let mut known = SUMMARY_PERCENTILES.into_iter();
+    let (_, metric, name) = known.find(|(known, ..)| (q - known).abs() < 1e-9)?;
+    Some((metric, name))
+}
+
+/// The median of a percentile over the blocks with enough requests for it; `None` if there are none.
+fn percentile(line: &ArmLine<'_>, blocks: &[BlockLatency], q: f64) -> Option<Mark> {
+    if let Some((metric, name)) = summary_percentile(q) {
         let mark = mark(line, metric, Unit::Time)?;
         let tip = mark
             .tip
             .map(|tip| tip.replacen(": ", &format!(", {name}: "), 1));
         return Some(Mark { x: q, tip, ..mark });
     }
+
     let values: Vec<f64> = blocks
         .iter()
         .filter_map(|block| Some(block.histogram.quantile(block.lost, q)? as f64))

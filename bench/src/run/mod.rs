@@ -1,11 +1,18 @@
 //! The study behind `echobench run`: server models under scenarios, measured, tabulated, judged and drawn.
 
-pub(crate) mod charts;
-mod held;
+mod charts;
+pub mod compare;
+pub mod engine;
 pub mod history;
 mod memory;
+mod notes;
+pub mod options;
 pub(crate) mod page;
+mod plan;
+mod progress;
+mod scenario_report;
+pub mod stored;
 pub mod sweep;
 pub mod tables;
-pub(crate) mod verdict;
+mod verdict;
 mod winner_map;

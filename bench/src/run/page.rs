@@ -1,60 +1,72 @@
-//! The page of a run: who wins where, and the charts and tables of each scenario.
+//! Page of a run: the winner map, and verdicts, charts and tables of each scenario.
+
+use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::charts::{charts, where_to};
-use super::sweep::Objective;
-use super::verdict::{Standing, arm_sentences, lead_sentence};
+use super::charts::{charts, driver_and_placement};
+use super::scenario_report::{ArmLine, ScenarioReport};
+use super::stored::StoredRun;
+use super::sweep::Slo;
+use super::verdict::{Ranking, arm_sentences, lead_sentence};
 use super::winner_map::winner_map;
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
-use crate::results::{BlockRow, Latencies, RunRecord, SummaryRow};
-use crate::run::tables::{Line, Report};
+use crate::results::{Latencies, RunRecord, read_latencies};
 
-/// The results of a run, as a page shows them.
+/// Results of a run, as a page shows them.
 pub(crate) struct RunResults {
-    /// Its summary.
-    pub summary: Vec<SummaryRow>,
-    /// Its blocks.
-    pub blocks: Vec<BlockRow>,
-    /// Its histograms.
-    pub latencies: Latencies,
-    /// The objective of a rate sweep.
-    pub objective: Objective,
+    run: StoredRun,
+    latencies: Latencies,
+    slo: Slo,
+}
+
+impl RunResults {
+    /// Reads a results folder.
+    pub(crate) fn read(folder: &Path, slo: Slo) -> anyhow::Result<Self> {
+        let run = StoredRun::read(folder)?;
+        Ok(RunResults {
+            latencies: read_latencies(folder, &run.blocks)?,
+            run,
+            slo,
+        })
+    }
 }
 
 /// The page of a run.
 pub(crate) fn page<'a>(
     record: &'a RunRecord,
-    run: &'a RunResults,
+    results: &'a RunResults,
     files: &'a [(String, String)],
 ) -> Page<'a> {
-    let looks = Looks::new(run.summary.iter().map(|row| row.model.as_str()));
-    let reports = Report::of(&run.summary, &run.blocks);
-    let groups: Vec<Vec<(String, Vec<Standing<'_>>)>> = reports.iter().map(standings).collect();
-    let mut rows = Vec::new();
+    let StoredRun {
+        summary, blocks, ..
+    } = &results.run;
+    let looks = Looks::new(summary.iter().map(|row| row.model.as_str()));
+    let reports = ScenarioReport::each(summary, blocks);
+    let groups: Vec<Vec<RankingGroup<'_>>> = reports.iter().map(ranking_groups).collect();
+
+    let mut map_rows = Vec::new();
     for (report, groups) in reports.iter().zip(&groups) {
-        for (group, standings) in groups {
+        for (group, rankings) in groups {
             let name = match groups.len() {
                 1 => report.name.to_owned(),
                 _ => format!("{}, {}", report.name, group.replace(", placement ", ", ")),
             };
-            rows.push((name, standings.as_slice()));
+            map_rows.push((name, rankings.as_slice()));
         }
     }
-    let map = winner_map(&rows, &looks);
+    let map = winner_map(&map_rows, &looks);
+
     let chapters = reports.iter().zip(&groups).map(|(report, groups)| Chapter {
         name: report.name.to_owned(),
         question: record
             .scenarios
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
-        verdicts: groups
-            .iter()
-            .map(|(group, standings)| verdicts(group, standings))
-            .collect(),
-        charts: charts(report, &run.latencies, &looks),
-        tables: report.parts(run.objective).iter().map(table_part).collect(),
+        verdicts: groups.iter().map(verdicts).collect(),
+        charts: charts(report, &results.latencies, &looks),
+        tables: report.parts(results.slo).iter().map(table_part).collect(),
     });
     Page {
         record,
@@ -66,39 +78,37 @@ pub(crate) fn page<'a>(
     }
 }
 
-/// The closed loops of a scenario, apart by driver and placement.
-fn standings<'a>(report: &Report<'a>) -> Vec<(String, Vec<Standing<'a>>)> {
-    let mut sections: Vec<Vec<&Line<'a>>> = Vec::new();
-    for line in report
-        .lines
-        .iter()
-        .filter(|line| line.first().load_percent.is_none())
-    {
-        let section = line.first().condition();
-        match sections
-            .iter_mut()
-            .find(|lines| lines[0].first().condition() == section)
-        {
+/// Rankings with one driver and placement, under a name for both.
+type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
+
+/// Rankings of the closed loops of a scenario, by driver and placement.
+fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
+    let mut conditions: Vec<Vec<&ArmLine<'a>>> = Vec::new();
+    let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
+    for line in report.lines.iter().filter(closed) {
+        let same = |lines: &&mut Vec<&ArmLine<'_>>| lines[0].condition() == line.condition();
+        match conditions.iter_mut().find(same) {
             Some(lines) => lines.push(line),
-            None => sections.push(vec![line]),
+            None => conditions.push(vec![line]),
         }
     }
-    let mut groups: Vec<(String, Vec<Standing<'a>>)> = Vec::new();
-    for lines in sections {
-        let standing = Standing::of(&lines);
-        let name = where_to(standing.section.driver, standing.section.placement);
+
+    let mut groups: Vec<RankingGroup<'a>> = Vec::new();
+    for lines in conditions {
+        let ranking = Ranking::new(&lines);
+        let name = driver_and_placement(ranking.condition.driver, ranking.condition.placement);
         match groups.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, standings)) => standings.push(standing),
-            None => groups.push((name, vec![standing])),
+            Some((_, rankings)) => rankings.push(ranking),
+            None => groups.push((name, vec![ranking])),
         }
     }
     groups
 }
 
-fn verdicts(group: &str, standings: &[Standing<'_>]) -> (String, Vec<String>) {
-    let lead = std::iter::once(lead_sentence(standings));
-    let sentences = lead.chain(arm_sentences(standings)).collect();
-    (format!("Clients as {group}"), sentences)
+fn verdicts((name, rankings): &RankingGroup<'_>) -> (String, Vec<String>) {
+    let lead = std::iter::once(lead_sentence(rankings));
+    let sentences = lead.chain(arm_sentences(rankings)).collect();
+    (format!("Clients as {name}"), sentences)
 }
 
 fn method() -> Markup {

@@ -1,73 +1,90 @@
-//! Tables of a rate sweep: latency against rate, and how high the rate may go.
+//! Tables of a rate sweep: latency against rate, and the highest rate that meets an objective.
 
 use std::fmt;
 use std::str::FromStr;
 
 use echobench_clients::parse_duration;
 
-use super::tables::{Line, Report};
+use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::Part;
 use crate::render::grid::Grid;
 use crate::render::units::{self, or_unknown};
 
-/// What a rate sweep looks for: a percentile of latency within a time.
+/// Service-level objective: a percentile of latency within a limit, as in `p99=1ms`.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Objective {
+pub struct Slo {
     metric: &'static str,
-    name: &'static str,
-    ns: f64,
+    percentile: &'static str,
+    limit_ns: f64,
 }
 
-const OBJECTIVES: [(&str, &str); 4] = [
+const PERCENTILES: [(&str, &str); 4] = [
     ("p50", "latency_p50_ns"),
     ("p99", "latency_p99_ns"),
     ("p99.9", "latency_p999_ns"),
     ("p99.99", "latency_p9999_ns"),
 ];
 
-impl Default for Objective {
+impl Default for Slo {
     fn default() -> Self {
-        let [_, (name, metric), ..] = OBJECTIVES;
-        Objective {
+        let [_, (percentile, metric), ..] = PERCENTILES;
+        Slo {
             metric,
-            name,
-            ns: 1e6,
+            percentile,
+            limit_ns: 1e6,
         }
     }
 }
 
-impl fmt::Display for Objective {
+impl fmt::Display for Slo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = units::duration(self.ns).replace(' ', "");
-        write!(f, "{}={}", self.name, time.replace(".00", ""))
+        let limit = units::duration(self.limit_ns).replace(' ', "");
+        write!(f, "{}={}", self.percentile, limit.replace(".00", ""))
     }
 }
 
-impl FromStr for Objective {
+impl FromStr for Slo {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let wrong =
             || format!("'{text}' is not an objective such as p99=1ms (p50, p99, p99.9, p99.99)");
-        let (name, time) = text.split_once('=').ok_or_else(wrong)?;
-        let time = parse_duration(&time.replace('µ', "u")).map_err(|_| wrong())?;
-        let known = OBJECTIVES.into_iter().find(|(known, _)| *known == name);
-        let (name, metric) = known.ok_or_else(wrong)?;
-        Ok(Objective {
+        let (name, limit) = text.split_once('=').ok_or_else(wrong)?;
+        let limit = parse_duration(&limit.replace('µ', "u")).map_err(|_| wrong())?;
+        let known = PERCENTILES.into_iter().find(|(known, _)| *known == name);
+        let (percentile, metric) = known.ok_or_else(wrong)?;
+        Ok(Slo {
             metric,
-            name,
-            ns: time.as_nanos() as f64,
+            percentile,
+            limit_ns: limit.as_nanos() as f64,
         })
     }
 }
 
-impl Report<'_> {
-    /// Latency against rate, and the highest rate at which it keeps the objective.
-    pub(super) fn sweep_tables(&self, objective: Objective) -> Vec<Part> {
-        let swept = |line: &Line<'_>| line.first().load_percent.is_some();
+/// A rate that meets the objective, and the percentage of the arm's peak that it is.
+type MetRate = Option<(f64, u32)>;
+
+impl ScenarioReport<'_> {
+    /// Latency against rate, and the highest rate that meets the objective.
+    pub(super) fn sweep_tables(&self, slo: Slo) -> Vec<Part> {
+        let swept = |line: &ArmLine<'_>| line.first().load_percent.is_some();
         if !self.lines.iter().any(swept) {
             return Vec::new();
         }
+
+        let intro = "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
+                     was due.";
+        vec![
+            Part::Lines(vec![intro.to_owned()]),
+            Part::Table(self.rate_table(swept)),
+            Part::List(
+                format!("Highest rate measured with {slo} and every request answered:"),
+                self.highest_rates(slo),
+            ),
+        ]
+    }
+
+    fn rate_table(&self, swept: impl Fn(&ArmLine<'_>) -> bool) -> Grid {
         let names = [
             "of peak",
             "model",
@@ -81,10 +98,10 @@ impl Report<'_> {
             "CPU/req",
             "errors",
         ];
-        let grid = self.sectioned(&names, &[1, 10], swept, |line| {
+        let grid = self.by_condition(&names, &[1, 10], swept, |line| {
             vec![
                 or_unknown(line.first().load_percent, |percent| format!("{percent} %")).into(),
-                line.first().model.as_str().into(),
+                line.model().into(),
                 line.cell("rate_per_second", units::rate),
                 line.time("latency_p50_ns"),
                 line.time("latency_p99_ns"),
@@ -96,30 +113,22 @@ impl Report<'_> {
                 line.errors().into(),
             ]
         });
-        let intro = "Open loop: each arm at shares of its own closed-loop peak; latency counts from when a request \
-                     was due.";
-        vec![
-            Part::Lines(vec![intro.to_owned()]),
-            Part::Table(Grid {
-                spare: &[
-                    "CPU/req",
-                    "lag p99",
-                    "service p99",
-                    "p50",
-                    "p99.99",
-                    "p99.9",
-                ],
-                ..grid
-            }),
-            Part::List(
-                format!("Highest rate measured with {objective} and every request answered:"),
-                self.best_rates(objective),
-            ),
-        ]
+        Grid {
+            spare: &[
+                "CPU/req",
+                "lag p99",
+                "service p99",
+                "p50",
+                "p99.99",
+                "p99.9",
+            ],
+            ..grid
+        }
     }
 
-    fn best_rates(&self, objective: Objective) -> Vec<String> {
-        let mut best: Vec<(String, Option<(f64, u32)>)> = Vec::new();
+    /// The highest rate of each arm that meets the objective, a line each.
+    fn highest_rates(&self, slo: Slo) -> Vec<String> {
+        let mut highest: Vec<(String, MetRate)> = Vec::new();
         for line in &self.lines {
             let first = line.first();
             let Some(percent) = first.load_percent else {
@@ -129,30 +138,33 @@ impl Report<'_> {
                 "{} ({} {}, placement {})",
                 first.model, first.clients, first.driver, first.placement
             );
-            let kept = line
-                .estimate(objective.metric)
-                .is_some_and(|ns| ns <= objective.ns)
-                && line.errors() == "0";
-            let rate = line
-                .estimate("rate_per_second")
-                .filter(|_| kept)
-                .map(|rate| (rate, percent));
-            match best.iter_mut().find(|(known, _)| *known == arm) {
-                Some((_, highest)) => {
-                    if rate.is_some_and(|(rate, _)| highest.is_none_or(|(most, _)| rate > most)) {
-                        *highest = rate;
+
+            let rate = slo.met_rate(line).map(|rate| (rate, percent));
+            match highest.iter_mut().find(|(known, _)| *known == arm) {
+                Some((_, most)) => {
+                    if rate.is_some_and(|(rate, _)| most.is_none_or(|(most, _)| rate > most)) {
+                        *most = rate;
                     }
                 }
-                None => best.push((arm, rate)),
+                None => highest.push((arm, rate)),
             }
         }
-        best.into_iter()
-            .map(|(arm, highest)| match highest {
-                Some((rate, percent)) => {
-                    format!("{arm}: {}, {percent} % of its peak", units::rate(rate))
-                }
-                None => format!("{arm}: at none of the rates"),
-            })
-            .collect()
+
+        let text = |(arm, highest): (String, MetRate)| match highest {
+            Some((rate, percent)) => {
+                format!("{arm}: {}, {percent} % of its peak", units::rate(rate))
+            }
+            None => format!("{arm}: at none of the rates"),
+        };
+        highest.into_iter().map(text).collect()
+    }
+}
+
+impl Slo {
+    /// The rate of an open loop, if it meets the objective with every request answered.
+    fn met_rate(self, line: &ArmLine<'_>) -> Option<f64> {
+        let latency = line.estimate(self.metric)?;
+        let met = latency <= self.limit_ns && line.errors() == "0";
+        line.estimate("rate_per_second").filter(|_| met)
     }
 }

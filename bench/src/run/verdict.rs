@@ -1,61 +1,60 @@
-//! Who serves the most requests in a section, and how far that is certain.
+//! Ranking of the arms under a condition by throughput, and sentences that state it.
 //!
-//! The summary compares each arm with the reference alone. Two others are told apart here only where
-//! their intervals against the reference do not meet, which claims less than a comparison of the two
-//! would; whatever is not told apart is a tie.
+//! The summary compares each arm with the reference alone. Two other arms are told apart only where their
+//! intervals against the reference do not overlap, which is stricter than a comparison of the two would be;
+//! arms that are not told apart tie.
 
+use super::scenario_report::{ArmLine, THROUGHPUT, ratio_from_one};
 use crate::render::units;
 use crate::results::ConditionKey;
-use crate::run::tables::{Line, bound};
 use crate::stats::Verdict;
 
-const THROUGHPUT: &str = "throughput_per_second";
-
-/// What can be said about the arms of a section.
+/// Kind of a ranking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
-    /// The first arm is ahead of all others, or those named share the lead.
+pub(super) enum RankingKind {
+    /// One arm leads, or several tie for the lead.
     Decided,
     /// There are too few blocks for an interval.
     TooFewBlocks,
-    /// There is nothing to compare it with.
-    Alone,
-    /// No arm has served all its clients.
-    Nobody,
+    /// Only one arm is without faults.
+    SingleArm,
+    /// No arm is without faults.
+    NoArm,
 }
 
-/// The arms of one section, compared.
-pub(super) struct Standing<'a> {
-    pub(super) section: ConditionKey,
-    pub(super) outcome: Outcome,
-    /// The arms in the lead; with [`Outcome::TooFewBlocks`] all that were compared.
+/// The arms under one condition, ranked.
+pub(super) struct Ranking<'a> {
+    pub(super) condition: ConditionKey,
+    pub(super) kind: RankingKind,
+    /// The leading arms; with [`RankingKind::TooFewBlocks`] all that were compared.
     pub(super) leaders: Vec<&'a str>,
-    /// The arms left out, and why.
-    pub(super) left_out: Vec<(&'a str, &'static str)>,
-    /// All its arms.
-    pub(super) arms: Vec<Arm<'a>>,
+    /// The arms left out, each with its fault.
+    left_out: Vec<(&'a str, &'static str)>,
+    /// All arms.
+    arms: Vec<RankedArm<'a>>,
 }
 
-/// An arm in a section.
-pub(super) struct Arm<'a> {
-    pub(super) name: &'a str,
-    /// The arm that the ratio refers to; none for that arm itself.
-    pub(super) reference: Option<&'a str>,
-    pub(super) ratio: Option<f64>,
-    pub(super) verdict: Option<Verdict>,
+/// An arm of a ranking.
+struct RankedArm<'a> {
+    name: &'a str,
+    /// The arm that the ratio refers to; none for the reference itself.
+    reference: Option<&'a str>,
+    ratio: Option<f64>,
+    verdict: Option<Verdict>,
     /// The ratio with its interval, as in the tables.
-    pub(super) ratio_text: String,
+    ratio_text: String,
     /// Clients that were never answered.
-    pub(super) starved: u64,
-    /// Why it cannot lead.
+    starved: u64,
+    /// The fault that keeps the arm from leading.
     fault: Option<&'static str>,
     interval: Option<(f64, f64)>,
 }
 
-impl<'a> Arm<'a> {
-    fn of(line: &Line<'a>) -> Self {
+impl<'a> RankedArm<'a> {
+    fn new(line: &ArmLine<'a>) -> Self {
         let throughput = line.metric(THROUGHPUT);
         let row = throughput.filter(|row| row.estimate.is_some());
+
         let failed = line.estimate("failed_requests").unwrap_or(0.0);
         let fault = if row.is_none() {
             Some("failed")
@@ -66,13 +65,14 @@ impl<'a> Arm<'a> {
         } else {
             None
         };
+
         let reference = throughput.and_then(|row| row.reference.as_deref());
         let interval = match reference {
             None => Some((1.0, 1.0)),
             Some(_) => row.and_then(|row| row.ratio_low.zip(row.ratio_high)),
         };
-        Arm {
-            name: &line.first().model,
+        RankedArm {
+            name: line.model(),
             reference,
             ratio: match reference {
                 None => row.map(|_| 1.0),
@@ -86,8 +86,8 @@ impl<'a> Arm<'a> {
         }
     }
 
-    /// Whether it is known to be ahead of another.
-    fn beats(&self, other: &Arm<'_>) -> bool {
+    /// Whether the intervals show it ahead of another.
+    fn is_ahead_of(&self, other: &RankedArm<'_>) -> bool {
         match (self.interval, other.interval) {
             (Some((low, _)), Some((_, high))) => low > high,
             _ => false,
@@ -95,39 +95,39 @@ impl<'a> Arm<'a> {
     }
 }
 
-impl<'a> Standing<'a> {
-    /// The arms of one section, of a closed loop.
-    pub(super) fn of(lines: &[&Line<'a>]) -> Self {
-        let arms: Vec<Arm<'a>> = lines.iter().map(|line| Arm::of(line)).collect();
-        let (outcome, leaders) = lead(&arms);
+impl<'a> Ranking<'a> {
+    /// The ranking of the arms of a closed loop under one condition.
+    pub(super) fn new(lines: &[&ArmLine<'a>]) -> Self {
+        let arms: Vec<RankedArm<'a>> = lines.iter().map(|line| RankedArm::new(line)).collect();
+        let (kind, leaders) = lead(&arms);
         let faults = arms.iter().filter_map(|arm| Some((arm.name, arm.fault?)));
         let mut left_out: Vec<_> = faults.collect();
         left_out.sort_by_key(|(_, fault)| *fault);
-        Standing {
-            section: lines[0].first().condition(),
-            outcome,
+
+        Ranking {
+            condition: lines[0].condition(),
+            kind,
             leaders,
             left_out,
             arms,
         }
     }
 
-    /// Whether another section came to the same.
-    pub(super) fn agrees(&self, other: &Standing<'_>) -> bool {
-        self.outcome == other.outcome
-            && self.leaders == other.leaders
-            && self.left_out == other.left_out
+    /// Whether another condition has the same leaders and the same arms left out.
+    fn agrees(&self, other: &Ranking<'_>) -> bool {
+        self.kind == other.kind && self.leaders == other.leaders && self.left_out == other.left_out
     }
 
-    /// How far ahead the winner is: against the reference, or the next one against it.
+    /// Lead of a single winner: its ratio to the reference, or that of the next arm to it.
     pub(super) fn margin(&self) -> Option<String> {
-        let ([leader], Outcome::Decided) = (&self.leaders[..], self.outcome) else {
+        let ([leader], RankingKind::Decided) = (&self.leaders[..], self.kind) else {
             return None;
         };
         let winner = self.arms.iter().find(|arm| arm.name == *leader)?;
         if let Some(reference) = winner.reference {
-            return Some(format!("{}× {reference}", bound(winner.ratio?)));
+            return Some(format!("{}× {reference}", ratio_from_one(winner.ratio?)));
         }
+
         let others = self
             .arms
             .iter()
@@ -137,130 +137,145 @@ impl<'a> Standing<'a> {
                 .partial_cmp(&b.ratio)
                 .unwrap_or(std::cmp::Ordering::Equal)
         })?;
-        Some(format!("next {}×", bound(next.ratio?)))
+        Some(format!("next {}×", ratio_from_one(next.ratio?)))
     }
 
     /// All ratios, a line each.
     pub(super) fn details(&self) -> String {
-        let lines: Vec<String> = self
-            .arms
-            .iter()
-            .map(|arm| {
-                let fault = arm
-                    .fault
-                    .map(|fault| format!(" ({fault})"))
-                    .unwrap_or_default();
-                format!("{}: {}{fault}", arm.name, arm.ratio_text)
-            })
-            .collect();
+        let line = |arm: &RankedArm<'_>| {
+            let fault = arm
+                .fault
+                .map(|fault| format!(" ({fault})"))
+                .unwrap_or_default();
+            format!("{}: {}{fault}", arm.name, arm.ratio_text)
+        };
+        let lines: Vec<String> = self.arms.iter().map(line).collect();
         lines.join("\n")
     }
 }
 
-fn lead<'a>(arms: &[Arm<'a>]) -> (Outcome, Vec<&'a str>) {
-    let fit: Vec<&Arm<'_>> = arms
+/// The leaders among the arms without faults.
+fn lead<'a>(arms: &[RankedArm<'a>]) -> (RankingKind, Vec<&'a str>) {
+    let fit: Vec<&RankedArm<'a>> = arms
         .iter()
         .filter(|arm| arm.fault.is_none() && arm.ratio.is_some())
         .collect();
     let best = fit
         .iter()
         .max_by(|a, b| a.ratio.unwrap_or(0.0).total_cmp(&b.ratio.unwrap_or(0.0)));
-    let names = || {
-        arms.iter()
-            .filter(|arm| fit.iter().any(|other| other.name == arm.name))
-    };
+
     match best {
-        None => (Outcome::Nobody, Vec::new()),
-        Some(best) if fit.len() == 1 => (Outcome::Alone, vec![named(arms, best.name)]),
-        Some(_) if fit.iter().any(|arm| arm.interval.is_none()) => {
-            (Outcome::TooFewBlocks, names().map(|arm| arm.name).collect())
-        }
+        None => (RankingKind::NoArm, Vec::new()),
+        Some(best) if fit.len() == 1 => (RankingKind::SingleArm, vec![best.name]),
+        Some(_) if fit.iter().any(|arm| arm.interval.is_none()) => (
+            RankingKind::TooFewBlocks,
+            fit.iter().map(|arm| arm.name).collect(),
+        ),
         Some(best) => {
-            let level = names().filter(|arm| !best.beats(arm));
-            (Outcome::Decided, level.map(|arm| arm.name).collect())
+            let tied = fit.iter().filter(|arm| !best.is_ahead_of(arm));
+            (RankingKind::Decided, tied.map(|arm| arm.name).collect())
         }
     }
 }
 
-fn named<'a>(arms: &[Arm<'a>], name: &str) -> &'a str {
-    let arm = arms.iter().find(|arm| arm.name == name);
-    arm.map_or("", |arm| arm.name)
-}
+/// A sentence on the leaders under each condition: "Most requests served: `thread` at 1 and 8 clients".
+pub(super) fn lead_sentence(group: &[Ranking<'_>]) -> String {
+    let parts: Vec<String> = group
+        .chunk_by(Ranking::agrees)
+        .map(|alike| {
+            let first = &alike[0];
+            let at = clients(&alike.iter().collect::<Vec<_>>());
+            let leaders = listed(&first.leaders);
+            let mut part = match first.kind {
+                RankingKind::Decided if first.leaders.len() == 1 => format!("{leaders} at {at}"),
+                RankingKind::Decided => format!("{leaders} alike at {at}"),
+                RankingKind::TooFewBlocks => format!("too few blocks to say at {at}"),
+                RankingKind::SingleArm => format!("nothing to compare {leaders} with at {at}"),
+                RankingKind::NoArm => format!("no arm without faults at {at}"),
+            };
 
-/// The arm of each section that is compared, scenario by scenario: `` `thread` at 1 and 8 clients ``.
-pub(super) fn lead_sentence(group: &[Standing<'_>]) -> String {
-    let mut parts: Vec<String> = Vec::new();
-    let mut from = 0;
-    while from < group.len() {
-        let same = group[from..]
-            .iter()
-            .take_while(|other| group[from].agrees(other))
-            .count();
-        let first = &group[from];
-        let at = clients(&group[from..from + same].iter().collect::<Vec<_>>());
-        let leaders = listed(&first.leaders);
-        let mut part = match first.outcome {
-            Outcome::Decided if first.leaders.len() == 1 => format!("{leaders} at {at}"),
-            Outcome::Decided => format!("{leaders} alike at {at}"),
-            Outcome::TooFewBlocks => format!("too few blocks to say at {at}"),
-            Outcome::Alone => format!("nothing to compare {leaders} with at {at}"),
-            Outcome::Nobody => format!("no arm without faults at {at}"),
-        };
-        for group in first.left_out.chunk_by(|a, b| a.1 == b.1) {
-            let arms: Vec<&str> = group.iter().map(|(arm, _)| *arm).collect();
-            part = format!(
-                "{part}, leaving out {}, which {}",
-                listed(&arms),
-                group[0].1
-            );
-        }
-        parts.push(part);
-        from += same;
-    }
+            for group in first.left_out.chunk_by(|a, b| a.1 == b.1) {
+                let arms: Vec<&str> = group.iter().map(|(arm, _)| *arm).collect();
+                part = format!(
+                    "{part}, leaving out {}, which {}",
+                    listed(&arms),
+                    group[0].1
+                );
+            }
+            part
+        })
+        .collect();
     format!("Most requests served: {}.", parts.join("; "))
 }
 
-/// One sentence for each arm but the reference, over all sections of a group.
-pub(super) fn arm_sentences(group: &[Standing<'_>]) -> Vec<String> {
+/// A sentence on each arm but the reference, over all conditions of a group.
+pub(super) fn arm_sentences(group: &[Ranking<'_>]) -> Vec<String> {
     let mut names: Vec<&str> = Vec::new();
-    for arm in group.iter().flat_map(|standing| &standing.arms) {
+    for arm in group.iter().flat_map(|ranking| &ranking.arms) {
         if arm.reference.is_some() && !names.contains(&arm.name) {
             names.push(arm.name);
         }
     }
+
     names
         .into_iter()
         .map(|name| arm_sentence(group, name))
         .collect()
 }
 
-fn arm_sentence(group: &[Standing<'_>], name: &str) -> String {
+fn arm_sentence(group: &[Ranking<'_>], name: &str) -> String {
     let (mut resolved, mut alike, mut few, mut failed) = (vec![], vec![], vec![], vec![]);
-    let mut against = "";
-    for standing in group {
-        let Some(arm) = standing.arms.iter().find(|arm| arm.name == name) else {
+    let mut reference = "";
+    for ranking in group {
+        let Some(arm) = ranking.arms.iter().find(|arm| arm.name == name) else {
             continue;
         };
-        against = arm.reference.unwrap_or(against);
+        reference = arm.reference.unwrap_or(reference);
         match arm.verdict {
-            Some(Verdict::Higher | Verdict::Lower) => resolved.push((standing, arm)),
-            Some(Verdict::Unresolved) => alike.push(standing),
-            Some(Verdict::TooFewBlocks) => few.push(standing),
-            None => failed.push(standing),
+            Some(Verdict::Higher | Verdict::Lower) => resolved.push((ranking, arm)),
+            Some(Verdict::Unresolved) => alike.push(ranking),
+            Some(Verdict::TooFewBlocks) => few.push(ranking),
+            None => failed.push(ranking),
         }
     }
+
+    let unresolved = [
+        (
+            alike,
+            format!("no difference from `{reference}` resolved at"),
+        ),
+        (few, "too few blocks to tell at".to_owned()),
+        (failed, "no value at".to_owned()),
+    ];
+    let unresolved = unresolved
+        .into_iter()
+        .filter(|(rankings, _)| !rankings.is_empty())
+        .map(|(rankings, text)| format!("{text} {}", clients(&rankings)));
+
+    let ratios = resolved_ratios(&resolved, reference);
+    let parts: Vec<String> = std::iter::once(ratios)
+        .filter(|part| !part.is_empty())
+        .chain(unresolved)
+        .collect();
+    let colon = if resolved.is_empty() { ":" } else { "" };
+    format!("`{name}`{colon} {}.", parts.join("; "))
+}
+
+/// The resolved ratios of an arm: "serves 1.2× [1.1, 1.3] the requests of `thread` at 8 clients, …".
+fn resolved_ratios(resolved: &[(&Ranking<'_>, &RankedArm<'_>)], reference: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for (index, (standing, arm)) in resolved.iter().enumerate() {
-        let number = units::count(u64::from(standing.section.clients));
+    for (index, (ranking, arm)) in resolved.iter().enumerate() {
         let ratio = arm.ratio_text.replacen(" [", "× [", 1);
         let mut part = if index == 0 {
             format!(
-                "serves {ratio} the requests of `{against}` at {}",
-                clients(&[standing])
+                "serves {ratio} the requests of `{reference}` at {}",
+                clients(&[ranking])
             )
         } else {
+            let number = units::count(u64::from(ranking.condition.clients));
             format!("{ratio} at {number}")
         };
+
         if arm.starved > 0 {
             part = format!(
                 "{part} but never answers {} of them",
@@ -269,30 +284,14 @@ fn arm_sentence(group: &[Standing<'_>], name: &str) -> String {
         }
         parts.push(part);
     }
-    let sentence = parts.join(", ");
-    let rest = [
-        (alike, format!("no difference from `{against}` resolved at")),
-        (few, "too few blocks to tell at".to_owned()),
-        (failed, "no value at".to_owned()),
-    ];
-    let rest = rest
-        .into_iter()
-        .filter(|(standings, _)| !standings.is_empty())
-        .map(|(standings, text)| format!("{text} {}", clients(&standings)));
-    let all: Vec<String> = std::iter::once(sentence)
-        .filter(|part| !part.is_empty())
-        .chain(rest)
-        .collect();
-    let all = all.join("; ");
-    let colon = if all.starts_with("serves") { "" } else { ":" };
-    format!("`{name}`{colon} {all}.")
+    parts.join(", ")
 }
 
 /// `1, 8 and 64 clients`.
-fn clients(standings: &[&Standing<'_>]) -> String {
-    let counts = standings
+fn clients(rankings: &[&Ranking<'_>]) -> String {
+    let counts = rankings
         .iter()
-        .map(|standing| u64::from(standing.section.clients));
+        .map(|ranking| u64::from(ranking.condition.clients));
     let texts: Vec<String> = counts.clone().map(units::count).collect();
     let word = if counts.max() == Some(1) {
         "client"

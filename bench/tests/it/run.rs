@@ -487,7 +487,7 @@ fn idle_cpus_are_kept_awake_or_it_is_said_why_not() {
             assert!(text.contains("Idle CPUs were kept awake."), "{text}");
         }
     } else {
-        run.refused(&["/dev/cpu_dma_latency", "--awake"]);
+        run.refused(&["/dev/cpu_dma_latency", "--no-cpu-idle"]);
     }
 }
 

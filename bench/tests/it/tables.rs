@@ -2,7 +2,7 @@
 
 use echobench::render::Style;
 use echobench::results::{BlockRow, SCHEMA_VERSION, SummaryRow};
-use echobench::run::sweep::Objective;
+use echobench::run::sweep::Slo;
 use echobench::run::tables::tables;
 use echobench::scenario::Placement;
 use echobench::stats::Verdict;
@@ -190,14 +190,14 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
 #[test]
 fn plain_tables() {
     let (summary, blocks) = example();
-    let text = tables(&summary, &blocks, Style::Plain, Objective::default());
+    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
     same(&text, include_str!("../golden/tables.txt"));
 }
 
 #[test]
 fn markdown_tables() {
     let (summary, blocks) = example();
-    let text = tables(&summary, &blocks, Style::Markdown, Objective::default());
+    let text = tables(&summary, &blocks, Style::Markdown, Slo::default());
     same(&text, include_str!("../golden/tables.md"));
 }
 
@@ -211,6 +211,6 @@ fn same(text: &str, expected: &str) {
 #[test]
 fn nothing_measured_makes_no_table() {
     for style in [Style::Plain, Style::Markdown] {
-        assert_eq!(tables(&[], &[], style, Objective::default()), "");
+        assert_eq!(tables(&[], &[], style, Slo::default()), "");
     }
 }

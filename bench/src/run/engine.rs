@@ -1,0 +1,287 @@
+//! Engine of a run: measures its blocks one by one, keeps each on disk, and prints the tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::options::{RunOptions, check_runnable};
+use super::plan::{self, COMPLETE, FULL, INTERRUPTED, QUICK, RUNNING};
+use super::progress::Progress;
+use super::sweep::Slo;
+use super::tables::{idle_cpus_note, tables};
+use crate::experiment::condition::Condition;
+use crate::experiment::observation::BlockOutcome;
+use crate::host::cpus::Awake;
+use crate::host::environment::Environment;
+use crate::host::signals::{catch_interrupts, interrupted};
+use crate::render::Style;
+use crate::results::summary::{summarize, summarize_throughput};
+use crate::results::{
+    BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer, default_folder, read_record,
+};
+use crate::{noteln, out};
+
+/// Request to measure something.
+#[derive(Clone, Debug)]
+pub enum RunTask {
+    /// A new run.
+    New(RunOptions),
+    /// The rest of an interrupted run, by its results folder.
+    Resume(PathBuf),
+}
+
+/// Result of a run as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunOutcome {
+    /// Every arm was measured or skipped.
+    Complete,
+    /// Interrupted before the last block.
+    Interrupted,
+    /// At least one arm failed.
+    ArmFailed,
+    /// A reply was wrong, or clients and server counted differently.
+    WrongReplies,
+}
+
+/// Measures what the task asks for and prints its tables.
+pub fn execute(task: &RunTask, slo: Slo) -> anyhow::Result<RunOutcome> {
+    let mut run = match task {
+        RunTask::New(options) => ActiveRun::create(options)?,
+        RunTask::Resume(folder) => ActiveRun::resume(folder)?,
+    };
+    catch_interrupts()?;
+
+    let conditions = plan::conditions(&run.record)?;
+    run.measure(&conditions)?;
+
+    let sweeps: Vec<Condition> = conditions
+        .iter()
+        .flat_map(|condition| plan::sweep(condition, &run.record, &run.blocks))
+        .collect();
+    if !sweeps.is_empty() && !interrupted() {
+        run.measure(&sweeps)?;
+    }
+    run.finish(slo)
+}
+
+/// A run in progress: its rows so far, in memory and on disk.
+struct ActiveRun {
+    writer: Writer,
+    record: RunRecord,
+    _awake: Option<Awake>,
+    /// Time between the zero of the interval log and `began`; more than nothing for a resumed run.
+    log_age: Duration,
+    began: Instant,
+    slices: Vec<SliceRow>,
+    blocks: Vec<BlockRow>,
+    violations: Vec<String>,
+}
+
+impl ActiveRun {
+    /// Creates a new run in a new folder.
+    fn create(options: &RunOptions) -> anyhow::Result<Self> {
+        let scenarios = options.scenarios()?;
+        check_runnable(&scenarios)?;
+        let awake = Awake::hold_if(options.no_cpu_idle)?;
+
+        let environment = Environment {
+            awake: options.no_cpu_idle,
+            ..Environment::capture()
+        };
+        let folder = options
+            .out
+            .clone()
+            .unwrap_or_else(|| default_folder(options.full, &environment, ""));
+        let effort = if options.full { FULL } else { QUICK };
+        let record = RunRecord {
+            schema_version: SCHEMA_VERSION,
+            effort: effort.to_owned(),
+            seed: options.seed,
+            status: RUNNING.to_owned(),
+            resumed: Vec::new(),
+            environment,
+            scenarios: scenarios.into_iter().map(|s| (s.name.clone(), s)).collect(),
+        };
+
+        Ok(ActiveRun {
+            writer: Writer::create(&folder, &record)?,
+            record,
+            _awake: awake,
+            log_age: Duration::ZERO,
+            began: Instant::now(),
+            slices: Vec::new(),
+            blocks: Vec::new(),
+            violations: Vec::new(),
+        })
+    }
+
+    /// Opens an interrupted run with the blocks that it had finished.
+    fn resume(folder: &Path) -> anyhow::Result<Self> {
+        let mut record = read_record(folder)?;
+        let now = Environment::capture();
+        plan::check_resumable(&record, &now, folder)?;
+        check_runnable(record.scenarios.values())?;
+        let awake = Awake::hold_if(record.environment.awake)?;
+
+        let conditions = plan::conditions(&record)?;
+        let arms_of_block = |first: &BlockRow| plan::arms_of_block(&record, &conditions, first);
+        let (writer, kept) = Writer::resume(folder, arms_of_block)?;
+
+        RUNNING.clone_into(&mut record.status);
+        record.resumed.push(now.started);
+        writer.record(&record)?;
+
+        // Messages of errors are not in the rows; the counts are.
+        let no_messages = BTreeMap::new();
+        let violations = kept.blocks.iter();
+        let violations = violations.flat_map(|row| row.violations(&no_messages));
+        Ok(ActiveRun {
+            violations: violations.collect(),
+            writer,
+            record,
+            _awake: awake,
+            log_age: kept.log_age,
+            began: Instant::now(),
+            slices: kept.slices,
+            blocks: kept.blocks,
+        })
+    }
+
+    /// Measures block 1 of every condition, then block 2 of every condition, and so on: a slow drift of
+    /// the machine then affects all conditions alike. Blocks of a resumed run are skipped.
+    fn measure(&mut self, conditions: &[Condition]) -> anyhow::Result<()> {
+        let missing: Vec<(&Condition, u32)> = in_turn(conditions)
+            .filter(|&(condition, block)| !self.has(condition, block))
+            .collect();
+        let progress = Progress::new(&missing);
+
+        for (condition, block) in missing {
+            progress.begin(condition, block);
+            match condition.run_block(block, self.record.seed) {
+                Ok(outcome) => self.keep(condition, outcome)?,
+                Err(_) if interrupted() => {
+                    progress.clear();
+                    INTERRUPTED.clone_into(&mut self.record.status);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+            progress.finish_block(condition);
+            progress.show_interim(|| self.interim_ratios(condition));
+        }
+
+        progress.clear();
+        COMPLETE.clone_into(&mut self.record.status);
+        Ok(())
+    }
+
+    fn has(&self, condition: &Condition, block: u32) -> bool {
+        let key = condition.key();
+        let first = &condition.arms[0].name;
+        let mut rows = self.blocks.iter();
+        rows.any(|row| row.block == block && row.model == *first && row.condition() == key)
+    }
+
+    /// Ratios of a condition's arms over the blocks so far, in one line; empty without any.
+    fn interim_ratios(&self, condition: &Condition) -> String {
+        let summary = summarize_throughput(&condition.scenario.name, &self.slices, &self.blocks);
+        let ratios = summary
+            .iter()
+            .filter(|row| row.condition() == condition.key())
+            .filter_map(|row| Some((row, row.ratio?, row.ratio_low.zip(row.ratio_high))));
+        let texts: Vec<String> = ratios
+            .map(|(row, ratio, interval)| match interval {
+                Some((low, high)) => format!("{} {ratio:.2} [{low:.2}, {high:.2}]", row.model),
+                None => format!("{} {ratio:.2}", row.model),
+            })
+            .collect();
+
+        let reference = summary.iter().find_map(|row| row.reference.as_deref());
+        match reference {
+            Some(reference) if !texts.is_empty() => format!(
+                "{} {} ÷ {reference}: {}",
+                condition.clients,
+                condition.driver,
+                texts.join(" · ")
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// Writes a finished block.
+    fn keep(&mut self, condition: &Condition, outcome: BlockOutcome) -> anyhow::Result<()> {
+        let length = condition.block_time();
+        let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
+        let log = outcome.interval_log(start, length);
+        self.writer.block(&outcome.slices, &outcome.blocks, &log)?;
+
+        self.slices.extend(outcome.slices);
+        self.blocks.extend(outcome.blocks);
+        self.violations.extend(outcome.violations);
+        Ok(())
+    }
+
+    /// Writes the summary and the record, and prints the tables.
+    fn finish(mut self, slo: Slo) -> anyhow::Result<RunOutcome> {
+        let summary = summarize(&self.slices, &self.blocks);
+        self.writer.summary(&summary)?;
+        self.record.environment.finish();
+        self.writer.record(&self.record)?;
+
+        out!(
+            "{}{}",
+            tables(&summary, &self.blocks, Style::of_stdout(), slo),
+            idle_cpus_note(self.record.environment.awake)
+        );
+        let folder = self.writer.folder().display();
+        noteln!("\nresults in {folder}");
+
+        let outcome = self.outcome();
+        match outcome {
+            RunOutcome::Interrupted => noteln!(
+                "interrupted: {} finished blocks are kept; for the others: echobench run --resume {folder}",
+                self.finished_blocks()
+            ),
+            RunOutcome::WrongReplies => {
+                for violation in &self.violations {
+                    noteln!("wrong: {violation}");
+                }
+            }
+            RunOutcome::Complete | RunOutcome::ArmFailed => {}
+        }
+        Ok(outcome)
+    }
+
+    fn outcome(&self) -> RunOutcome {
+        let measured = |row: &BlockRow| row.is_ok() || row.skipped().is_some();
+        if self.record.status != COMPLETE {
+            RunOutcome::Interrupted
+        } else if !self.violations.is_empty() {
+            RunOutcome::WrongReplies
+        } else if self.blocks.iter().all(measured) {
+            RunOutcome::Complete
+        } else {
+            RunOutcome::ArmFailed
+        }
+    }
+
+    fn finished_blocks(&self) -> usize {
+        let block = |row: &BlockRow| (row.condition(), row.block);
+        self.blocks.iter().map(block).collect::<BTreeSet<_>>().len()
+    }
+}
+
+/// The blocks of all conditions, by their number first.
+fn in_turn(conditions: &[Condition]) -> impl Iterator<Item = (&Condition, u32)> {
+    let most = conditions
+        .iter()
+        .map(|condition| condition.effort.blocks)
+        .max()
+        .unwrap_or(0);
+    (1..=most).flat_map(|block| {
+        let conditions = conditions
+            .iter()
+            .filter(move |condition| block <= condition.effort.blocks);
+        conditions.map(move |condition| (condition, block))
+    })
+}

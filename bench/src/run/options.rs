@@ -1,0 +1,82 @@
+//! Options of a new run, and the scenarios that they select.
+
+use std::path::PathBuf;
+
+use anyhow::bail;
+use echobench_clients::raise_file_limit;
+
+use crate::scenario::arm::External;
+use crate::scenario::{Placement, Scenario};
+
+/// Options of a new run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Built-in scenarios by name, or TOML files by path.
+    pub scenarios: Vec<String>,
+    /// The long form instead of the short one.
+    pub full: bool,
+    /// Models that replace those of the scenarios; empty to keep them.
+    pub models: Vec<String>,
+    /// External servers that are added as arms.
+    pub external: Vec<External>,
+    /// Placement that replaces those of the scenarios.
+    pub placement: Option<Placement>,
+    /// Keeps idle CPUs out of their sleep states.
+    pub no_cpu_idle: bool,
+    /// Number of blocks that replaces those of the scenarios.
+    pub blocks: Option<u32>,
+    /// Results folder; a new one under `results/` if not given.
+    pub out: Option<PathBuf>,
+    /// Seed of the order of the arms and of the clients' traffic.
+    pub seed: u64,
+}
+
+impl RunOptions {
+    /// The selected scenarios, with the replacements applied.
+    pub(super) fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
+        let mut scenarios: Vec<Scenario> = Vec::new();
+        for name in &self.scenarios {
+            let scenario = self.adapted(Scenario::find(name)?)?;
+            if scenarios.iter().any(|other| other.name == scenario.name) {
+                bail!("scenario '{}' is named twice", scenario.name);
+            }
+            scenarios.push(scenario);
+        }
+        Ok(scenarios)
+    }
+
+    /// A scenario with the replacements applied.
+    fn adapted(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
+        if !self.models.is_empty() {
+            let models = self.models.iter().map(|model| model.trim().to_owned());
+            scenario.models = models.collect();
+            scenario.external.clear();
+        }
+        scenario.external.extend_from_slice(&self.external);
+        scenario.check_arms()?;
+
+        if let Some(placement) = self.placement {
+            scenario.placements = vec![placement];
+        }
+        if let Some(blocks) = self.blocks {
+            scenario.quick.blocks = blocks;
+            scenario.full.blocks = blocks;
+        }
+        Ok(scenario)
+    }
+}
+
+/// Fails where a scenario cannot be run on this machine, before anything is measured.
+pub(super) fn check_runnable<'a>(
+    scenarios: impl IntoIterator<Item = &'a Scenario>,
+) -> anyhow::Result<()> {
+    for scenario in scenarios {
+        for placement in &scenario.placements {
+            placement.cpus()?;
+        }
+        // Servers and load processes inherit the limit. Numbers of clients beyond it fail in their
+        // own rows, so only the smallest one has to fit.
+        raise_file_limit(scenario.clients.iter().copied().min().unwrap_or(0))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Plan of a run: the conditions that its record asks for, in the order in which they are measured.
+
+use std::path::Path;
+
+use anyhow::bail;
+
+use crate::experiment::condition::Condition;
+use crate::host::environment::Environment;
+use crate::results::{BlockRow, ConditionKey, RunRecord, SCHEMA_VERSION};
+use crate::scenario::arm::Arm;
+use crate::scenario::{Effort, Scenario};
+use crate::stats::median;
+
+/// Values of [`RunRecord::status`].
+pub(super) const RUNNING: &str = "running";
+pub(super) const COMPLETE: &str = "complete";
+pub(super) const INTERRUPTED: &str = "interrupted";
+
+/// Values of [`RunRecord::effort`].
+pub(super) const FULL: &str = "full";
+pub(super) const QUICK: &str = "quick";
+
+fn effort(record: &RunRecord, scenario: &Scenario) -> Effort {
+    if record.effort == FULL {
+        scenario.full
+    } else {
+        scenario.quick
+    }
+}
+
+/// All conditions of a run but the open loops of a rate sweep, which need the peaks first.
+pub(super) fn conditions(record: &RunRecord) -> anyhow::Result<Vec<Condition>> {
+    let mut conditions = Vec::new();
+    for scenario in record.scenarios.values() {
+        conditions.extend(of_scenario(scenario, effort(record, scenario))?);
+    }
+    Ok(conditions)
+}
+
+fn of_scenario(scenario: &Scenario, mut effort: Effort) -> anyhow::Result<Vec<Condition>> {
+    if let Some(sweep) = &scenario.sweep {
+        // The closed loops of a sweep only find the peaks.
+        effort.blocks = effort.blocks.min(sweep.peak_blocks);
+    }
+
+    let arms = scenario.arms()?;
+    let at_once = if scenario.alternate { arms.len() } else { 1 };
+    let mut conditions = Vec::new();
+    for &placement in &scenario.placements {
+        for &clients in &scenario.clients {
+            for &driver in &scenario.drivers {
+                conditions.extend(arms.chunks(at_once).map(|arms| Condition {
+                    scenario: scenario.clone(),
+                    arms: arms.to_vec(),
+                    effort,
+                    clients,
+                    driver,
+                    placement,
+                    load_percent: None,
+                    peaks: Vec::new(),
+                }));
+            }
+        }
+    }
+    Ok(conditions)
+}
+
+/// The open loops of a rate sweep, at rates relative to the peaks of the closed loop `condition`.
+pub(super) fn sweep(
+    condition: &Condition,
+    record: &RunRecord,
+    blocks: &[BlockRow],
+) -> Vec<Condition> {
+    let Some(sweep) = &condition.scenario.sweep else {
+        return Vec::new();
+    };
+
+    let peaks: Vec<f64> = condition
+        .arms
+        .iter()
+        .map(|arm| peak(condition, arm, blocks))
+        .collect();
+    let at = |&percent: &u32| Condition {
+        effort: effort(record, &condition.scenario),
+        load_percent: Some(percent),
+        peaks: peaks.clone(),
+        ..condition.clone()
+    };
+    sweep.percent.iter().map(at).collect()
+}
+
+/// Median throughput of an arm in a closed loop.
+fn peak(condition: &Condition, arm: &Arm, blocks: &[BlockRow]) -> f64 {
+    let own = |row: &&BlockRow| row.condition() == condition.key() && row.model == arm.name;
+    let rates: Vec<f64> = blocks
+        .iter()
+        .filter(own)
+        .filter_map(|row| row.throughput_per_second)
+        .collect();
+
+    // An arm without a peak has failed, and fails again at any rate.
+    median(&rates).filter(|rate| *rate >= 1.0).unwrap_or(1.0)
+}
+
+/// Names of the arms whose rows were written together with `first`, the row of the first of them; `None`
+/// for a row that this run does not plan.
+pub(super) fn arms_of_block(
+    record: &RunRecord,
+    conditions: &[Condition],
+    first: &BlockRow,
+) -> Option<Vec<String>> {
+    let key = ConditionKey {
+        load_percent: None,
+        ..first.condition()
+    };
+    let is_first =
+        |condition: &&Condition| condition.key() == key && condition.arms[0].name == first.model;
+    let condition = conditions.iter().find(is_first)?;
+
+    let blocks = match first.load_percent {
+        None => condition.effort.blocks,
+        Some(percent) => {
+            let sweep = condition.scenario.sweep.as_ref()?;
+            sweep.percent.contains(&percent).then_some(())?;
+            effort(record, &condition.scenario).blocks
+        }
+    };
+    (first.block <= blocks).then(|| condition.arms.iter().map(|arm| arm.name.clone()).collect())
+}
+
+/// Fails where resuming would mix rows of different builds or machines.
+pub(super) fn check_resumable(
+    record: &RunRecord,
+    now: &Environment,
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let folder = folder.display();
+    let begun = &record.environment;
+    if record.status == COMPLETE {
+        bail!("the run in {folder} is complete; see it with: echobench table {folder}");
+    }
+
+    if record.schema_version != SCHEMA_VERSION
+        || begun.executable_sha256 != now.executable_sha256
+        || begun.revision != now.revision
+    {
+        bail!(
+            "the run in {folder} was begun by another build of echobench ({}); resume it with \
+             that one, or start a new run",
+            begun.short_revision().unwrap_or(&begun.version)
+        );
+    }
+
+    if begun.machine != now.machine {
+        bail!(
+            "the run in {folder} was begun on another kind of machine ({}, this is {}); resume it \
+             there, or start a new run",
+            begun.machine.slug(),
+            now.machine.slug()
+        );
+    }
+    Ok(())
+}

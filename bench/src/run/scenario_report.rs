@@ -1,0 +1,240 @@
+//! Summary rows of a scenario, one line per arm and condition, as tables and charts need them.
+
+use crate::render::grid::{Cell, Grid, Row};
+use crate::render::units::{self, UNKNOWN, or_unknown, to_count};
+use crate::results::{BlockRow, ConditionKey, SummaryRow};
+use crate::stats::Verdict;
+
+/// Metric that arms are ranked by.
+pub(super) const THROUGHPUT: &str = "throughput_per_second";
+
+/// All metrics of one arm under one condition.
+pub(crate) struct ArmLine<'a> {
+    rows: Vec<&'a SummaryRow>,
+}
+
+impl<'a> ArmLine<'a> {
+    fn group(rows: &[&'a SummaryRow]) -> Vec<Self> {
+        let mut lines: Vec<ArmLine<'a>> = Vec::new();
+        for row in rows {
+            let same = |line: &&mut ArmLine<'_>| {
+                line.condition() == row.condition() && line.model() == row.model
+            };
+            match lines.iter_mut().find(same) {
+                Some(line) => line.rows.push(row),
+                None => lines.push(ArmLine { rows: vec![row] }),
+            }
+        }
+        lines
+    }
+
+    /// Any of the rows, for the columns that they share.
+    pub(crate) fn first(&self) -> &'a SummaryRow {
+        self.rows[0]
+    }
+
+    pub(crate) fn model(&self) -> &'a str {
+        &self.first().model
+    }
+
+    pub(crate) fn condition(&self) -> ConditionKey {
+        self.first().condition()
+    }
+
+    pub(crate) fn metric(&self, name: &str) -> Option<&'a SummaryRow> {
+        self.rows.iter().find(|row| row.metric == name).copied()
+    }
+
+    pub(crate) fn estimate(&self, name: &str) -> Option<f64> {
+        self.metric(name)?.estimate
+    }
+
+    /// A cell with the estimate of a metric.
+    pub(super) fn cell(&self, metric: &'static str, show: impl FnOnce(f64) -> String) -> Cell {
+        let value = self.estimate(metric);
+        Cell {
+            text: or_unknown(value, show),
+            source: value.map(|value| (metric, value)),
+        }
+    }
+
+    /// A cell with the estimate of a metric in nanoseconds.
+    pub(super) fn time(&self, metric: &'static str) -> Cell {
+        self.cell(metric, units::duration)
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.estimate(name).map_or(0, to_count)
+    }
+
+    /// Clients that were never answered.
+    pub(crate) fn starved(&self) -> u64 {
+        self.count("clients_never_served")
+    }
+
+    /// Failed and unsent requests, starved clients, or the failure of the arm.
+    pub(crate) fn errors(&self) -> String {
+        if self.estimate(THROUGHPUT).is_none() {
+            return "FAILED".to_owned();
+        }
+        if self.starved() > 0 {
+            let clients = u64::from(self.first().clients);
+            return format!(
+                "{} of {} STARVE",
+                units::count(self.starved()),
+                units::count(clients)
+            );
+        }
+
+        let (failed, unsent) = (self.count("failed_requests"), self.count("unsent_requests"));
+        match (failed, unsent) {
+            (failed, 0) => units::count(failed),
+            (0, unsent) => format!("{} unsent", units::count(unsent)),
+            (failed, unsent) => {
+                format!("{}, {} unsent", units::count(failed), units::count(unsent))
+            }
+        }
+    }
+
+    /// Throughput relative to the reference arm: ratio, interval, and a mark if it is not resolved.
+    pub(crate) fn ratio(&self) -> String {
+        let Some(row) = self.metric(THROUGHPUT) else {
+            return UNKNOWN.to_owned();
+        };
+        match (row.reference.is_some(), row.estimate, row.ratio) {
+            (false, Some(_), _) => "1 (reference)".to_owned(),
+            (true, _, Some(ratio)) => ratio_with_interval(row, ratio),
+            _ => UNKNOWN.to_owned(),
+        }
+    }
+
+    /// Whether the throughput is resolved to be above that of the reference, or below it.
+    pub(super) fn is_faster(&self) -> Option<bool> {
+        match self.metric(THROUGHPUT)?.verdict? {
+            Verdict::Higher => Some(true),
+            Verdict::Lower => Some(false),
+            Verdict::Unresolved | Verdict::TooFewBlocks => None,
+        }
+    }
+}
+
+fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
+    let ends = row.ratio_low.zip(row.ratio_high);
+    // With fewer digits than its interval, a ratio may seem to lie outside of it.
+    let digits = ends.map_or(2, |(low, high)| {
+        digits_from_one(low).max(digits_from_one(high))
+    });
+    let interval = ends.map_or_else(String::new, |(low, high)| {
+        format!(" [{low:.digits$}, {high:.digits$}]")
+    });
+
+    let mark = match row.verdict {
+        Some(Verdict::Higher | Verdict::Lower) => "",
+        Some(Verdict::Unresolved) => " ~",
+        Some(Verdict::TooFewBlocks) | None => " ?",
+    };
+    format!("{ratio:.digits$}{interval}{mark}")
+}
+
+/// A ratio with as many digits as tell it from 1.
+pub(super) fn ratio_from_one(ratio: f64) -> String {
+    format!("{ratio:.*}", digits_from_one(ratio))
+}
+
+/// Digits after the point that tell a ratio from 1: 2 to 4.
+fn digits_from_one(ratio: f64) -> usize {
+    let differs = |digits: &usize| format!("{ratio:.digits$}") != format!("{:.digits$}", 1.0);
+    [2, 3].into_iter().find(differs).unwrap_or(4)
+}
+
+/// Results of one scenario.
+pub(crate) struct ScenarioReport<'a> {
+    /// Name of the scenario.
+    pub(crate) name: &'a str,
+    /// Its arms, condition by condition.
+    pub(crate) lines: Vec<ArmLine<'a>>,
+    /// Its blocks.
+    pub(crate) blocks: Vec<&'a BlockRow>,
+}
+
+impl<'a> ScenarioReport<'a> {
+    /// The results of each scenario of a run.
+    pub(crate) fn each(summary: &'a [SummaryRow], blocks: &'a [BlockRow]) -> Vec<Self> {
+        let mut names: Vec<&str> = Vec::new();
+        for row in summary {
+            if !names.contains(&row.scenario.as_str()) {
+                names.push(&row.scenario);
+            }
+        }
+
+        let report = |name| {
+            let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
+            ScenarioReport {
+                name,
+                lines: ArmLine::group(&rows),
+                blocks: blocks.iter().filter(|row| row.scenario == name).collect(),
+            }
+        };
+        names.into_iter().map(report).collect()
+    }
+
+    /// A table of the lines that are `shown`: columns for the condition first, and a gap between
+    /// conditions.
+    pub(super) fn by_condition(
+        &self,
+        names: &[&str],
+        left: &[usize],
+        shown: impl Fn(&ArmLine<'_>) -> bool,
+        cells: impl Fn(&ArmLine<'_>) -> Vec<Cell>,
+    ) -> Grid {
+        let placement = self.lines[0].first().placement;
+        let several_placements = self
+            .lines
+            .iter()
+            .any(|line| line.first().placement != placement);
+        let mut header = vec!["clients".to_owned(), "driver".to_owned()];
+        if several_placements {
+            header.push("placement".to_owned());
+        }
+        let before = header.len();
+        header.extend(names.iter().map(|&name| name.to_owned()));
+
+        let row = |line: &ArmLine<'_>| condition_row(line, several_placements, cells(line));
+        Grid {
+            rows: self
+                .lines
+                .iter()
+                .filter(|line| shown(line))
+                .map(row)
+                .collect(),
+            left: (1..before)
+                .chain(left.iter().map(|index| before + index))
+                .collect(),
+            section_columns: before,
+            header,
+            ..Grid::default()
+        }
+    }
+}
+
+/// A row of [`ScenarioReport::by_condition`].
+fn condition_row(line: &ArmLine<'_>, with_placement: bool, cells: Vec<Cell>) -> Row {
+    let first = line.first();
+    let (clients, driver) = (first.clients.to_string(), first.driver.to_string());
+    let mut section = format!("{clients} {driver}");
+    let mut row: Vec<Cell> = vec![clients.into(), driver.into()];
+    if with_placement {
+        section = format!("{section}, placement {}", first.placement);
+        row.push(first.placement.to_string().into());
+    }
+    if let Some(percent) = first.load_percent {
+        section = format!("{section}, {percent} % of peak");
+    }
+
+    row.extend(cells);
+    Row {
+        arm: line.condition().tag(line.model()),
+        section,
+        cells: row,
+    }
+}

@@ -1,0 +1,55 @@
+//! A run in its results folder, read back for tables and pages.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::sweep::Slo;
+use super::tables::{idle_cpus_note, tables};
+use crate::render::Style;
+use crate::results::summary::summarize;
+use crate::results::{
+    BlockRow, SliceRow, SummaryRow, read_blocks, read_record, read_slices, read_summary,
+};
+
+/// A run as its results folder holds it.
+pub struct StoredRun {
+    /// Whether idle CPUs were kept out of their sleep states, as far as the record can be read.
+    no_cpu_idle: bool,
+    /// Summary of the finished blocks.
+    pub summary: Vec<SummaryRow>,
+    /// The finished blocks.
+    pub blocks: Vec<BlockRow>,
+}
+
+impl StoredRun {
+    /// Reads a results folder. The summary of a killed run, which has none on disk, is computed.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+        let summary = read_summary(folder)?;
+        let blocks = read_blocks(folder)?;
+        let summary = match summary {
+            Some(summary) => summary,
+            None => summarize(&of_finished_blocks(read_slices(folder)?, &blocks), &blocks),
+        };
+        Ok(StoredRun {
+            no_cpu_idle: read_record(folder).is_ok_and(|record| record.environment.awake),
+            summary,
+            blocks,
+        })
+    }
+
+    /// The tables and the notes below them.
+    #[must_use]
+    pub fn tables(&self, style: Style, slo: Slo) -> String {
+        tables(&self.summary, &self.blocks, style, slo) + idle_cpus_note(self.no_cpu_idle)
+    }
+}
+
+/// The slices of finished blocks. A kill may leave those of an unfinished one.
+fn of_finished_blocks(mut slices: Vec<SliceRow>, blocks: &[BlockRow]) -> Vec<SliceRow> {
+    let finished: BTreeSet<_> = blocks
+        .iter()
+        .map(|row| (row.condition(), row.block))
+        .collect();
+    slices.retain(|row| finished.contains(&(row.condition(), row.block)));
+    slices
+}
