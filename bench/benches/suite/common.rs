@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
-use echobench::processes::{agent::bind, ready_address};
+use echobench::processes::{child::bind_lifetime, ready_address};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_protocol::{Header, Work};
 
@@ -40,7 +40,9 @@ impl Server {
     pub(crate) fn start(model: &str) -> Self {
         let mut command = Command::new(executable());
         command.args(["serve", model]).stdout(Stdio::piped());
-        let mut process = bind(&mut command).spawn().expect("the executable is built");
+        let mut process = bind_lifetime(&mut command)
+            .spawn()
+            .expect("the executable is built");
         let mut line = String::new();
         let output = process.stdout.take().expect("standard output is piped");
         BufReader::new(output)

@@ -19,7 +19,7 @@ use super::lab::{self, Lab};
 use super::rule::{Compared, MARGIN, does_not_hold, holds, holds_only_when, inconclusive};
 use super::signals::signal_thread;
 use super::{CHAPTER_5, Claim, Ruling, TUTORIAL};
-use crate::host::signals::take;
+use crate::host::signals::ignore_with_handler;
 use crate::processes::probe::{self, Between, Probe, ProbeArgs};
 use crate::results::summary::REFERENCE;
 use crate::scenario::Placement;
@@ -154,7 +154,7 @@ struct Sent {
 
 fn measure_short_sends(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
-    take(Signal::SIGALRM, false)?;
+    ignore_with_handler(Signal::SIGALRM, false)?;
     let server = lab::serve(REFERENCE)?;
     let mut lost = 0;
 

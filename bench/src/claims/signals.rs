@@ -24,7 +24,7 @@ use super::lab::{self, Lab, PAUSE_NS, SLICE_NS};
 use super::rule::{does_not_hold, holds, holds_only_when, inconclusive};
 use super::{CHAPTER_5, Claim, Ruling};
 use crate::host::process_tree;
-use crate::host::signals::take;
+use crate::host::signals::ignore_with_handler;
 use crate::processes::start::carry_out;
 
 /// Sends a signal to one thread of this process that has not been joined.
@@ -222,7 +222,7 @@ enum Call {
 /// Share of signals that break off a call which waits for a pipe.
 fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
     const SIGNALS: u32 = 50;
-    take(Signal::SIGALRM, restart)?;
+    ignore_with_handler(Signal::SIGALRM, restart)?;
     let (reader, writer) = pipe()?;
     let waiter = thread::spawn(move || {
         let mut broken_off = 0;

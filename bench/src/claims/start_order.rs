@@ -18,7 +18,8 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe};
 
 use super::lab;
-use crate::processes::agent::{Agent, die_with_parent, say};
+use crate::processes::child::{ChildProcess, die_with_parent};
+use crate::processes::messages::send;
 
 /// Time limit of all runs: they hang if they take longer.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -55,7 +56,7 @@ pub(crate) fn run(args: &StartOrderArgs) -> anyhow::Result<ExitCode> {
         orders.push(order(&answered_ns));
     }
 
-    say(&orders)?;
+    send(&orders)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -73,7 +74,7 @@ pub(super) fn service_orders(
         format!("--runs={runs}"),
         format!("--driver={driver}"),
     ];
-    let agent = Agent::spawn("the clients in start order", &arguments)?;
+    let agent = ChildProcess::spawn("the clients in start order", &arguments)?;
     agent.receive(Instant::now() + LIMIT)
 }
 

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use crate::gate::builds::About;
-use crate::processes::agent::say;
+use crate::processes::messages::send;
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    say(&About::this_build())?;
+    send(&About::this_build())?;
     Ok(ExitCode::SUCCESS)
 }

@@ -12,7 +12,7 @@ use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
 use echobench_servers::{Acceptor, Fault, Runtime, Settings, find};
 use nix::sys::signal::Signal;
 
-use crate::host::signals::take;
+use crate::host::signals::ignore_with_handler;
 
 /// Run one server until SIGTERM or SIGINT.
 ///
@@ -119,7 +119,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         injected_steps: args.inject_steps,
     };
     if args.take_alarms {
-        take(Signal::SIGALRM, false)?;
+        ignore_with_handler(Signal::SIGALRM, false)?;
     }
     let acceptor = Acceptor::bind(args.listen, settings)?;
     let address = acceptor.local_addr();

@@ -9,7 +9,8 @@ use clap::Args;
 
 use crate::experiment::block::server_is_ready;
 use crate::outln;
-use crate::processes::agent::{Agent, FromSupervisor, ToSupervisor};
+use crate::processes::child::ChildProcess;
+use crate::processes::messages::{FromSupervisor, ToSupervisor};
 use crate::scenario::arm::{Arm, External};
 use crate::scenario::check_arm;
 use crate::verify::{CHECKS, Outcome, Peer};
@@ -77,7 +78,7 @@ fn server(args: &VerifyArgs) -> anyhow::Result<(Option<Started>, SocketAddr)> {
     };
     let mut arguments = vec!["supervise".to_owned()];
     arguments.extend(arm.supervised()?);
-    let started = Started(Agent::spawn(
+    let started = Started(ChildProcess::spawn(
         &format!("the server {}", arm.name),
         &arguments,
     )?);
@@ -86,7 +87,7 @@ fn server(args: &VerifyArgs) -> anyhow::Result<(Option<Started>, SocketAddr)> {
 }
 
 /// A server that ends when it is no longer needed.
-struct Started(Agent);
+struct Started(ChildProcess);
 
 impl Drop for Started {
     fn drop(&mut self) {

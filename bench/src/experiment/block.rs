@@ -10,7 +10,8 @@ use crate::experiment::observation::{Block, BlockOutcome, Observed};
 use crate::host::machine::MachineWatch;
 use crate::host::process_tree::Memory;
 use crate::host::signals::interrupted;
-use crate::processes::agent::{Agent, FromDriver, FromSupervisor, Start, ToSupervisor};
+use crate::processes::child::ChildProcess;
+use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
 use crate::results::BlockRow;
 use crate::scenario::arm::Arm;
 use anyhow::bail;
@@ -22,8 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// One arm while its block runs.
 struct Running {
     memory_before: Option<Memory>,
-    supervisor: Agent,
-    load: Agent,
+    supervisor: ChildProcess,
+    load: ChildProcess,
 }
 
 impl Condition {
@@ -151,7 +152,7 @@ fn spawn_pair(
     arm: &Arm,
     server_cpus: &[usize],
     client_cpus: &[usize],
-) -> anyhow::Result<(Agent, Agent)> {
+) -> anyhow::Result<(ChildProcess, ChildProcess)> {
     if let Some(reason) = &arm.skip {
         bail!("{}{reason}", BlockRow::SKIPPED);
     }
@@ -165,8 +166,8 @@ fn spawn_pair(
     };
     let mut supervise = pinned("supervise", server_cpus);
     supervise.extend(arm.supervised()?);
-    let supervisor = Agent::spawn(&format!("the server {}", arm.name), &supervise)?;
-    let load = Agent::spawn(
+    let supervisor = ChildProcess::spawn(&format!("the server {}", arm.name), &supervise)?;
+    let load = ChildProcess::spawn(
         &format!("the clients of {}", arm.name),
         &pinned("drive", client_cpus),
     )?;
@@ -174,7 +175,7 @@ fn spawn_pair(
 }
 
 pub(crate) fn server_is_ready(
-    supervisor: &Agent,
+    supervisor: &ChildProcess,
     deadline: Instant,
 ) -> anyhow::Result<(SocketAddr, Option<Memory>)> {
     match supervisor.receive(deadline)? {

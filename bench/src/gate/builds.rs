@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::host::environment::{Environment, sha256_of};
-use crate::processes::agent::Agent;
+use crate::processes::child::ChildProcess;
 
 /// Rises when `serve` changes in a way that breaks who starts it: its options, its lines of output.
 const SERVE_INTERFACE: u32 = 1;
@@ -126,7 +126,7 @@ fn ask(path: &Path) -> anyhow::Result<About> {
     let mut command = Command::new(path);
     // What a stranger says there would only confuse.
     command.arg("about").stderr(Stdio::null());
-    let agent = Agent::from_command(command, "`about`")?;
+    let agent = ChildProcess::spawn_command(command, "`about`")?;
     agent.receive(Instant::now() + PATIENCE)
 }
 

@@ -10,7 +10,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// Set when the person at the terminal wants the end.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT and SIGTERM do not end the process but make every [`Agent::receive`] fail, so
+/// From now on SIGINT and SIGTERM do not end the process but make every [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so
 /// that finished work can be kept; a second one ends it at once, and with it every agent.
 pub fn catch_interrupts() -> io::Result<()> {
     let mut signals = SigSet::empty();
@@ -45,7 +45,7 @@ pub fn unless_interrupted<T>(result: anyhow::Result<T>) -> anyhow::Result<Option
 
 /// From now on this process takes the signal and does nothing about it. Without `restart` every
 /// system call that it meets while waiting is broken off.
-pub(crate) fn take(signal: Signal, restart: bool) -> nix::Result<()> {
+pub(crate) fn ignore_with_handler(signal: Signal, restart: bool) -> nix::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     let flags = if restart {
         SaFlags::SA_RESTART

@@ -1,7 +1,5 @@
-//! The load process of one arm: takes a plan from standard input, says when it is ready, starts when
-//! told, and reports.
+//! The load process of one arm: receives a plan, connects its clients, starts when told, and reports.
 
-use std::io::BufRead;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -9,9 +7,10 @@ use clap::Args;
 use echobench_clients::Plan;
 use nix::sys::signal::Signal;
 
+use super::child::die_with_parent;
+use super::messages::{self, FromDriver, Start};
 use crate::host::cpus;
-use crate::host::signals::take;
-use crate::processes::agent::{FromDriver, Start, die_with_parent, say};
+use crate::host::signals::ignore_with_handler;
 
 /// The arguments of a load process.
 #[derive(Args)]
@@ -20,7 +19,7 @@ pub struct DriveArgs {
     #[arg(long, value_delimiter = ',')]
     cpus: Vec<usize>,
 
-    /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
+    /// Handle SIGALRM by doing nothing, so that it interrupts system calls (used by `claims`)
     #[arg(long)]
     take_alarms: bool,
 }
@@ -32,34 +31,26 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
         cpus::pin_current_process(&args.cpus).context("cannot pin the clients to their CPUs")?;
     }
     if args.take_alarms {
-        take(Signal::SIGALRM, false)?;
+        ignore_with_handler(Signal::SIGALRM, false)?;
     }
-    let Some(plan) = hear::<Plan>()? else {
+
+    let Some(plan) = messages::receive::<Plan>()? else {
         return Ok(ExitCode::FAILURE);
     };
-    let started = echobench_clients::run(&plan, || {
-        // Without a start there is nobody to report to either.
-        match say(&FromDriver::Ready).and_then(|()| hear::<Start>()) {
+    let result = echobench_clients::run(&plan, || {
+        let start = messages::send(&FromDriver::Ready).and_then(|()| messages::receive::<Start>());
+        match start {
             Ok(Some(start)) => start.start_ns,
+            // Without an experiment there is nobody to report to either.
             Ok(None) | Err(_) => std::process::exit(1),
         }
     });
-    match started {
-        Ok(report) => say(&FromDriver::Done { report })?,
-        Err(error) => say(&FromDriver::Failed {
+
+    match result {
+        Ok(report) => messages::send(&FromDriver::Done { report })?,
+        Err(error) => messages::send(&FromDriver::Failed {
             message: error.to_string(),
         })?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// The next message; `None` when nobody will send one.
-fn hear<M: serde::de::DeserializeOwned>() -> anyhow::Result<Option<M>> {
-    let mut line = String::new();
-    if std::io::stdin().lock().read_line(&mut line)? == 0 {
-        return Ok(None);
-    }
-    serde_json::from_str(&line)
-        .map(Some)
-        .context("not a message for a load process")
 }

@@ -1,7 +1,8 @@
 //! The processes that this executable re-executes as, the messages between them, and starting them.
 
-pub mod agent;
+pub mod child;
 pub mod drive;
+pub mod messages;
 pub mod probe;
 pub mod respond;
 pub mod start;

@@ -20,7 +20,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::host::time::nanoseconds;
-use crate::processes::agent::die_with_parent;
+use crate::processes::child::die_with_parent;
 
 /// Before something is due, the last stretch is spent polling: to be woken takes some tens of
 /// microseconds, and longer on a virtual machine.

@@ -12,7 +12,8 @@ use echobench_clients::{LoadReport, Plan, Window, clock};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::processes::agent::{Agent, FromDriver, Start, bind};
+use crate::processes::child::{ChildProcess, bind_lifetime};
+use crate::processes::messages::{FromDriver, Start};
 use crate::processes::ready_address;
 
 /// How long a process may take to come up, or to answer beyond what was planned.
@@ -42,7 +43,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         prepare(&mut command)?;
-        let child = bind(&mut command).spawn();
+        let child = bind_lifetime(&mut command).spawn();
         let mut server = Server {
             child: child.with_context(|| format!("cannot start '{name}'"))?,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
@@ -133,7 +134,8 @@ pub fn carry_out<T>(
 
 /// Carries out plans at the same time, each in a load process of its own, with one start for all.
 pub fn carry_out_together<const N: usize>(plans: [&Plan; N]) -> anyhow::Result<[LoadReport; N]> {
-    let agents: anyhow::Result<Vec<Agent>> = plans.iter().map(|plan| prepare(plan, &[])).collect();
+    let agents: anyhow::Result<Vec<ChildProcess>> =
+        plans.iter().map(|plan| prepare(plan, &[])).collect();
     let mut agents = agents?;
     let start_ns = clock::now() + LEAD_NS;
     for agent in &mut agents {
@@ -148,11 +150,11 @@ pub fn carry_out_together<const N: usize>(plans: [&Plan; N]) -> anyhow::Result<[
 }
 
 /// A load process whose clients are connected, or have failed to be.
-fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<Agent> {
+fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<ChildProcess> {
     let arguments: Vec<String> = std::iter::once("drive".to_owned())
         .chain(arguments.iter().cloned())
         .collect();
-    let mut agent = Agent::spawn("the load", &arguments)?;
+    let mut agent = ChildProcess::spawn("the load", &arguments)?;
     agent.send(plan)?;
     match agent.receive(Instant::now() + PATIENCE)? {
         FromDriver::Ready => Ok(agent),
@@ -161,7 +163,7 @@ fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<Agent> {
     }
 }
 
-fn finish(plan: &Plan, agent: &Agent) -> anyhow::Result<LoadReport> {
+fn finish(plan: &Plan, agent: &ChildProcess) -> anyhow::Result<LoadReport> {
     match agent.receive(Instant::now() + length(plan) + PATIENCE)? {
         FromDriver::Done { report } => Ok(report),
         FromDriver::Failed { message } => bail!("{message}"),

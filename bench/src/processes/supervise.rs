@@ -19,9 +19,8 @@ use nix::unistd::Pid;
 
 use crate::host::cpus;
 use crate::host::process_tree::{self, CpuTime};
-use crate::processes::agent::{
-    FromSupervisor, ToSupervisor, bind, die_with_parent, outlive_parent, say,
-};
+use crate::processes::child::{bind_lifetime, die_with_parent, outlive_parent};
+use crate::processes::messages::{self, FromSupervisor, ToSupervisor, send};
 use crate::processes::ready_address;
 use crate::scenario::arm::PORT;
 
@@ -112,7 +111,7 @@ fn start(words: &[String], send: &Sender<Event>) -> anyhow::Result<Child> {
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
-    let mut child = bind(&mut command)
+    let mut child = bind_lifetime(&mut command)
         .spawn()
         .with_context(|| format!("cannot start '{program}'"))?;
     let output = child.stdout.take().context("standard output is piped")?;
@@ -142,13 +141,13 @@ fn start_external(words: &[String], send: &Sender<Event>) -> anyhow::Result<Chil
     // and could not end it.
     let mask = SigSet::thread_get_mask()?;
     SigSet::empty().thread_set_mask()?;
-    let child = bind(&mut command).spawn();
+    let child = bind_lifetime(&mut command).spawn();
     mask.thread_set_mask()?;
     // It holds the writing end of the pipe.
     drop(command);
     let child = child.or_else(|error| -> anyhow::Result<Child> {
         // Said as the end of the server, which it is for whoever wants to measure it.
-        say(&FromSupervisor::Exited {
+        messages::send(&FromSupervisor::Exited {
             clean: false,
             status: format!("cannot start '{program}': {error}"),
             cpu_ns: 0,
@@ -344,7 +343,7 @@ impl Supervisor {
     fn ready(&self, address: SocketAddr) -> anyhow::Result<()> {
         thread::sleep(SETTLE);
         let memory = process_tree::memory(self.pid).ok();
-        say(&FromSupervisor::Ready {
+        send(&FromSupervisor::Ready {
             address: address.to_string(),
             memory,
         })
@@ -370,7 +369,7 @@ impl Supervisor {
             .and_then(|(after, before)| after.checked_sub(before));
         let in_time = clock::now() < watch.memory_until_ns;
         self.watch = None;
-        say(&FromSupervisor::Watched {
+        send(&FromSupervisor::Watched {
             cpu,
             memory,
             context_switches,
@@ -385,7 +384,7 @@ impl Supervisor {
         let as_asked = status.success() || self.external && !self.killed;
         let last_words = self.last_words.take();
         let last_words = last_words.map_or_else(String::new, |words| format!(" ({words})"));
-        say(&FromSupervisor::Exited {
+        send(&FromSupervisor::Exited {
             clean: self.stopping && as_asked,
             status: describe(status) + &last_words,
             cpu_ns: process_tree::reaped_cpu_ns(),

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use echobench::processes::agent::{Agent, FromSupervisor, ToSupervisor};
+use echobench::processes::child::ChildProcess;
+use echobench::processes::messages::{FromSupervisor, ToSupervisor};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_servers::MODELS;
 
@@ -11,7 +12,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The kernel rounds the CPU time of reaped children down to ticks of 10 ms, user and system apart.
 const TICKS_NS: u64 = 20_000_000;
 
-fn hear(supervisor: &Agent) -> FromSupervisor {
+fn hear(supervisor: &ChildProcess) -> FromSupervisor {
     supervisor
         .receive(Instant::now() + PATIENCE)
         .expect("the supervisor speaks")
@@ -23,7 +24,7 @@ fn cpu_read_from_outside_agrees_with_what_was_reaped() {
     for model in MODELS {
         let arguments = ["supervise", "--", executable, "serve", model.name].map(str::to_owned);
         let mut supervisor =
-            Agent::spawn_from(executable.as_ref(), model.name, &arguments).unwrap();
+            ChildProcess::spawn_executable(executable.as_ref(), model.name, &arguments).unwrap();
         let FromSupervisor::Ready { address, .. } = hear(&supervisor) else {
             panic!("not ready")
         };

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::common::{executable, finish};
-use echobench::processes::agent::bind;
+use echobench::processes::child::bind_lifetime;
 use echobench::results::{SummaryRow, read_summary};
 use serde::Deserialize;
 use tempfile::TempDir;
@@ -85,7 +85,9 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
         .arg("--dump-dom")
         .arg(format!("file://{}", around.display()))
         .stdin(Stdio::null());
-    let output = bind(&mut command).output().expect("timeout is there");
+    let output = bind_lifetime(&mut command)
+        .output()
+        .expect("timeout is there");
     let (dom, talk) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),

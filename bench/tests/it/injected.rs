@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::common::{Running, executable};
-use echobench::processes::agent::bind;
+use echobench::processes::child::bind_lifetime;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -116,7 +116,9 @@ impl Hog {
         command
             .args(["-c", "while :; do :; done"])
             .stdin(Stdio::null());
-        Hog(bind(&mut command).spawn().expect("there is a shell"))
+        Hog(bind_lifetime(&mut command)
+            .spawn()
+            .expect("there is a shell"))
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Finished, HANG, executable, finish};
 use crate::documents::assert_documented;
-use echobench::processes::{agent::bind, ready_address};
+use echobench::processes::{child::bind_lifetime, ready_address};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -27,7 +27,9 @@ impl Responder {
             .args(options.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
-        let mut child = bind(&mut command).spawn().expect("the executable starts");
+        let mut child = bind_lifetime(&mut command)
+            .spawn()
+            .expect("the executable starts");
         let mut line = String::new();
         let mut output = BufReader::new(child.stdout.take().expect("piped"));
         output.read_line(&mut line).expect("a line");

@@ -20,7 +20,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::host::cpus::pin_current_process;
-use crate::processes::agent::{Agent, die_with_parent, say};
+use crate::processes::child::{ChildProcess, die_with_parent};
+use crate::processes::messages::send;
 use crate::scenario::Placement;
 
 /// How long a probe may take to answer: it hangs if it takes longer.
@@ -268,7 +269,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
         .prepare()
         .with_context(|| format!("cannot prepare {name}"))?;
     pin(&here)?;
-    say(&"ready")?;
+    send(&"ready")?;
     for line in io::stdin().lines() {
         let line = line?;
         let count = line.trim().parse().ok();
@@ -276,7 +277,7 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
         let begin = Instant::now();
         perform(count).with_context(|| format!("{name} failed"))?;
         let time = begin.elapsed();
-        say(&u64::try_from(time.as_nanos())?)?;
+        send(&u64::try_from(time.as_nanos())?)?;
     }
     black_box(ballast);
     Ok(ExitCode::SUCCESS)
@@ -291,7 +292,7 @@ fn pin(cpus: &[usize]) -> anyhow::Result<()> {
 
 /// A probe process, from the side that asks; it ends when this is dropped.
 pub struct Probe {
-    process: Agent,
+    process: ChildProcess,
 }
 
 impl Probe {
@@ -305,7 +306,7 @@ impl Probe {
     /// The same with another executable, for those that are none of echobench.
     pub fn start_from(executable: &Path, args: &ProbeArgs) -> anyhow::Result<Self> {
         let name = format!("the probe {}", args.operation.name);
-        let process = Agent::spawn_from(executable, &name, &args.command_line())?;
+        let process = ChildProcess::spawn_executable(executable, &name, &args.command_line())?;
         // It sends only the one word before it is asked.
         process.receive::<String>(Instant::now() + PATIENCE)?;
         Ok(Probe { process })

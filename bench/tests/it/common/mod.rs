@@ -17,7 +17,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use echobench::processes::{agent::bind, ready_address};
+use echobench::processes::{child::bind_lifetime, ready_address};
 use echobench::verify::{self, Exchange as _};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::DurationHistogram;
@@ -63,7 +63,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = bind(&mut command).spawn().expect("the executable starts");
+        let mut child = bind_lifetime(&mut command)
+            .spawn()
+            .expect("the executable starts");
         let stdout = lines(child.stdout.take().expect("piped"));
         let mut errors = child.stderr.take().expect("piped");
         let stderr = thread::spawn(move || {
@@ -361,7 +363,9 @@ impl Running {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = bind(&mut command).spawn().expect("the executable starts");
+        let mut child = bind_lifetime(&mut command)
+            .spawn()
+            .expect("the executable starts");
         let input = child.stdin.take().expect("piped");
         let running = Running {
             stdout: text(child.stdout.take().expect("piped")),

@@ -1,0 +1,175 @@
+//! Child processes: starting one, exchanging messages with it, and ending it with its parent.
+
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use crossbeam::channel::{Receiver, RecvTimeoutError, unbounded};
+use echobench_fork::die_with;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::messages::line_of;
+use crate::host::signals::interrupted;
+
+/// Time for a child to end by itself once its standard input is closed.
+const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
+/// Interval between two looks for an interrupt while a message is awaited.
+const INTERRUPT_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Ends this process when its parent ends. Called first of all by every child that belongs to an
+/// experiment.
+pub fn die_with_parent() -> io::Result<()> {
+    set_pdeathsig(Signal::SIGKILL).map_err(Into::into)
+}
+
+/// Undoes [`die_with_parent`], for a process that has something else to end first: the end of its
+/// standard input shows that the parent is gone.
+pub fn outlive_parent() -> io::Result<()> {
+    set_pdeathsig(None).map_err(Into::into)
+}
+
+/// Binds the life of the child that `command` starts to that of the calling thread: the child is
+/// killed when this process ends, however it ends.
+///
+/// The child leads a process group of its own, so a Ctrl-C at the terminal reaches only this process,
+/// which then decides.
+#[expect(
+    unsafe_code,
+    reason = "code between fork and exec must be async-signal-safe"
+)]
+pub fn bind_lifetime(command: &mut Command) -> &mut Command {
+    command.process_group(0);
+    let parent = getpid();
+    let bound = move || die_with(parent);
+
+    // SAFETY: the closure only makes system calls; it neither allocates nor locks.
+    unsafe { command.pre_exec(bound) }
+}
+
+/// A child process of the experiment that exchanges messages; it ends when this is dropped.
+pub struct ChildProcess {
+    name: String,
+    child: Child,
+    input: Option<ChildStdin>,
+    lines: Receiver<String>,
+}
+
+impl ChildProcess {
+    /// Starts this executable with `arguments`. `name` is for messages to the user. To be called on the
+    /// main thread, since the kernel ends the child with the thread that started it.
+    pub fn spawn(name: &str, arguments: &[String]) -> anyhow::Result<Self> {
+        let executable = std::env::current_exe().context("cannot find this executable")?;
+        Self::spawn_executable(&executable, name, arguments)
+    }
+
+    /// Starts another executable; otherwise like [`ChildProcess::spawn`].
+    pub fn spawn_executable(
+        executable: &Path,
+        name: &str,
+        arguments: &[String],
+    ) -> anyhow::Result<Self> {
+        let mut command = Command::new(executable);
+        command.args(arguments);
+        Self::spawn_command(command, name)
+    }
+
+    /// Starts any command; otherwise like [`ChildProcess::spawn`].
+    pub fn spawn_command(mut command: Command, name: &str) -> anyhow::Result<Self> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = bind_lifetime(&mut command)
+            .spawn()
+            .with_context(|| format!("cannot start a process for {name}"))?;
+        let input = child.stdin.take();
+        let output = child.stdout.take().context("standard output is piped")?;
+
+        // Owns the child from here on, so that it is ended if no thread can be started.
+        let mut process = ChildProcess {
+            name: name.to_owned(),
+            child,
+            input,
+            lines: crossbeam::channel::never(),
+        };
+        process.lines = lines_of(output)
+            .with_context(|| format!("cannot start a thread to read the output of {name}"))?;
+        Ok(process)
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends one message.
+    pub fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
+        let line = line_of(message)?;
+        let input = self.input.as_mut().context("standard input is piped")?;
+        input
+            .write_all(line.as_bytes())
+            .with_context(|| format!("the process of {} has ended", self.name))
+    }
+
+    /// Receives the next message. Fails at `deadline`, when the process ends, and when this process
+    /// is interrupted.
+    pub fn receive<M: DeserializeOwned>(&self, deadline: Instant) -> anyhow::Result<M> {
+        loop {
+            if interrupted() {
+                bail!("interrupted");
+            }
+            match self.lines.recv_timeout(INTERRUPT_INTERVAL) {
+                Ok(line) => {
+                    return serde_json::from_str(&line).with_context(|| {
+                        let start: String = line.chars().take(100).collect();
+                        format!("the process of {} said '{start}'", self.name)
+                    });
+                }
+                Err(RecvTimeoutError::Disconnected) => bail!("the process of {} died", self.name),
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    bail!("the process of {} did not answer in time", self.name)
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        // The end of its input tells a child to end what it started, and then itself.
+        drop(self.input.take());
+
+        let deadline = Instant::now() + EXIT_TIMEOUT;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+
+        // Its own children die with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Lines of a child's output as they arrive, read by a thread so that an await can have a deadline.
+fn lines_of(output: ChildStdout) -> io::Result<Receiver<String>> {
+    let (send, lines) = unbounded();
+    thread::Builder::new().spawn(move || {
+        for line in BufReader::new(output).lines() {
+            let Ok(line) = line else { break };
+            if send.send(line).is_err() {
+                break;
+            }
+        }
+    })?;
+    Ok(lines)
+}
