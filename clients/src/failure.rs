@@ -5,10 +5,10 @@ use std::fmt;
 use std::io;
 use std::str::FromStr;
 
-use echobench_protocol::textual_enum;
+use echobench_protocol::{serde_by_name, textual_enum};
 use serde::{Deserialize, Serialize};
 
-use crate::text::{ParseError, serde_by_name};
+use crate::text::ParseError;
 
 /// Reason why a planned request has no right reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 
-use echobench_protocol::textual_enum;
+use echobench_protocol::{serde_by_name, textual_enum};
 use serde::{Deserialize, Serialize};
 
-use crate::text::serde_by_name;
 use crate::work::WorkMix;
 
 /// Concurrency of the load generator itself.

@@ -68,3 +68,28 @@ macro_rules! textual_enum {
         }
     };
 }
+
+/// Serializes and deserializes enums of [`textual_enum!`](crate::textual_enum) by their names, in a crate
+/// that depends on serde.
+#[macro_export]
+macro_rules! serde_by_name {
+    ($($type:ident),+ $(,)?) => {$(
+        impl ::serde::Serialize for $type {
+            fn serialize<S: ::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::std::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.name())
+            }
+        }
+
+        impl<'de> ::serde::Deserialize<'de> for $type {
+            fn deserialize<D: ::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::std::result::Result<Self, D::Error> {
+                let name = <::std::string::String as ::serde::Deserialize>::deserialize(deserializer)?;
+                name.parse().map_err(::serde::de::Error::custom)
+            }
+        }
+    )+};
+}

@@ -11,8 +11,8 @@ use crate::host::environment::Environment;
 use crate::host::machine::DisturbanceWatch;
 use crate::host::signals::{catch_interrupts, interrupted};
 use crate::results::{
-    BlockRow, ClaimRow, ClaimVerdict, ClaimsWriter, RunRecord, SCHEMA_VERSION, Validity,
-    default_folder,
+    ClaimRow, ClaimVerdict, ClaimsWriter, EffortName, RunRecord, RunStatus, SCHEMA_VERSION,
+    Validity, ValidityFlag, default_folder,
 };
 use crate::{note, noteln};
 
@@ -63,9 +63,13 @@ pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
         .unwrap_or_else(|| default_folder(!options.quick, &environment, "-claims"));
     let mut record = RunRecord {
         schema_version: SCHEMA_VERSION,
-        effort: if options.quick { "quick" } else { "full" }.to_owned(),
+        effort: if options.quick {
+            EffortName::Quick
+        } else {
+            EffortName::Full
+        },
         seed: options.seed,
-        status: "running".to_owned(),
+        status: RunStatus::Running,
         resumed: Vec::new(),
         environment,
         scenarios: IndexMap::new(),
@@ -133,13 +137,13 @@ impl Ledger {
         }
     }
 
-    fn status(&self, wanted: usize) -> String {
+    fn status(&self, wanted: usize) -> RunStatus {
         if !self.failed.is_empty() {
-            format!("failed: {}", self.failed.join(", "))
+            RunStatus::Failed(format!("failed: {}", self.failed.join(", ")))
         } else if self.judged < wanted {
-            "interrupted".to_owned()
+            RunStatus::Interrupted
         } else {
-            "complete".to_owned()
+            RunStatus::Complete
         }
     }
 
@@ -158,11 +162,8 @@ impl Ledger {
 }
 
 fn rows(claim: &Claim, evidence: &Evidence, ruling: &Ruling, disturbed: bool) -> Vec<ClaimRow> {
-    let validity = if disturbed {
-        Validity::Disturbed.word()
-    } else {
-        BlockRow::VALID
-    };
+    let flags = disturbed.then_some(ValidityFlag::Disturbed);
+    let validity: Validity = flags.into_iter().collect();
     let row = |figure: &Figure| ClaimRow {
         schema_version: SCHEMA_VERSION,
         claim: claim.id.to_owned(),
@@ -176,7 +177,7 @@ fn rows(claim: &Claim, evidence: &Evidence, ruling: &Ruling, disturbed: bool) ->
         blocks: figure.n,
         verdict: ruling.verdict,
         condition: ruling.condition.clone(),
-        validity: validity.to_owned(),
+        validity: validity.clone(),
     };
     evidence.figures.iter().map(row).collect()
 }

@@ -3,7 +3,7 @@
 use crate::claims::Claim;
 use crate::render::Style;
 use crate::render::units::{self, UNKNOWN, or_unknown};
-use crate::results::{BlockRow, ClaimRow};
+use crate::results::ClaimRow;
 
 /// Indent of everything under the id of a claim.
 const INDENT: usize = 5;
@@ -150,7 +150,7 @@ pub(crate) fn notes(judged: &[Judged<'_>]) -> Vec<String> {
 
     let disturbed: Vec<&str> = judged
         .iter()
-        .filter(|(_, rows)| rows[0].validity != BlockRow::VALID)
+        .filter(|(_, rows)| !rows[0].validity.is_valid())
         .map(|(claim, _)| claim.id)
         .collect();
     if !disturbed.is_empty() {
@@ -305,7 +305,7 @@ pub(crate) fn label(row: &ClaimRow) -> String {
 mod tests {
     use super::*;
     use crate::claims::CLAIMS;
-    use crate::results::{ClaimVerdict, SCHEMA_VERSION};
+    use crate::results::{ClaimVerdict, SCHEMA_VERSION, Validity};
 
     fn row(claim: &str, metric: &str, at: &str, value: f64) -> ClaimRow {
         ClaimRow {
@@ -321,7 +321,7 @@ mod tests {
             blocks: 8,
             verdict: ClaimVerdict::HoldsOnlyWhen,
             condition: "it is so".to_owned(),
-            validity: BlockRow::VALID.to_owned(),
+            validity: Validity::default(),
         }
     }
 

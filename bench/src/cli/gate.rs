@@ -13,7 +13,7 @@ use crate::gate::{Gate, Observer, Report, WrongReplies};
 use crate::host::environment::Environment;
 use crate::host::files::write_file;
 use crate::host::signals::catch_interrupts;
-use crate::results::{RunRecord, SCHEMA_VERSION, Writer};
+use crate::results::{EffortName, RunRecord, RunStatus, SCHEMA_VERSION, Writer};
 use crate::scenario::{Effort, Placement, Scenario};
 use crate::{noteln, out};
 
@@ -137,8 +137,12 @@ impl Form {
         Ok((scenario, effort))
     }
 
-    pub(super) fn effort_name(&self) -> &'static str {
-        if self.quick { "quick" } else { "full" }
+    pub(super) fn effort_name(&self) -> EffortName {
+        if self.quick {
+            EffortName::Quick
+        } else {
+            EffortName::Full
+        }
     }
 }
 
@@ -164,10 +168,10 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
     };
     let result = gate.run(&mut observer);
     if let Some(writer) = &writer {
-        let status = result
-            .as_ref()
-            .map_or_else(|error| format!("{error:#}"), |_| "complete".to_owned());
-        record.status = status;
+        record.status = match &result {
+            Ok(_) => RunStatus::Complete,
+            Err(error) => RunStatus::Failed(format!("{error:#}")),
+        };
         record.environment.finish();
         writer.record(&record)?;
     }
@@ -193,13 +197,13 @@ fn publish(args: &GateArgs, report: &Report) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(report.verdict.exit_code()))
 }
 
-pub(super) fn record(gate: &Gate, effort: &str) -> RunRecord {
+pub(super) fn record(gate: &Gate, effort: EffortName) -> RunRecord {
     let scenario = gate.scenario.clone();
     RunRecord {
         schema_version: SCHEMA_VERSION,
-        effort: effort.to_owned(),
+        effort,
         seed: gate.seed,
-        status: "running".to_owned(),
+        status: RunStatus::Running,
         resumed: Vec::new(),
         environment: Environment::capture(),
         scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),

@@ -15,7 +15,7 @@ use crate::gate::trials::{CONFIDENCE, RateRow, Seen, TrialRow, Trials, Truth};
 use crate::host::files::write_file;
 use crate::render::Style;
 use crate::render::units::or_unknown;
-use crate::results::RunRecord;
+use crate::results::{RunRecord, RunStatus};
 use crate::{noteln, outln};
 
 /// Run many gates between equal builds, half of them with a known slow-down, and count the errors.
@@ -97,12 +97,11 @@ pub(super) fn run(args: &GateTrialsArgs) -> anyhow::Result<ExitCode> {
         load: args.load,
     };
     let seen = trials.run(folder, &|what| noteln!("{what}"))?;
-    let status = if interrupted() {
-        "interrupted"
+    record.status = if interrupted() {
+        RunStatus::Interrupted
     } else {
-        "complete"
+        RunStatus::Complete
     };
-    status.clone_into(&mut record.status);
     record.environment.finish();
     write(&record)?;
     outln!("{}", text(&seen, Style::Plain));

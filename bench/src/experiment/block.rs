@@ -6,13 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::condition::Condition;
 use super::schedule::Schedule;
-use crate::experiment::observation::{Block, BlockOutcome, Observed};
+use crate::experiment::observation::{Block, BlockOutcome, Observed, Skipped};
 use crate::host::machine::MachineWatch;
 use crate::host::process_tree::Memory;
 use crate::host::signals::interrupted;
 use crate::processes::child::ChildProcess;
 use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
-use crate::results::BlockRow;
 use crate::scenario::arm::Arm;
 use anyhow::bail;
 use echobench_clients::{Plan, Workload, clock};
@@ -154,7 +153,7 @@ fn spawn_pair(
     client_cpus: &[usize],
 ) -> anyhow::Result<(ChildProcess, ChildProcess)> {
     if let Some(reason) = &arm.skip {
-        bail!("{}{reason}", BlockRow::SKIPPED);
+        return Err(Skipped(reason.clone()).into());
     }
     let pinned = |command: &str, cpus: &[usize]| {
         let mut arguments = vec![command.to_owned()];

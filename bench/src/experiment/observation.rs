@@ -1,5 +1,6 @@
 //! From what the processes of a block reported to its rows.
 
+use std::fmt;
 use std::time::Duration;
 
 use echobench_clients::{
@@ -11,7 +12,7 @@ use super::schedule::Schedule;
 use crate::host::machine::{self, MachineWatch};
 use crate::host::process_tree::{CpuTime, Memory};
 use crate::results::histogram_log::interval_line;
-use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Validity};
+use crate::results::{BlockRow, BlockStatus, SCHEMA_VERSION, SliceRow, Validity, ValidityFlag};
 use crate::scenario::Placement;
 use crate::stats::median;
 
@@ -56,6 +57,18 @@ impl Observed {
         Some(last.total_ns().saturating_sub(first.total_ns()))
     }
 }
+
+/// The reason why an arm was not run, which is no failure.
+#[derive(Debug)]
+pub(crate) struct Skipped(pub(crate) String);
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "skipped: {}", self.0)
+    }
+}
+
+impl std::error::Error for Skipped {}
 
 /// What one block measured.
 #[derive(Default)]
@@ -124,8 +137,7 @@ impl Block<'_> {
                     self.fill_memory(&mut row, observed);
                     let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
                     let overran = overran as f64 > OVERRUN * slices.len() as f64;
-                    row.validity =
-                        Validity::column(&self.troubles(&row, &total, observed, overran));
+                    row.validity = self.validity(&row, &total, observed, overran);
                     outcome
                         .violations
                         .extend(row.violations(&observed.report.messages));
@@ -133,7 +145,7 @@ impl Block<'_> {
                     outcome.latencies.push(total.latency);
                 }
                 Err(error) => {
-                    row.status = format!("{error:#}").replace('\n', " ");
+                    row.status = status_of(error);
                     outcome.latencies.push(WindowReport::default().latency);
                 }
             }
@@ -153,7 +165,6 @@ impl Block<'_> {
             load_percent: self.condition.load_percent,
             model: model.to_owned(),
             block: self.number,
-            status: BlockRow::OK.to_owned(),
             ..BlockRow::default()
         }
     }
@@ -198,7 +209,7 @@ impl Block<'_> {
 
     fn fill_counts(&self, row: &mut BlockRow, total: &WindowReport, observed: &Observed) {
         if let Some(failed) = &observed.server_failed {
-            row.status.clone_from(failed);
+            row.status = BlockStatus::Failed(failed.clone());
         }
         let report = &observed.report;
         row.planned = total.planned;
@@ -292,37 +303,37 @@ impl Block<'_> {
     }
 
     /// What limited or disturbed an arm.
-    fn troubles(
+    fn validity(
         &self,
         row: &BlockRow,
         total: &WindowReport,
         observed: &Observed,
         overran: bool,
-    ) -> Vec<Validity> {
+    ) -> Validity {
         let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
-        let mut troubles = Vec::new();
+        let mut validity = Validity::default();
         if overran {
-            troubles.push(Validity::Overran);
+            validity.insert(ValidityFlag::Overran);
         }
         if self.generator_was_the_limit(row) {
-            troubles.push(Validity::Generator);
+            validity.insert(ValidityFlag::Generator);
         }
         if total.late as f64 > LATE * total.answered as f64 {
-            troubles.push(Validity::Late);
+            validity.insert(ValidityFlag::Late);
         }
         if self.machine.disturbed(row.other_cpus) {
-            troubles.push(Validity::Disturbed);
+            validity.insert(ValidityFlag::Disturbed);
         }
         if total.errors.count(ErrorKind::NoPorts) > 0 {
-            troubles.push(Validity::Ports);
+            validity.insert(ValidityFlag::Ports);
         }
         if total.errors.count(ErrorKind::NoFiles) > 0 || some(observed.server_exhausted) {
-            troubles.push(Validity::Files);
+            validity.insert(ValidityFlag::Files);
         }
         if some(observed.server_refused) {
-            troubles.push(Validity::Refused);
+            validity.insert(ValidityFlag::Refused);
         }
-        troubles
+        validity
     }
 
     /// Whether the clients used all the CPU they could have while the server did not. Where both share
@@ -340,6 +351,14 @@ impl Block<'_> {
         }
         let all = if one_thread { 1 } else { client_cpus.len() };
         clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
+    }
+}
+
+/// The status of an arm that could not be measured.
+fn status_of(error: &anyhow::Error) -> BlockStatus {
+    match error.downcast_ref::<Skipped>() {
+        Some(Skipped(reason)) => BlockStatus::Skipped(reason.clone()),
+        None => BlockStatus::Failed(format!("{error:#}").replace('\n', " ")),
     }
 }
 

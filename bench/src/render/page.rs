@@ -9,7 +9,7 @@ use super::grid::Grid;
 use super::looks::Looks;
 use crate::host::environment::Environment;
 use crate::render::units::{self, or_unknown};
-use crate::results::RunRecord;
+use crate::results::{EffortName, RunRecord, RunStatus};
 
 const PAGE_STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -116,10 +116,10 @@ impl Page<'_> {
                 machine.virtualisation,
                 environment.kernel.as_deref().unwrap_or("of unknown version"),
             )) }
-            @if status != "complete" {
+            @if *status != RunStatus::Complete {
                 p.warning { (format!("This run is not complete: {status}. What is here is what was finished.")) }
             }
-            @if effort != "full" {
+            @if *effort != EffortName::Full {
                 p.warning { "Quick runs have few blocks: they find large differences only." }
             }
             @if environment.profile.as_deref() != Some("release") {
@@ -277,7 +277,7 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
     vec![
         ("command", environment.arguments.join(" ")),
         ("started", environment.started.clone()),
-        ("status", record.status.clone()),
+        ("status", record.status.to_string()),
         ("seed", record.seed.to_string()),
         (
             "CPU",

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 
-use super::{BlockRow, SliceRow, Writer, read_lines};
+use super::read::read_lines;
+use super::{BlockRow, SliceRow, Writer};
 use crate::results::histogram_log::interval_log_header;
 
 /// What is kept of a run that was cut short.
-pub struct Kept {
+pub struct ResumableRun {
     /// The slices of its finished blocks.
     pub slices: Vec<SliceRow>,
     /// The rows of these blocks.
@@ -32,7 +33,7 @@ impl Writer {
     pub fn resume(
         folder: &Path,
         together: impl Fn(&BlockRow) -> Option<Vec<String>>,
-    ) -> anyhow::Result<(Self, Kept)> {
+    ) -> anyhow::Result<(Self, ResumableRun)> {
         let mut writer = Self::open(folder)?;
         let (blocks, blocks_end) = finished_blocks(folder, together)?;
         let finished: BTreeSet<_> = blocks
@@ -70,7 +71,7 @@ impl Writer {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
             _ => {}
         }
-        let kept = Kept {
+        let kept = ResumableRun {
             slices,
             blocks,
             log_age: log_age(&log).unwrap_or_default(),

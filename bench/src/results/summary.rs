@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::metric::{Metric, Source};
 use crate::results::{BlockRow, ConditionKey, SCHEMA_VERSION, SliceRow, SummaryRow};
 use crate::stats::{compare_family, median, sign_interval};
 
@@ -11,112 +12,6 @@ pub const REFERENCE: &str = "thread";
 pub const ALPHA: f64 = 0.05;
 /// The confidence of the interval of a single estimate.
 const CONFIDENCE: f64 = 0.95;
-
-/// How one arm's value of a metric comes about.
-enum Source {
-    /// One value a slice; a block's ratio is the median over its rounds.
-    Slice(fn(&SliceRow) -> Option<f64>, fn(&BlockRow) -> Option<f64>),
-    /// One value a block.
-    Block(fn(&BlockRow) -> Option<f64>),
-    /// A sum over all blocks, which is not compared.
-    Sum(fn(&BlockRow) -> f64),
-    /// The median over the blocks, which is not compared.
-    Median(fn(&BlockRow) -> Option<f64>),
-}
-
-/// A column of the summary.
-struct Metric {
-    name: &'static str,
-    source: Source,
-}
-
-fn float(value: Option<u64>) -> Option<f64> {
-    value.map(|value| value as f64)
-}
-
-const fn block(name: &'static str, value: fn(&BlockRow) -> Option<f64>) -> Metric {
-    Metric {
-        name,
-        source: Source::Block(value),
-    }
-}
-
-const fn median_only(name: &'static str, value: fn(&BlockRow) -> Option<f64>) -> Metric {
-    Metric {
-        name,
-        source: Source::Median(value),
-    }
-}
-
-const fn sum(name: &'static str, value: fn(&BlockRow) -> f64) -> Metric {
-    Metric {
-        name,
-        source: Source::Sum(value),
-    }
-}
-
-/// Every metric, under the names of `summary.csv`.
-const METRICS: &[Metric] = &[
-    Metric {
-        name: "throughput_per_second",
-        source: Source::Slice(
-            |row| Some(row.throughput_per_second),
-            |row| row.throughput_per_second,
-        ),
-    },
-    Metric {
-        name: "latency_p50_ns",
-        source: Source::Slice(
-            |row| float(row.latency_p50_ns),
-            |row| float(row.latency_p50_ns),
-        ),
-    },
-    block("latency_p99_ns", |row| float(row.latency_p99_ns)),
-    block("latency_p999_ns", |row| float(row.latency_p999_ns)),
-    block("latency_p9999_ns", |row| float(row.latency_p9999_ns)),
-    median_only("rate_per_second", |row| row.rate_per_second),
-    block("service_p50_ns", |row| float(row.service_p50_ns)),
-    block("service_p99_ns", |row| float(row.service_p99_ns)),
-    median_only("lag_p50_ns", |row| float(row.lag_p50_ns)),
-    median_only("lag_p99_ns", |row| float(row.lag_p99_ns)),
-    block("connect_p50_ns", |row| float(row.connect_p50_ns)),
-    median_only("connected_per_second", |row| row.connected_per_second),
-    block("cpu_ns_per_request", |row| row.cpu_ns_per_request),
-    block("cpu_user_ns_per_request", |row| row.cpu_user_ns_per_request),
-    block("cpu_system_ns_per_request", |row| {
-        row.cpu_system_ns_per_request
-    }),
-    block("context_switches_per_request", |row| {
-        row.context_switches_per_request
-    }),
-    median_only("server_cpus", |row| row.server_cpus),
-    median_only("client_cpus", |row| row.client_cpus),
-    block("memory_bytes_per_connection", |row| {
-        row.memory_bytes_per_connection
-    }),
-    median_only("kernel_stack_bytes_per_connection", |row| {
-        row.kernel_stack_bytes_per_connection
-    }),
-    median_only("socket_bytes_per_connection", |row| {
-        row.socket_bytes_per_connection
-    }),
-    median_only("page_table_bytes_per_connection", |row| {
-        row.page_table_bytes_per_connection
-    }),
-    sum("failed_requests", |row| row.failed as f64),
-    sum("unsent_requests", |row| row.unsent as f64),
-    median_only("clients_never_served", |row| {
-        Some(row.clients_never_served as f64)
-    }),
-    median_only("jain_index", |row| row.jain_index),
-    median_only("client_least_requests", |row| {
-        float(row.client_least_requests)
-    }),
-    median_only("client_most_requests", |row| {
-        float(row.client_most_requests)
-    }),
-    median_only("first_reply_max_ns", |row| float(row.first_reply_max_ns)),
-];
 
 /// The rows of one arm.
 #[derive(Default)]
@@ -186,14 +81,14 @@ pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow]) -> Vec<SummaryRow> {
         }
     }
     for scenario in scenarios {
-        for metric in METRICS {
+        for &metric in Metric::ALL {
             rows.extend(summarize_metric(&table, scenario, metric));
         }
     }
     rows
 }
 
-fn summarize_metric(table: &Table<'_>, scenario: &str, metric: &Metric) -> Vec<SummaryRow> {
+fn summarize_metric(table: &Table<'_>, scenario: &str, metric: Metric) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
     let mut family = Vec::new();
     for (section, arms) in table
@@ -231,7 +126,7 @@ fn summarize_metric(table: &Table<'_>, scenario: &str, metric: &Metric) -> Vec<S
     rows
 }
 
-fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: &Metric) -> SummaryRow {
+fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: Metric) -> SummaryRow {
     let ConditionKey {
         scenario,
         placement,
@@ -247,7 +142,7 @@ fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: &Metric)
         placement,
         load_percent,
         model: model.to_owned(),
-        metric: metric.name.to_owned(),
+        metric,
         estimate: None,
         low: None,
         high: None,
@@ -261,7 +156,7 @@ fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: &Metric)
         ratio_level: None,
         verdict: None,
     };
-    let values: Vec<f64> = match metric.source {
+    let values: Vec<f64> = match metric.source() {
         Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
             arm.blocks.iter().filter_map(|block| value(block)).collect()
         }
@@ -294,11 +189,11 @@ pub fn summarize_throughput(
     slices: &[SliceRow],
     blocks: &[BlockRow],
 ) -> Vec<SummaryRow> {
-    summarize_metric(&Table::new(slices, blocks), scenario, &METRICS[0])
+    summarize_metric(&Table::new(slices, blocks), scenario, Metric::Throughput)
 }
 
 /// The logarithm of the ratio to the reference in each block in which both have a value.
-fn log_ratios(metric: &Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec<f64>> {
+fn log_ratios(metric: Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec<f64>> {
     let ratio = |value: Option<f64>, of: Option<f64>| match (value, of) {
         (Some(value), Some(of)) if value > 0.0 && of > 0.0 => Some((value / of).ln()),
         _ => None,
@@ -310,7 +205,7 @@ fn log_ratios(metric: &Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec
             .find(|other| other.block == block.block)?;
         Some((*block, *same))
     });
-    match metric.source {
+    match metric.source() {
         Source::Block(value) => Some(
             both.filter_map(|(a, b)| ratio(value(a), value(b)))
                 .collect(),

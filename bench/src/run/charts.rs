@@ -8,14 +8,14 @@ use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, apart};
 use crate::render::looks::Looks;
 use crate::results::summary::interval_of;
-use crate::results::{BlockLatency, ConditionKey, Latencies};
+use crate::results::{BlockLatency, ConditionKey, Latencies, Metric};
 use crate::scenario::Placement;
 use crate::stats::median;
 
 /// A metric that is drawn against the number of clients.
 struct ClientsChart {
     name: &'static str,
-    metric: &'static str,
+    metric: Metric,
     title: &'static str,
     label: &'static str,
     unit: Unit,
@@ -31,14 +31,14 @@ const CLIENTS_CHARTS: [ClientsChart; 4] = [
     },
     ClientsChart {
         name: "cpu",
-        metric: "cpu_ns_per_request",
+        metric: Metric::CpuPerRequest,
         title: "CPU time per request",
         label: "CPU time of the server per request",
         unit: Unit::Time,
     },
     ClientsChart {
         name: "memory",
-        metric: "memory_bytes_per_connection",
+        metric: Metric::MemoryPerConnection,
         title: "Memory per connection",
         label: "anonymous memory (PSS) per connection",
         unit: Unit::Bytes,
@@ -53,28 +53,28 @@ const CLIENTS_CHARTS: [ClientsChart; 4] = [
 ];
 
 /// Drawn only where an arm was unfair.
-const FAIRNESS_METRIC: &str = "jain_index";
+const FAIRNESS_METRIC: Metric = Metric::JainIndex;
 
 /// Metrics of a rate sweep that are drawn against its rates: name, metric and title.
-const RATE_CHARTS: [(&str, &str, &str); 2] = [
+const RATE_CHARTS: [(&str, Metric, &str); 2] = [
     (
         "latency-p50",
-        "latency_p50_ns",
+        Metric::LatencyP50,
         "Median latency against rate",
     ),
     (
         "latency-p99",
-        "latency_p99_ns",
+        Metric::LatencyP99,
         "99th percentile of latency against rate",
     ),
 ];
 
 /// Percentiles that the summary has: quantile, metric and name.
-const SUMMARY_PERCENTILES: [(f64, &str, &str); 4] = [
-    (0.5, "latency_p50_ns", "p50"),
-    (0.99, "latency_p99_ns", "p99"),
-    (0.999, "latency_p999_ns", "p99.9"),
-    (0.9999, "latency_p9999_ns", "p99.99"),
+const SUMMARY_PERCENTILES: [(f64, Metric, &str); 4] = [
+    (0.5, Metric::LatencyP50, "p50"),
+    (0.99, Metric::LatencyP99, "p99"),
+    (0.999, Metric::LatencyP999, "p99.9"),
+    (0.9999, Metric::LatencyP9999, "p99.99"),
 ];
 
 /// Points of a percentile curve in each decade of the remaining requests.
@@ -223,7 +223,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         series
     }
 
-    fn against_rate(&self, name: &str, metric: &'static str, title: &str) -> Vec<Picture> {
+    fn against_rate(&self, name: &str, metric: Metric, title: &str) -> Vec<Picture> {
         let swept = |line: &ArmLine<'_>| line.first().load_percent.is_some();
         let facets = self.facets(swept, |condition| {
             clients_as(Some(condition.clients), condition)
@@ -236,7 +236,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             }
             let rates = lines
                 .iter()
-                .filter_map(|line| line.estimate("rate_per_second"));
+                .filter_map(|line| line.estimate(Metric::PlannedRate));
             let chart = LineChart {
                 frame: self.frame(name, place, title.to_owned(), lines, metric),
                 x: Axis::from_zero(
@@ -257,13 +257,13 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
     }
 
     /// A series for each arm, interrupted at a missing value: at that rate the arm did not keep up.
-    fn rate_series(&self, lines: &[&'r ArmLine<'a>], metric: &'static str) -> Vec<Series<'a>> {
+    fn rate_series(&self, lines: &[&'r ArmLine<'a>], metric: Metric) -> Vec<Series<'a>> {
         let mut series = Vec::new();
         for &arm in self.looks.arms() {
             let mut stretches: Vec<Vec<Mark>> = Vec::new();
             let mut interrupted = true;
             for line in lines.iter().filter(|line| line.model() == arm) {
-                let rate = line.estimate("rate_per_second");
+                let rate = line.estimate(Metric::PlannedRate);
                 let Some((mark, x)) = mark(line, metric, Unit::Time).zip(rate) else {
                     interrupted = true;
                     continue;
@@ -335,7 +335,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         let place = clients_as(Some(condition.clients), &condition) + &load.unwrap_or_default();
         let title = "Latency by percentile".to_owned();
         let chart = LineChart {
-            frame: self.frame("latency", &place, title, lines, "latency_p50_ns"),
+            frame: self.frame("latency", &place, title, lines, Metric::LatencyP50),
             x: Axis::quantiles(highest),
             y: Axis::amounts("latency", Unit::Time, &values),
             series,
@@ -349,7 +349,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         place: &str,
         title: String,
         lines: &[&ArmLine<'_>],
-        metric: &str,
+        metric: Metric,
     ) -> Frame {
         let scenario = self.report.name;
         let rows = || lines.iter().filter_map(|line| line.metric(metric));
@@ -413,7 +413,7 @@ fn distinct_clients(lines: &[&ArmLine<'_>]) -> Vec<f64> {
 }
 
 /// Every value of a metric, and the ends of its interval.
-fn values_with_ends(lines: &[&ArmLine<'_>], metric: &str) -> Vec<f64> {
+fn values_with_ends(lines: &[&ArmLine<'_>], metric: Metric) -> Vec<f64> {
     let rows = lines.iter().filter_map(|line| line.metric(metric));
     rows.flat_map(|row| [row.estimate, row.low, row.high])
         .flatten()
@@ -421,7 +421,7 @@ fn values_with_ends(lines: &[&ArmLine<'_>], metric: &str) -> Vec<f64> {
 }
 
 /// The estimate of a metric as a mark; the caller sets its place on the lower axis.
-fn mark(line: &ArmLine<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
+fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
     let row = line.metric(metric)?;
     let estimate = row.estimate?;
     let interval = row.low.zip(row.high);
@@ -447,7 +447,7 @@ fn mark(line: &ArmLine<'_>, metric: &'static str, unit: Unit) -> Option<Mark> {
         x: 0.0,
         y: estimate,
         interval,
-        metric: Some(metric),
+        metric: Some(metric.name()),
         tag: line.condition().tag(line.model()),
         tip: Some(tip),
         hollow: line.starved() > 0,
@@ -467,7 +467,7 @@ fn curve_quantiles() -> Vec<f64> {
 }
 
 /// Metric and name of a quantile that the summary has.
-fn summary_percentile(q: f64) -> Option<(&'static str, &'static str)> {
+fn summary_percentile(q: f64) -> Option<(Metric, &'static str)> {
     let mut known = SUMMARY_PERCENTILES.into_iter();
     let (_, metric, name) = known.find(|(known, ..)| (q - known).abs() < 1e-9)?;
     Some((metric, name))

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::options::{RunOptions, check_runnable};
-use super::plan::{self, COMPLETE, FULL, INTERRUPTED, QUICK, RUNNING};
+use super::plan;
 use super::progress::Progress;
 use super::sweep::Slo;
 use super::tables::{idle_cpus_note, tables};
@@ -17,7 +17,8 @@ use crate::host::signals::{catch_interrupts, interrupted};
 use crate::render::Style;
 use crate::results::summary::{summarize, summarize_throughput};
 use crate::results::{
-    BlockRow, RunRecord, SCHEMA_VERSION, SliceRow, Writer, default_folder, read_record,
+    BlockRow, EffortName, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, Writer, default_folder,
+    read_record,
 };
 use crate::{noteln, out};
 
@@ -92,12 +93,16 @@ impl ActiveRun {
             .out
             .clone()
             .unwrap_or_else(|| default_folder(options.full, &environment, ""));
-        let effort = if options.full { FULL } else { QUICK };
+        let effort = if options.full {
+            EffortName::Full
+        } else {
+            EffortName::Quick
+        };
         let record = RunRecord {
             schema_version: SCHEMA_VERSION,
-            effort: effort.to_owned(),
+            effort,
             seed: options.seed,
-            status: RUNNING.to_owned(),
+            status: RunStatus::Running,
             resumed: Vec::new(),
             environment,
             scenarios: scenarios.into_iter().map(|s| (s.name.clone(), s)).collect(),
@@ -127,7 +132,7 @@ impl ActiveRun {
         let arms_of_block = |first: &BlockRow| plan::arms_of_block(&record, &conditions, first);
         let (writer, kept) = Writer::resume(folder, arms_of_block)?;
 
-        RUNNING.clone_into(&mut record.status);
+        record.status = RunStatus::Running;
         record.resumed.push(now.started);
         writer.record(&record)?;
 
@@ -161,7 +166,7 @@ impl ActiveRun {
                 Ok(outcome) => self.keep(condition, outcome)?,
                 Err(_) if interrupted() => {
                     progress.clear();
-                    INTERRUPTED.clone_into(&mut self.record.status);
+                    self.record.status = RunStatus::Interrupted;
                     return Ok(());
                 }
                 Err(error) => return Err(error),
@@ -171,7 +176,7 @@ impl ActiveRun {
         }
 
         progress.clear();
-        COMPLETE.clone_into(&mut self.record.status);
+        self.record.status = RunStatus::Complete;
         Ok(())
     }
 
@@ -254,7 +259,7 @@ impl ActiveRun {
 
     fn outcome(&self) -> RunOutcome {
         let measured = |row: &BlockRow| row.is_ok() || row.skipped().is_some();
-        if self.record.status != COMPLETE {
+        if self.record.status != RunStatus::Complete {
             RunOutcome::Interrupted
         } else if !self.violations.is_empty() {
             RunOutcome::WrongReplies

@@ -9,14 +9,14 @@ use serde::Deserialize;
 
 use crate::host::environment::MachineKey;
 use crate::render::Style;
-use crate::results::{ConditionKey, SummaryRow, read_summary};
+use crate::results::{ConditionKey, Metric, SummaryRow, read_summary};
 use crate::stats::holm;
 
 /// Metrics that are followed over time.
-const FOLLOWED_METRICS: [&str; 3] = [
-    "throughput_per_second",
-    "latency_p99_ns",
-    "cpu_ns_per_request",
+const FOLLOWED_METRICS: [Metric; 3] = [
+    Metric::Throughput,
+    Metric::LatencyP99,
+    Metric::CpuPerRequest,
 ];
 /// Runs that a change point needs on each side.
 const RUNS_EACH_SIDE: usize = 5;
@@ -175,7 +175,7 @@ pub(super) const KEY_COLUMNS: [&str; 6] = [
 pub(super) struct SeriesKey {
     condition: ConditionKey,
     model: String,
-    metric: String,
+    metric: &'static str,
 }
 
 impl SeriesKey {
@@ -191,7 +191,7 @@ impl SeriesKey {
             condition.driver.to_string(),
             condition.placement.to_string(),
             self.model.clone(),
-            self.metric.clone(),
+            self.metric.to_owned(),
         ]
     }
 }
@@ -200,13 +200,13 @@ impl SeriesKey {
 pub(super) fn by_key(summary: &[SummaryRow]) -> BTreeMap<SeriesKey, &SummaryRow> {
     let followed = summary
         .iter()
-        .filter(|row| FOLLOWED_METRICS.contains(&&row.metric[..]));
+        .filter(|row| FOLLOWED_METRICS.contains(&row.metric));
     followed
         .map(|row| {
             let key = SeriesKey {
                 condition: row.condition(),
                 model: row.model.clone(),
-                metric: row.metric.clone(),
+                metric: row.metric.name(),
             };
             (key, row)
         })

@@ -4,6 +4,7 @@ use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::Part;
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, or_unknown};
+use crate::results::Metric;
 use crate::stats::{self, fit_line};
 
 /// Numbers of connections that a slope needs at least …
@@ -14,11 +15,11 @@ const SLOPE_CONNECTIONS: u32 = 500;
 /// Connections from which a scenario is about holding them.
 const MANY_CONNECTIONS: u32 = 5000;
 
-const METRICS: [&str; 4] = [
-    "memory_bytes_per_connection",
-    "kernel_stack_bytes_per_connection",
-    "page_table_bytes_per_connection",
-    "socket_bytes_per_connection",
+const METRICS: [Metric; 4] = [
+    Metric::MemoryPerConnection,
+    Metric::KernelStackPerConnection,
+    Metric::PageTablePerConnection,
+    Metric::SocketPerConnection,
 ];
 const METRIC_NAMES: [&str; 5] = ["memory", "kernel stack", "page tables", "socket", "sum"];
 const R_SQUARED: &str = "R² of memory";
@@ -79,7 +80,7 @@ impl ScenarioReport<'_> {
     }
 
     /// Sum of a metric over all connections, against their number.
-    fn fit(&self, model: &str, metric: &str) -> Option<stats::Line> {
+    fn fit(&self, model: &str, metric: Metric) -> Option<stats::Line> {
         let own = self.lines.iter().filter(|line| line.model() == model);
         let points: Vec<(f64, f64)> = own
             .filter_map(|line| {
@@ -106,7 +107,7 @@ impl ScenarioReport<'_> {
 
             let mut cells: Vec<Cell> = vec![
                 line.model().into(),
-                line.cell("connected_per_second", units::rate),
+                line.cell(Metric::ConnectRate, units::rate),
             ];
             cells.extend(METRICS.map(|metric| line.cell(metric, units::bytes)));
             cells.push(or_unknown(sum, units::bytes).into());

@@ -2,8 +2,8 @@
 
 use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::units::plural;
-use crate::results::BlockRow;
 use crate::results::summary::ALPHA;
+use crate::results::{BlockRow, ValidityFlag};
 
 impl ScenarioReport<'_> {
     /// The notes, a line each.
@@ -76,9 +76,9 @@ impl ScenarioReport<'_> {
     fn invalid_blocks(&self) -> Vec<String> {
         let mut limits: Vec<(String, usize)> = Vec::new();
         for row in self.blocks.iter().filter(|row| row.is_ok()) {
-            let words = row.validity.split(';');
-            for word in words.filter(|word| *word != BlockRow::VALID) {
-                let text = limit_text(word, row);
+            let known = row.validity.flags().map(|flag| limit_text(flag, row));
+            let unknown = row.validity.unknown();
+            for text in known.chain(unknown.map(|word| format!("{word}: {}", arm_of(row)))) {
                 match limits.iter_mut().find(|(known, _)| *known == text) {
                     Some((_, count)) => *count += 1,
                     None => limits.push((text, 1)),
@@ -121,19 +121,23 @@ impl ScenarioReport<'_> {
 }
 
 /// Text for a word of the column `validity`.
-fn limit_text(word: &str, row: &BlockRow) -> String {
-    let arm = format!(
+fn limit_text(flag: ValidityFlag, row: &BlockRow) -> String {
+    let arm = arm_of(row);
+    match flag {
+        ValidityFlag::Disturbed => "the machine was disturbed".to_owned(),
+        ValidityFlag::Generator => format!("the load generator was the limit for {arm}"),
+        ValidityFlag::Overran => format!("replies came in another arm's slice for {arm}"),
+        ValidityFlag::Late => format!("the load generator was late for {arm}"),
+        ValidityFlag::Ports => format!("no local ports were left for {arm}"),
+        ValidityFlag::Files => format!("no open files were left for {arm}"),
+        ValidityFlag::Refused => format!("the server refused connections for {arm}"),
+    }
+}
+
+/// An arm and its condition, in words.
+fn arm_of(row: &BlockRow) -> String {
+    format!(
         "{}, {} {}, {}",
         row.model, row.clients, row.driver, row.placement
-    );
-    match word {
-        "disturbed" => "the machine was disturbed".to_owned(),
-        "generator" => format!("the load generator was the limit for {arm}"),
-        "overran" => format!("replies came in another arm's slice for {arm}"),
-        "late" => format!("the load generator was late for {arm}"),
-        "ports" => format!("no local ports were left for {arm}"),
-        "files" => format!("no open files were left for {arm}"),
-        "refused" => format!("the server refused connections for {arm}"),
-        other => format!("{other}: {arm}"),
-    }
+    )
 }

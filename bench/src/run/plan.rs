@@ -6,33 +6,16 @@ use anyhow::bail;
 
 use crate::experiment::condition::Condition;
 use crate::host::environment::Environment;
-use crate::results::{BlockRow, ConditionKey, RunRecord, SCHEMA_VERSION};
+use crate::results::{BlockRow, ConditionKey, RunRecord, RunStatus, SCHEMA_VERSION};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median;
-
-/// Values of [`RunRecord::status`].
-pub(super) const RUNNING: &str = "running";
-pub(super) const COMPLETE: &str = "complete";
-pub(super) const INTERRUPTED: &str = "interrupted";
-
-/// Values of [`RunRecord::effort`].
-pub(super) const FULL: &str = "full";
-pub(super) const QUICK: &str = "quick";
-
-fn effort(record: &RunRecord, scenario: &Scenario) -> Effort {
-    if record.effort == FULL {
-        scenario.full
-    } else {
-        scenario.quick
-    }
-}
 
 /// All conditions of a run but the open loops of a rate sweep, which need the peaks first.
 pub(super) fn conditions(record: &RunRecord) -> anyhow::Result<Vec<Condition>> {
     let mut conditions = Vec::new();
     for scenario in record.scenarios.values() {
-        conditions.extend(of_scenario(scenario, effort(record, scenario))?);
+        conditions.extend(of_scenario(scenario, record.effort_of(scenario))?);
     }
     Ok(conditions)
 }
@@ -81,7 +64,7 @@ pub(super) fn sweep(
         .map(|arm| peak(condition, arm, blocks))
         .collect();
     let at = |&percent: &u32| Condition {
-        effort: effort(record, &condition.scenario),
+        effort: record.effort_of(&condition.scenario),
         load_percent: Some(percent),
         peaks: peaks.clone(),
         ..condition.clone()
@@ -122,7 +105,7 @@ pub(super) fn arms_of_block(
         Some(percent) => {
             let sweep = condition.scenario.sweep.as_ref()?;
             sweep.percent.contains(&percent).then_some(())?;
-            effort(record, &condition.scenario).blocks
+            record.effort_of(&condition.scenario).blocks
         }
     };
     (first.block <= blocks).then(|| condition.arms.iter().map(|arm| arm.name.clone()).collect())
@@ -136,7 +119,7 @@ pub(super) fn check_resumable(
 ) -> anyhow::Result<()> {
     let folder = folder.display();
     let begun = &record.environment;
-    if record.status == COMPLETE {
+    if record.status == RunStatus::Complete {
         bail!("the run in {folder} is complete; see it with: echobench table {folder}");
     }
 

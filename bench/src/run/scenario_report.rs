@@ -2,11 +2,11 @@
 
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, UNKNOWN, or_unknown, to_count};
-use crate::results::{BlockRow, ConditionKey, SummaryRow};
-use crate::stats::Verdict;
+use crate::results::{BlockRow, ConditionKey, Metric, SummaryRow};
+use crate::stats::RatioVerdict;
 
 /// Metric that arms are ranked by.
-pub(super) const THROUGHPUT: &str = "throughput_per_second";
+pub(super) const THROUGHPUT: Metric = Metric::Throughput;
 
 /// All metrics of one arm under one condition.
 pub(crate) struct ArmLine<'a> {
@@ -41,35 +41,35 @@ impl<'a> ArmLine<'a> {
         self.first().condition()
     }
 
-    pub(crate) fn metric(&self, name: &str) -> Option<&'a SummaryRow> {
-        self.rows.iter().find(|row| row.metric == name).copied()
+    pub(crate) fn metric(&self, metric: Metric) -> Option<&'a SummaryRow> {
+        self.rows.iter().find(|row| row.metric == metric).copied()
     }
 
-    pub(crate) fn estimate(&self, name: &str) -> Option<f64> {
-        self.metric(name)?.estimate
+    pub(crate) fn estimate(&self, metric: Metric) -> Option<f64> {
+        self.metric(metric)?.estimate
     }
 
     /// A cell with the estimate of a metric.
-    pub(super) fn cell(&self, metric: &'static str, show: impl FnOnce(f64) -> String) -> Cell {
+    pub(super) fn cell(&self, metric: Metric, show: impl FnOnce(f64) -> String) -> Cell {
         let value = self.estimate(metric);
         Cell {
             text: or_unknown(value, show),
-            source: value.map(|value| (metric, value)),
+            source: value.map(|value| (metric.name(), value)),
         }
     }
 
     /// A cell with the estimate of a metric in nanoseconds.
-    pub(super) fn time(&self, metric: &'static str) -> Cell {
+    pub(super) fn time(&self, metric: Metric) -> Cell {
         self.cell(metric, units::duration)
     }
 
-    fn count(&self, name: &str) -> u64 {
-        self.estimate(name).map_or(0, to_count)
+    fn count(&self, metric: Metric) -> u64 {
+        self.estimate(metric).map_or(0, to_count)
     }
 
     /// Clients that were never answered.
     pub(crate) fn starved(&self) -> u64 {
-        self.count("clients_never_served")
+        self.count(Metric::ClientsNeverServed)
     }
 
     /// Failed and unsent requests, starved clients, or the failure of the arm.
@@ -86,7 +86,10 @@ impl<'a> ArmLine<'a> {
             );
         }
 
-        let (failed, unsent) = (self.count("failed_requests"), self.count("unsent_requests"));
+        let (failed, unsent) = (
+            self.count(Metric::FailedRequests),
+            self.count(Metric::UnsentRequests),
+        );
         match (failed, unsent) {
             (failed, 0) => units::count(failed),
             (0, unsent) => format!("{} unsent", units::count(unsent)),
@@ -111,9 +114,9 @@ impl<'a> ArmLine<'a> {
     /// Whether the throughput is resolved to be above that of the reference, or below it.
     pub(super) fn is_faster(&self) -> Option<bool> {
         match self.metric(THROUGHPUT)?.verdict? {
-            Verdict::Higher => Some(true),
-            Verdict::Lower => Some(false),
-            Verdict::Unresolved | Verdict::TooFewBlocks => None,
+            RatioVerdict::Higher => Some(true),
+            RatioVerdict::Lower => Some(false),
+            RatioVerdict::Unresolved | RatioVerdict::TooFewBlocks => None,
         }
     }
 }
@@ -129,9 +132,9 @@ fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
     });
 
     let mark = match row.verdict {
-        Some(Verdict::Higher | Verdict::Lower) => "",
-        Some(Verdict::Unresolved) => " ~",
-        Some(Verdict::TooFewBlocks) | None => " ?",
+        Some(RatioVerdict::Higher | RatioVerdict::Lower) => "",
+        Some(RatioVerdict::Unresolved) => " ~",
+        Some(RatioVerdict::TooFewBlocks) | None => " ?",
     };
     format!("{ratio:.digits$}{interval}{mark}")
 }

@@ -9,20 +9,21 @@ use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::Part;
 use crate::render::grid::Grid;
 use crate::render::units::{self, or_unknown};
+use crate::results::Metric;
 
 /// Service-level objective: a percentile of latency within a limit, as in `p99=1ms`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Slo {
-    metric: &'static str,
+    metric: Metric,
     percentile: &'static str,
     limit_ns: f64,
 }
 
-const PERCENTILES: [(&str, &str); 4] = [
-    ("p50", "latency_p50_ns"),
-    ("p99", "latency_p99_ns"),
-    ("p99.9", "latency_p999_ns"),
-    ("p99.99", "latency_p9999_ns"),
+const PERCENTILES: [(&str, Metric); 4] = [
+    ("p50", Metric::LatencyP50),
+    ("p99", Metric::LatencyP99),
+    ("p99.9", Metric::LatencyP999),
+    ("p99.99", Metric::LatencyP9999),
 ];
 
 impl Default for Slo {
@@ -102,14 +103,14 @@ impl ScenarioReport<'_> {
             vec![
                 or_unknown(line.first().load_percent, |percent| format!("{percent} %")).into(),
                 line.model().into(),
-                line.cell("rate_per_second", units::rate),
-                line.time("latency_p50_ns"),
-                line.time("latency_p99_ns"),
-                line.time("latency_p999_ns"),
-                line.time("latency_p9999_ns"),
-                line.time("service_p99_ns"),
-                line.time("lag_p99_ns"),
-                line.time("cpu_ns_per_request"),
+                line.cell(Metric::PlannedRate, units::rate),
+                line.time(Metric::LatencyP50),
+                line.time(Metric::LatencyP99),
+                line.time(Metric::LatencyP999),
+                line.time(Metric::LatencyP9999),
+                line.time(Metric::ServiceP99),
+                line.time(Metric::LagP99),
+                line.time(Metric::CpuPerRequest),
                 line.errors().into(),
             ]
         });
@@ -165,6 +166,6 @@ impl Slo {
     fn met_rate(self, line: &ArmLine<'_>) -> Option<f64> {
         let latency = line.estimate(self.metric)?;
         let met = latency <= self.limit_ns && line.errors() == "0";
-        line.estimate("rate_per_second").filter(|_| met)
+        line.estimate(Metric::PlannedRate).filter(|_| met)
     }
 }

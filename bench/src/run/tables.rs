@@ -5,7 +5,7 @@ use super::sweep::Slo;
 use crate::render::grid::Grid;
 use crate::render::units::{self, to_count};
 use crate::render::{Part, Style};
-use crate::results::{BlockRow, SummaryRow};
+use crate::results::{BlockRow, Metric, SummaryRow};
 
 /// Jain's index below which the fairness table is shown; 0.5 is that of half the clients unserved.
 const UNFAIR: f64 = 0.5;
@@ -69,17 +69,17 @@ impl ScenarioReport<'_> {
             vec![
                 line.model().into(),
                 line.cell(THROUGHPUT, units::rate),
-                line.time("latency_p50_ns"),
-                line.time("latency_p99_ns"),
-                line.time("cpu_ns_per_request"),
-                line.cell("memory_bytes_per_connection", units::bytes),
+                line.time(Metric::LatencyP50),
+                line.time(Metric::LatencyP99),
+                line.time(Metric::CpuPerRequest),
+                line.cell(Metric::MemoryPerConnection, units::bytes),
                 self.errors(line).into(),
                 line.ratio().into(),
             ]
         });
         Grid {
             spare: &["mem/conn", "CPU/req", "p50", "p99"],
-            bar: Some(THROUGHPUT),
+            bar: Some(THROUGHPUT.name()),
             ..grid
         }
     }
@@ -96,7 +96,7 @@ impl ScenarioReport<'_> {
 
     /// Whether an arm left clients without a reply, or served them very unequally.
     pub(super) fn is_unfair(line: &ArmLine<'_>) -> bool {
-        let jain = line.estimate("jain_index");
+        let jain = line.estimate(Metric::JainIndex);
         line.starved() > 0 || jain.is_some_and(|jain| jain < UNFAIR)
     }
 
@@ -126,10 +126,10 @@ impl ScenarioReport<'_> {
             vec![
                 line.model().into(),
                 units::count(line.starved()).into(),
-                requests("client_least_requests"),
-                requests("client_most_requests"),
-                line.cell("jain_index", |jain| format!("{jain:.2}")),
-                line.time("first_reply_max_ns"),
+                requests(Metric::ClientLeastRequests),
+                requests(Metric::ClientMostRequests),
+                line.cell(Metric::JainIndex, |jain| format!("{jain:.2}")),
+                line.time(Metric::FirstReplyMax),
             ]
         });
 

@@ -6,8 +6,8 @@
 
 use super::scenario_report::{ArmLine, THROUGHPUT, ratio_from_one};
 use crate::render::units;
-use crate::results::ConditionKey;
-use crate::stats::Verdict;
+use crate::results::{ConditionKey, Metric};
+use crate::stats::RatioVerdict;
 
 /// Kind of a ranking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +40,7 @@ struct RankedArm<'a> {
     /// The arm that the ratio refers to; none for the reference itself.
     reference: Option<&'a str>,
     ratio: Option<f64>,
-    verdict: Option<Verdict>,
+    verdict: Option<RatioVerdict>,
     /// The ratio with its interval, as in the tables.
     ratio_text: String,
     /// Clients that were never answered.
@@ -55,7 +55,7 @@ impl<'a> RankedArm<'a> {
         let throughput = line.metric(THROUGHPUT);
         let row = throughput.filter(|row| row.estimate.is_some());
 
-        let failed = line.estimate("failed_requests").unwrap_or(0.0);
+        let failed = line.estimate(Metric::FailedRequests).unwrap_or(0.0);
         let fault = if row.is_none() {
             Some("failed")
         } else if line.starved() > 0 {
@@ -232,9 +232,9 @@ fn arm_sentence(group: &[Ranking<'_>], name: &str) -> String {
         };
         reference = arm.reference.unwrap_or(reference);
         match arm.verdict {
-            Some(Verdict::Higher | Verdict::Lower) => resolved.push((ranking, arm)),
-            Some(Verdict::Unresolved) => alike.push(ranking),
-            Some(Verdict::TooFewBlocks) => few.push(ranking),
+            Some(RatioVerdict::Higher | RatioVerdict::Lower) => resolved.push((ranking, arm)),
+            Some(RatioVerdict::Unresolved) => alike.push(ranking),
+            Some(RatioVerdict::TooFewBlocks) => few.push(ranking),
             None => failed.push(ranking),
         }
     }

@@ -18,7 +18,7 @@ use crate::host::files::write_file;
 use crate::host::machine::Machine;
 use crate::render::units::or_unknown;
 use crate::results::summary::summarize;
-use crate::results::{SCHEMA_VERSION, csv_text};
+use crate::results::{Metric, SCHEMA_VERSION, csv_text};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
@@ -56,11 +56,11 @@ const BARE_LOOP_SHARE: u32 = 4;
 const BARE_LOOP_STEPS: u64 = 4_096;
 
 /// The metrics, and the standard error of a ratio in 60 s of wall time that they should keep to.
-const METRICS: [(&str, Option<f64>); 4] = [
-    ("throughput_per_second", Some(0.005)),
-    ("latency_p50_ns", None),
-    ("latency_p99_ns", Some(0.015)),
-    ("cpu_ns_per_request", Some(0.003)),
+const METRICS: [(Metric, Option<f64>); 4] = [
+    (Metric::Throughput, Some(0.005)),
+    (Metric::LatencyP50, None),
+    (Metric::LatencyP99, Some(0.015)),
+    (Metric::CpuPerRequest, Some(0.003)),
 ];
 
 /// What an arm is measured under.
@@ -227,12 +227,12 @@ impl Form {
         let wall = began.elapsed().as_secs_f64() / blocks.len().max(1) as f64;
         let run_blocks = condition.scenario.quick.blocks as usize;
         let after = Machine::read();
-        let rows = METRICS.into_iter().map(|metric| {
-            let ratios = log_ratios(&blocks, metric.0);
+        let rows = METRICS.into_iter().map(|(metric, target)| {
+            let ratios = log_ratios(&blocks, metric);
             AaRow {
                 load_average_before: before.load_average,
                 load_average_after: after.load_average,
-                ..self.judge(model, metric, &ratios, wall, run_blocks)
+                ..self.judge(model, (metric.name(), target), &ratios, wall, run_blocks)
             }
         });
         Ok(rows.collect())
@@ -293,7 +293,7 @@ fn count(length: Duration) -> f64 {
 }
 
 /// The log-ratio of each block, as the summary of a run of that block alone has it.
-fn log_ratios(blocks: &[BlockOutcome], metric: &str) -> Vec<f64> {
+fn log_ratios(blocks: &[BlockOutcome], metric: Metric) -> Vec<f64> {
     let ratios = blocks.iter().filter_map(|block| {
         let rows = summarize(&block.slices, &block.blocks);
         rows.into_iter()

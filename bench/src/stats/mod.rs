@@ -84,7 +84,7 @@ pub fn holm(p: &[f64], alpha: f64) -> Vec<HolmDecision> {
 /// What a comparison of one arm with the reference arm came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
+pub enum RatioVerdict {
     /// The arm's value is higher than the reference's.
     Higher,
     /// The arm's value is lower than the reference's.
@@ -111,7 +111,7 @@ pub struct Comparison {
     /// The number of blocks.
     pub blocks: usize,
     /// The judgement, at the error rate of the whole family.
-    pub verdict: Verdict,
+    pub verdict: RatioVerdict,
 }
 
 /// Judges a family of comparisons: for each, one natural logarithm of the ratio per block.
@@ -142,10 +142,10 @@ pub fn compare_family(log_ratios: &[Vec<f64>], alpha: f64) -> Vec<Comparison> {
         .map(|((values, p), share)| {
             let interval = interval_at(values, share);
             let verdict = match interval {
-                None => Verdict::TooFewBlocks,
-                Some(interval) if interval.low > 0.0 => Verdict::Higher,
-                Some(interval) if interval.high < 0.0 => Verdict::Lower,
-                Some(_) => Verdict::Unresolved,
+                None => RatioVerdict::TooFewBlocks,
+                Some(interval) if interval.low > 0.0 => RatioVerdict::Higher,
+                Some(interval) if interval.high < 0.0 => RatioVerdict::Lower,
+                Some(_) => RatioVerdict::Unresolved,
             };
             Comparison {
                 ratio: median(values).map(f64::exp),
@@ -600,7 +600,10 @@ mod tests {
             for ((comparison, decision), values) in
                 comparisons.iter().zip(holm(&p, 0.05)).zip(&family)
             {
-                let resolved = matches!(comparison.verdict, Verdict::Higher | Verdict::Lower);
+                let resolved = matches!(
+                    comparison.verdict,
+                    RatioVerdict::Higher | RatioVerdict::Lower
+                );
                 assert_eq!(resolved, decision.rejected, "{comparison:?}");
                 let excludes = comparison.low.is_some_and(|low| low > 1.0)
                     || comparison.high.is_some_and(|high| high < 1.0);
@@ -621,22 +624,22 @@ mod tests {
     fn verdicts_name_the_direction_and_the_lack_of_blocks() {
         let up: Vec<f64> = (1..=10).map(|i| f64::from(i) / 10.0).collect();
         let down: Vec<f64> = up.iter().map(|value| -value).collect();
-        let verdicts = |family: &[Vec<f64>]| -> Vec<Verdict> {
+        let verdicts = |family: &[Vec<f64>]| -> Vec<RatioVerdict> {
             let comparisons = compare_family(family, 0.05);
             comparisons.iter().map(|c| c.verdict).collect()
         };
         assert_eq!(
             verdicts(&[up.clone(), down, vec![0.0; 10], up[..5].to_vec()]),
             [
-                Verdict::Higher,
-                Verdict::Lower,
-                Verdict::Unresolved,
-                Verdict::TooFewBlocks
+                RatioVerdict::Higher,
+                RatioVerdict::Lower,
+                RatioVerdict::Unresolved,
+                RatioVerdict::TooFewBlocks
             ]
         );
         let empty = compare_family(&[vec![]], 0.05)[0];
         assert_eq!((empty.ratio, empty.low, empty.blocks), (None, None, 0));
-        assert_eq!(empty.verdict, Verdict::TooFewBlocks);
+        assert_eq!(empty.verdict, RatioVerdict::TooFewBlocks);
     }
 
     #[test]
@@ -646,7 +649,7 @@ mod tests {
             let blocks = blocks_needed(comparisons, 0.05);
             let resolved = |blocks| {
                 compare_family(&vec![vec![0.0; blocks]; comparisons], 0.05)[0].verdict
-                    == Verdict::Unresolved
+                    == RatioVerdict::Unresolved
             };
             assert!(resolved(blocks) && !resolved(blocks - 1));
         }
@@ -688,7 +691,7 @@ mod tests {
                     .collect();
                 compare_family(&family, 0.05)
                     .iter()
-                    .any(|c| c.verdict != Verdict::Unresolved)
+                    .any(|c| c.verdict != RatioVerdict::Unresolved)
             })
             .count();
         assert!(alarms as f64 / f64::from(trials) <= 0.06, "{alarms}");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use crate::common::{executable, finish};
 use echobench::processes::child::bind_lifetime;
-use echobench::results::{SummaryRow, read_summary};
+use echobench::results::{Metric, SummaryRow, read_summary};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -162,7 +162,12 @@ fn the_report_of_the_committed_claims_is_whole() {
 
 /// Every number shown is one of the summary, and every throughput of the summary is shown.
 fn equal(summary: &[SummaryRow], found: &Found) {
-    let key = |row: &SummaryRow| (row.condition().tag(&row.model), row.metric.clone());
+    let key = |row: &SummaryRow| {
+        (
+            row.condition().tag(&row.model),
+            row.metric.name().to_owned(),
+        )
+    };
     let rows: HashMap<_, &SummaryRow> = summary.iter().map(|row| (key(row), row)).collect();
     for shown in found.marks.iter().chain(&found.cells) {
         let place = format!("{} {}", shown.arm, shown.metric);
@@ -189,10 +194,10 @@ fn equal(summary: &[SummaryRow], found: &Found) {
     }
     for row in summary
         .iter()
-        .filter(|row| row.metric == "throughput_per_second" && row.estimate.is_some())
+        .filter(|row| row.metric == Metric::Throughput && row.estimate.is_some())
     {
         let tag = row.condition().tag(&row.model);
-        let here = |shown: &&Shown| shown.arm == tag && shown.metric == row.metric;
+        let here = |shown: &&Shown| shown.arm == tag && shown.metric == row.metric.name();
         assert!(
             found.marks.iter().any(|shown| here(&shown)),
             "{tag} is in no chart"

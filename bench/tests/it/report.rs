@@ -12,7 +12,8 @@ use echobench::results::ClaimVerdict;
 use echobench::results::histogram_log::interval_line;
 use echobench::results::summary::summarize;
 use echobench::results::{
-    BlockRow, ClaimRow, ClaimsWriter, RunRecord, SCHEMA_VERSION, SliceRow, Writer, read_claims,
+    BlockRow, BlockStatus, ClaimRow, ClaimsWriter, EffortName, RunRecord, RunStatus,
+    SCHEMA_VERSION, SliceRow, Validity, Writer, read_claims,
 };
 use echobench_clients::DurationHistogram;
 use serde_json::json;
@@ -83,8 +84,7 @@ impl Made {
             clients,
             model: model.to_owned(),
             block,
-            status: "the server did not start".to_owned(),
-            validity: BlockRow::VALID.to_owned(),
+            status: BlockStatus::Failed("the server did not start".to_owned()),
             ..BlockRow::default()
         };
         if (self.fails)(model, clients) {
@@ -93,7 +93,7 @@ impl Made {
         let latency = u64::from(clients) * 10_000;
         let starved = (self.starves)(model, clients);
         BlockRow {
-            status: BlockRow::OK.to_owned(),
+            status: BlockStatus::Ok,
             answered: 10_000,
             throughput_per_second: Some(self.rate(model, block)),
             latency_p50_ns: Some(latency),
@@ -121,9 +121,9 @@ impl Made {
 fn record() -> RunRecord {
     RunRecord {
         schema_version: SCHEMA_VERSION,
-        effort: "full".to_owned(),
+        effort: EffortName::Full,
         seed: 1,
-        status: "complete".to_owned(),
+        status: RunStatus::Complete,
         resumed: Vec::new(),
         environment: Environment::capture(),
         scenarios: [].into(),
@@ -312,7 +312,7 @@ fn figure(claim: &str, metric: &str, at: &str, value: Option<f64>) -> ClaimRow {
         blocks: 15,
         verdict: ClaimVerdict::HoldsOnlyWhen,
         condition: "x < 2".to_owned(),
-        validity: BlockRow::VALID.to_owned(),
+        validity: Validity::default(),
     }
 }
 

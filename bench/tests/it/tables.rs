@@ -1,11 +1,11 @@
 //! The tables that people read, character by character.
 
 use echobench::render::Style;
-use echobench::results::{BlockRow, SCHEMA_VERSION, SummaryRow};
+use echobench::results::{BlockRow, Metric, SCHEMA_VERSION, SummaryRow, Validity};
 use echobench::run::sweep::Slo;
 use echobench::run::tables::tables;
 use echobench::scenario::Placement;
-use echobench::stats::Verdict;
+use echobench::stats::RatioVerdict;
 use echobench_clients::Driver;
 use serde_json::json;
 
@@ -18,7 +18,7 @@ struct Arm {
 }
 
 impl Arm {
-    fn row(&self, metric: &str, estimate: Option<f64>) -> SummaryRow {
+    fn row(&self, metric: Metric, estimate: Option<f64>) -> SummaryRow {
         let row = json!({
             "schema_version": SCHEMA_VERSION,
             "scenario": self.scenario,
@@ -38,12 +38,12 @@ impl Arm {
     /// All its metrics, in the order of the columns.
     fn rows(&self, throughput: SummaryRow, values: [Option<f64>; 6]) -> Vec<SummaryRow> {
         let names = [
-            "latency_p50_ns",
-            "latency_p99_ns",
-            "cpu_ns_per_request",
-            "memory_bytes_per_connection",
-            "failed_requests",
-            "clients_never_served",
+            Metric::LatencyP50,
+            Metric::LatencyP99,
+            Metric::CpuPerRequest,
+            Metric::MemoryPerConnection,
+            Metric::FailedRequests,
+            Metric::ClientsNeverServed,
         ];
         let rest = names.into_iter().zip(values);
         let rest = rest.map(|(name, value)| self.row(name, value));
@@ -59,8 +59,7 @@ impl Arm {
             placement: Placement::Split,
             model: self.model.to_owned(),
             block: 11,
-            status: status.to_owned(),
-            validity: BlockRow::VALID.to_owned(),
+            status: status.to_owned().into(),
             ..BlockRow::default()
         }
     }
@@ -76,10 +75,10 @@ fn steady(clients: u32, driver: Driver, model: &'static str) -> Arm {
 }
 
 /// The ratio of an arm to the reference, with its interval.
-fn compared(mut row: SummaryRow, ratio: [f64; 3], verdict: Verdict) -> SummaryRow {
+fn compared(mut row: SummaryRow, ratio: [f64; 3], verdict: RatioVerdict) -> SummaryRow {
     row.reference = Some("thread".to_owned());
     row.ratio = Some(ratio[0]);
-    if verdict != Verdict::TooFewBlocks {
+    if verdict != RatioVerdict::TooFewBlocks {
         row.ratio_low = Some(ratio[1]);
         row.ratio_high = Some(ratio[2]);
     }
@@ -90,7 +89,7 @@ fn compared(mut row: SummaryRow, ratio: [f64; 3], verdict: Verdict) -> SummaryRo
 /// Every kind of cell there is: plain values, missing ones, failures, starved clients; ratios that
 /// are resolved, not resolved, and not to be had.
 fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
-    let rate = "throughput_per_second";
+    let rate = Metric::Throughput;
     let mut summary = Vec::new();
 
     let thread = steady(8, Driver::Threads, "thread");
@@ -102,7 +101,7 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
     let throughput = compared(
         asynchronous.row(rate, Some(123_456.0)),
         [1.25, 1.2, 1.304],
-        Verdict::Higher,
+        RatioVerdict::Higher,
     );
     let values = [9_999.0, 1_234_567.0, 987.0, -2048.0, 1_234.0, 0.0];
     summary.extend(asynchronous.rows(throughput, values.map(Some)));
@@ -111,7 +110,7 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
     let throughput = compared(
         pool.row(rate, Some(99_000.0)),
         [1.01, 0.97, 1.05],
-        Verdict::Unresolved,
+        RatioVerdict::Unresolved,
     );
     let values = [
         Some(12_000.0),
@@ -132,7 +131,7 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
     let throughput = compared(
         failing.row(rate, Some(45_000.0)),
         [0.5, 0.0, 0.0],
-        Verdict::TooFewBlocks,
+        RatioVerdict::TooFewBlocks,
     );
     summary.extend(failing.rows(throughput, [None; 6]));
 
@@ -168,21 +167,21 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
             1.5e9,
         ),
     ] {
-        summary.push(arm.row("client_least_requests", Some(least)));
-        summary.push(arm.row("client_most_requests", Some(most)));
-        summary.push(arm.row("jain_index", Some(jain)));
-        summary.push(arm.row("first_reply_max_ns", Some(first)));
+        summary.push(arm.row(Metric::ClientLeastRequests, Some(least)));
+        summary.push(arm.row(Metric::ClientMostRequests, Some(most)));
+        summary.push(arm.row(Metric::JainIndex, Some(jain)));
+        summary.push(arm.row(Metric::FirstReplyMax, Some(first)));
     }
 
-    let mut disturbed = pool.block(BlockRow::OK);
-    "disturbed;generator".clone_into(&mut disturbed.validity);
+    let mut disturbed = pool.block("ok");
+    disturbed.validity = Validity::from("disturbed;generator".to_owned());
     let blocks = vec![
-        thread.block(BlockRow::OK),
+        thread.block("ok"),
         disturbed,
         gone.block("the server did not start: exit code 1"),
         gone.block("the server did not start: exit code 1"),
         failing.block("the server ended: killed by SIGKILL"),
-        churn.block(BlockRow::OK),
+        churn.block("ok"),
     ];
     (summary, blocks)
 }

@@ -1,0 +1,236 @@
+//! Reading a results folder.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use echobench_clients::DurationHistogram;
+use serde::de::DeserializeOwned;
+
+use super::column::RunStatus;
+use super::histogram_log::{read_interval_line, written_tag};
+use super::metric::Metric;
+use super::record::RunRecord;
+use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
+use super::{BLOCKS, CLAIMS, LATENCY, RECORD, SCHEMA_VERSION, SLICES, SUMMARY};
+
+/// The slices of a results folder.
+pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
+    read(folder, SLICES)
+}
+
+/// The blocks of a results folder.
+pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
+    read(folder, BLOCKS)
+}
+
+/// Whether a results folder is that of a ledger of claims, not that of a run.
+#[must_use]
+pub fn is_ledger(folder: &Path) -> bool {
+    folder.join(CLAIMS).exists() && !folder.join(BLOCKS).exists()
+}
+
+/// The claims of a results folder.
+pub fn read_claims(folder: &Path) -> anyhow::Result<Vec<ClaimRow>> {
+    read(folder, CLAIMS)
+}
+
+/// The summary of a results folder; `None` if the run was killed before there was one.
+pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
+    let killed = !folder.join(SUMMARY).exists() && folder.join(BLOCKS).exists();
+    if killed {
+        Ok(None)
+    } else {
+        // A metric of another version is left out: it has no place in any table.
+        let is_known = |row: &csv::StringRecord, names: &csv::StringRecord| {
+            let column = names.iter().position(|name| name == "metric");
+            let metric = column.and_then(|column| row.get(column));
+            metric.is_none_or(|metric| metric.parse::<Metric>().is_ok())
+        };
+        let lines = read_lines_where(folder, SUMMARY, is_known)?;
+        Ok(Some(lines.into_iter().map(|(row, _)| row).collect()))
+    }
+}
+
+/// The record of a run.
+pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
+    let (path, text) = open(folder, RECORD)?;
+    let fault = |error: serde_json::Error| {
+        let text = error.to_string();
+        // It says the line itself, and last.
+        let what = text.split(" at line ").next().unwrap_or(&text);
+        anyhow!("{}, line {}: {what}", path.display(), error.line())
+    };
+    let known: serde_json::Value = serde_json::from_str(&text).map_err(fault)?;
+    let version = &known["schema_version"];
+    if *version != SCHEMA_VERSION {
+        let place = path.display().to_string();
+        bail!("{}", other_version(&place, &version.to_string()));
+    }
+    let mut record: RunRecord = serde_json::from_str(&text).map_err(fault)?;
+    for (name, scenario) in &mut record.scenarios {
+        scenario.name.clone_from(name);
+    }
+    Ok(record)
+}
+
+/// The latencies of one arm in one block.
+pub struct BlockLatency {
+    /// Those of answered requests.
+    pub histogram: DurationHistogram,
+    /// Requests without one, which are slower than all of them.
+    pub lost: u64,
+}
+
+/// The latencies of a run: for each arm a histogram for each block that counts.
+#[derive(Default)]
+pub struct Latencies(BTreeMap<String, Vec<BlockLatency>>);
+
+impl Latencies {
+    /// Those of an arm, by its [`ConditionKey::tag`].
+    #[must_use]
+    pub fn of(&self, tag: &str) -> &[BlockLatency] {
+        self.0.get(&written_tag(tag)).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The latencies of a results folder; none if the folder is without them.
+pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Latencies> {
+    if !folder.join(LATENCY).exists() {
+        return Ok(Latencies::default());
+    }
+    let (path, mut text) = open(folder, LATENCY)?;
+    whole_lines(folder, &path, &mut text)?;
+    let mut lost: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for row in blocks.iter().filter(|row| row.is_ok()) {
+        let tag = written_tag(&row.condition().tag(&row.model));
+        lost.entry(tag).or_default().push(row.failed + row.unsent);
+    }
+    let mut latencies = Latencies::default();
+    for (index, line) in text.lines().enumerate() {
+        let read = read_interval_line(line)
+            .map_err(|error| anyhow!("{}, line {}: {error}", path.display(), index + 1))?;
+        let Some((tag, histogram)) = read else {
+            continue;
+        };
+        let known = latencies.0.entry(tag.to_owned()).or_default();
+        // A block is written here first: the last one may have no row yet.
+        if let Some(&lost) = lost.get(tag).and_then(|lost| lost.get(known.len())) {
+            known.push(BlockLatency { histogram, lost });
+        }
+    }
+    Ok(latencies)
+}
+
+fn open(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
+    if !folder.is_dir() {
+        bail!(
+            "{} is not a folder; give a results folder, such as one under results/",
+            folder.display()
+        );
+    }
+    let path = folder.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok((path, text)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => bail!(
+            "{} is not a results folder: it has no {name}; give one such as those under results/",
+            folder.display()
+        ),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+    }
+}
+
+fn other_version(place: &str, version: &str) -> String {
+    format!(
+        "{place}: schema version '{version}', this echobench reads {SCHEMA_VERSION}; take the one that \
+         wrote the folder"
+    )
+}
+
+/// Takes away a line that a run which was killed has left unfinished. Where that cannot have
+/// happened, the file is damaged.
+fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<()> {
+    let end = text.rfind('\n').map_or(0, |end| end + 1);
+    if end < text.len() {
+        let appended = path.file_name().is_some_and(|name| name != SUMMARY);
+        let complete = read_record(folder).is_ok_and(|record| record.status == RunStatus::Complete);
+        if !appended || complete {
+            bail!(
+                "{}, line {}: the line breaks off; the file is damaged",
+                path.display(),
+                text.lines().count()
+            );
+        }
+        text.truncate(end);
+    }
+    Ok(())
+}
+
+/// The rows of a CSV file in a folder.
+pub(crate) fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
+    let lines = read_lines(folder, name)?;
+    Ok(lines.into_iter().map(|(row, _)| row).collect())
+}
+
+/// The rows of a CSV, each with the position of its end in the file.
+pub(super) fn read_lines<R: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+) -> anyhow::Result<Vec<(R, u64)>> {
+    read_lines_where(folder, name, |_, _| true)
+}
+
+/// The same, of those lines alone for which `wanted` holds, given the line and the names of the columns.
+fn read_lines_where<R: DeserializeOwned>(
+    folder: &Path,
+    name: &str,
+    wanted: impl Fn(&csv::StringRecord, &csv::StringRecord) -> bool,
+) -> anyhow::Result<Vec<(R, u64)>> {
+    let (path, mut text) = open(folder, name)?;
+    whole_lines(folder, &path, &mut text)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let names = reader.headers()?.clone();
+    let mut rows = Vec::new();
+    let mut record = csv::StringRecord::new();
+    let at = |line: u64| format!("{}, line {line}", path.display());
+    loop {
+        match reader.read_record(&mut record) {
+            Ok(true) => {}
+            Ok(false) => return Ok(rows),
+            Err(error) => {
+                let place = at(error.position().map_or(0, csv::Position::line));
+                bail!("{place}: {}", csv_fault(&error, &names));
+            }
+        }
+        let place = at(record.position().map_or(0, csv::Position::line));
+        let version = record.get(0).unwrap_or_default();
+        if version != SCHEMA_VERSION.to_string() {
+            bail!("{}", other_version(&place, version));
+        }
+        if !wanted(&record, &names) {
+            continue;
+        }
+        let row = record
+            .deserialize(Some(&names))
+            .map_err(|error| anyhow!("{place}: {}", csv_fault(&error, &names)))?;
+        rows.push((row, reader.position().byte()));
+    }
+}
+
+/// What is wrong with a line, without the line.
+fn csv_fault(error: &csv::Error, names: &csv::StringRecord) -> String {
+    match error.kind() {
+        csv::ErrorKind::UnequalLengths {
+            expected_len, len, ..
+        } => format!("{len} fields instead of {expected_len}"),
+        csv::ErrorKind::Deserialize { err, .. } => {
+            let column = |field: u64| names.get(usize::try_from(field).ok()?);
+            match err.field().and_then(column) {
+                Some(column) => format!("{column}: {}", err.kind()),
+                None => err.kind().to_string(),
+            }
+        }
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,203 @@
+//! Writing a results folder.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+
+use super::histogram_log::interval_log_header;
+use super::record::RunRecord;
+use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
+use super::{BLOCKS, CLAIMS, LATENCY, RECORD, SLICES, SUMMARY};
+use crate::host::environment::Environment;
+use crate::host::files::write_file;
+
+/// A results folder that is being written.
+pub struct Writer {
+    folder: PathBuf,
+    pub(super) slices: File,
+    /// Locked, so that no two runs write to the same folder.
+    pub(super) blocks: Flock<File>,
+    pub(super) latency: File,
+    /// The first rows bring the line of names with them.
+    pub(super) named: bool,
+}
+
+impl Writer {
+    /// Makes the folder, which must not exist yet or be empty.
+    pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
+        let place = || format!("cannot write results to {}", folder.display());
+        make_empty(folder)?;
+        let mut writer = Self::open(folder)?;
+        writer
+            .latency
+            .write_all(interval_log_header().as_bytes())
+            .with_context(place)?;
+        writer.record(record)?;
+        Ok(writer)
+    }
+
+    /// Opens the files that grow.
+    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+        let append = |name: &str| append_to(folder, name);
+        let blocks = Flock::lock(append(BLOCKS)?, FlockArg::LockExclusiveNonblock);
+        let blocks = match blocks {
+            Ok(blocks) => blocks,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                bail!(
+                    "another run is writing to {}; wait for it",
+                    folder.display()
+                )
+            }
+            Err((_, error)) => bail!("cannot lock {}/blocks.csv: {error}", folder.display()),
+        };
+        Ok(Writer {
+            slices: append(SLICES)?,
+            blocks,
+            latency: append(LATENCY)?,
+            named: false,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds the rows of one block, all or none.
+    pub fn block(
+        &mut self,
+        slices: &[SliceRow],
+        blocks: &[BlockRow],
+        latency: &str,
+    ) -> anyhow::Result<()> {
+        let place = || format!("cannot write results to {}", self.folder.display());
+        let names = !std::mem::replace(&mut self.named, true);
+        self.slices
+            .write_all(csv_text(slices, names)?.as_bytes())
+            .with_context(place)?;
+        self.latency
+            .write_all(latency.as_bytes())
+            .with_context(place)?;
+        // Last, since a block counts as finished when it has its row here.
+        self.blocks
+            .write_all(csv_text(blocks, names)?.as_bytes())
+            .with_context(place)
+    }
+
+    /// Writes or replaces `run.json`.
+    pub fn record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        write_record(&self.folder, record)
+    }
+
+    /// Writes or replaces `summary.csv`.
+    pub fn summary(&self, summary: &[SummaryRow]) -> anyhow::Result<()> {
+        write_file(&self.folder.join(SUMMARY), &csv_text(summary, true)?)
+    }
+}
+
+/// The results folder of the ledger of claims that is being written.
+pub struct ClaimsWriter {
+    folder: PathBuf,
+    claims: File,
+    /// The first rows bring the line of names with them.
+    named: bool,
+}
+
+impl ClaimsWriter {
+    /// Makes the folder, which must not exist yet or be empty.
+    pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
+        make_empty(folder)?;
+        write_record(folder, record)?;
+        Ok(ClaimsWriter {
+            claims: append_to(folder, CLAIMS)?,
+            named: false,
+            folder: folder.to_owned(),
+        })
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds the rows of one claim, all or none.
+    pub fn claim(&mut self, rows: &[ClaimRow]) -> anyhow::Result<()> {
+        let names = !std::mem::replace(&mut self.named, true);
+        self.claims
+            .write_all(csv_text(rows, names)?.as_bytes())
+            .with_context(|| format!("cannot write results to {}", self.folder.display()))
+    }
+
+    /// Writes or replaces `run.json`.
+    pub fn record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        write_record(&self.folder, record)
+    }
+}
+
+/// A folder of which nothing can be overwritten.
+fn make_empty(folder: &Path) -> anyhow::Result<()> {
+    let place = || format!("cannot write results to {}", folder.display());
+    fs::create_dir_all(folder).with_context(place)?;
+    if fs::read_dir(folder).with_context(place)?.next().is_some() {
+        bail!(
+            "{} is not empty; results are never overwritten: give another --out",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
+fn append_to(folder: &Path, name: &str) -> anyhow::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(folder.join(name))
+        .with_context(|| format!("cannot write results to {}", folder.display()))
+}
+
+fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
+    write_file(
+        &folder.join(RECORD),
+        &(serde_json::to_string_pretty(record)? + "\n"),
+    )
+}
+
+/// Where results go if nobody says otherwise. Short forms are not for keeping: they have a place of
+/// their own, which git ignores. `suffix` tells what is in it, if not a run.
+#[must_use]
+pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> PathBuf {
+    let revision = environment.short_revision().unwrap_or("unknown");
+    let now = jiff::Timestamp::now();
+    let base = if full {
+        let date = now.strftime("%Y-%m-%d");
+        let machine = environment.machine.slug();
+        Path::new("results").join(format!("{date}-{revision}-{machine}{suffix}"))
+    } else {
+        let time = now.strftime("%Y-%m-%dT%H%M%SZ");
+        Path::new("results/quick").join(format!("{time}-{revision}{suffix}"))
+    };
+    let next = (2..).map(|n| PathBuf::from(format!("{}-{n}", base.display())));
+    std::iter::once(base.clone())
+        .chain(next)
+        .find(|folder| !folder.exists())
+        .unwrap_or(base)
+}
+
+/// Rows as CSV, with or without the line of names.
+pub(crate) fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(names)
+        .from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    Ok(String::from_utf8(writer.into_inner()?)?)
+}
