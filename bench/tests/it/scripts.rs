@@ -174,6 +174,56 @@ fn a_build_that_fails_is_not_replaced_by_an_older_executable() {
     assert!(!package.path("stale").exists());
 }
 
+#[test]
+fn recipes_name_what_is_there() {
+    let root = repository();
+    let list = succeeds(Command::new(root.join(".ci/run")).arg("--list"));
+    let steps: Vec<&str> = list.lines().collect();
+    let justfile = fs::read_to_string(root.join("justfile")).unwrap();
+    let recipes = justfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "));
+
+    let mut named = 0;
+    for recipe in recipes {
+        let mut words = recipe.split_whitespace().filter(|word| !word.contains('"'));
+        let program = words.next().expect("a command");
+        if program == ".ci/run" {
+            let unknown: Vec<_> = words.filter(|step| !steps.contains(step)).collect();
+            assert!(unknown.is_empty(), "no such steps: {unknown:?}");
+        }
+        let known = ["cargo", "@just"].contains(&program) || root.join(program).is_file();
+        assert!(known, "{recipe}");
+        named += usize::from(program.contains('/'));
+    }
+    assert!(named >= 5);
+}
+
+#[test]
+fn actions_are_pinned_by_commit_and_keep_no_credentials() {
+    let workflows = repository().join(".github/workflows");
+    for entry in fs::read_dir(workflows).unwrap() {
+        let path = entry.unwrap().path();
+        let workflow = fs::read_to_string(&path).unwrap();
+        let uses = workflow
+            .lines()
+            .filter_map(|line| line.split("uses: ").nth(1));
+        for action in uses {
+            let (_, pin) = action.split_once('@').expect("a version");
+            let (commit, version) = pin.split_once(" # v").expect("its version as a comment");
+            let is_digit = |c: char| c.is_ascii_hexdigit();
+            assert!(
+                commit.len() == 40 && commit.chars().all(is_digit),
+                "{action}"
+            );
+            assert!(!version.is_empty());
+        }
+        let checkouts = workflow.matches("actions/checkout@").count();
+        let without = workflow.matches("persist-credentials: false").count();
+        assert_eq!(checkouts, without, "{}", path.display());
+    }
+}
+
 /// A repository with a pull request: main has the commits "old" and "base", of which "base" is where
 /// the pull request, "head", left it; `refs/pull/1/merge` merges it into main.
 struct Upstream {
