@@ -13,8 +13,10 @@ use echobench::cli::Cli;
 use echobench::host::output;
 use echobench::noteln;
 use echobench_fork::is_single_threaded;
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 fn main() -> ExitCode {
+    reset_sigchld();
     let code = match parse_elsewhere() {
         Ok(cli) => run(cli),
         Err(message) => explain(&message),
@@ -35,6 +37,14 @@ fn explain(message: &clap::Error) -> ExitCode {
         Ok(()) => ExitCode::from(u8::from(message.use_stderr())),
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// Restores the default action of SIGCHLD, which a parent may have left ignored: the kernel would then
+/// reap every child itself, and lose its exit status and its CPU time.
+fn reset_sigchld() {
+    #[expect(unsafe_code, reason = "a disposition can only be set this way")]
+    // SAFETY: the default disposition is no handler. It fails only for a signal that does not exist.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 /// Reads the command line in a thread that ends with it: what that leaves behind stays in the thread's

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::libc::c_int;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction, signal};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -466,10 +466,15 @@ impl Acceptor {
     }
 }
 
-/// Prints the first line of a server: the address it can be connected to.
+/// Prints the first line of a server: the address it can be connected to. A server can be used without
+/// it, so a closed or full standard output does not end it.
+#[expect(clippy::unnecessary_wraps, reason = "other announcements may fail")]
 fn print_ready(address: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "ready {address}").and_then(|()| out.flush())
+    if let Err(error) = writeln!(out, "ready {address}").and_then(|()| out.flush()) {
+        log(format_args!("ready {address} (standard output: {error})"));
+    }
+    Ok(())
 }
 
 /// Installs a handler that does nothing: the signal only interrupts system calls.
@@ -509,11 +514,6 @@ fn report_panics(server: &Arc<Server>) {
 /// Makes the signals of a server a descriptor, and blocks them for this thread and those it will
 /// start.
 fn block_signals() -> nix::Result<SignalFd> {
-    #[expect(unsafe_code, reason = "a disposition can only be set this way")]
-    // SAFETY: the default disposition is no handler. The parent of this process may have left SIGCHLD
-    // ignored, and then the kernel would reap children, and lose their CPU time.
-    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
-
     let signals = SigSet::from_iter([
         Signal::SIGTERM,
         Signal::SIGINT,

@@ -9,23 +9,14 @@ use std::io;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::Builder;
 use tokio::time::{Duration, timeout};
 
 use crate::acceptor::{Accept, Acceptor};
-use crate::settings::{Runtime, Settings};
-use crate::task;
+use crate::settings::Settings;
+use crate::{runtime, task};
 
 pub(crate) fn serve(acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let mut builder = match settings.runtime {
-        Runtime::MultiThread => Builder::new_multi_thread(),
-        Runtime::CurrentThread => Builder::new_current_thread(),
-    };
-    if let Some(workers) = settings.workers {
-        builder.worker_threads(workers.get());
-    }
-
-    let runtime = builder.enable_io().enable_time().build()?;
+    let runtime = runtime::start(settings)?;
     let result = runtime.block_on(accept(acceptor));
 
     // Tasks that outlast the drain limit are not waited for.

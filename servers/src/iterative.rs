@@ -7,6 +7,7 @@ use std::io;
 use std::thread;
 
 use crate::acceptor::Acceptor;
+use crate::runtime::cannot_start;
 use crate::settings::Settings;
 
 pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
@@ -17,7 +18,8 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
             while let Some(connection) = incoming.accept() {
                 connection.serve();
             }
-        })?;
+        })
+        .map_err(|error| cannot_start(1, 1, &error))?;
 
     acceptor.accept().map(|_end| ())
 }

@@ -8,8 +8,8 @@
 //! - [`MODELS`] lists the models; a new one is one file and one line there.
 //! - [`Acceptor`] (`acceptor`, `listener`) listens, accepts, handles signals and timers, and runs the
 //!   drain at the end.
-//! - `connection` serves one accepted connection with blocking calls, `task` on tokio; both carry out
-//!   the steps of an [`echobench_protocol::Session`], which holds the protocol.
+//! - `connection` serves one accepted connection with blocking calls, `task` on tokio (`runtime`); both
+//!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
 //!   children; `child` is the setup of such a child.
 //! - `idle` detects idle clients; `work` does the work that a request asks for.
@@ -35,6 +35,7 @@ mod counters;
 mod idle;
 mod incoming;
 mod listener;
+mod runtime;
 mod server;
 mod settings;
 mod task;

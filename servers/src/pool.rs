@@ -12,6 +12,7 @@ use crossbeam::channel::{self, SendTimeoutError};
 
 use crate::acceptor::Acceptor;
 use crate::connection::Connection;
+use crate::runtime::cannot_start;
 use crate::settings::Settings;
 
 const DEFAULT_WORKERS: usize = 64;
@@ -28,10 +29,7 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
         thread::Builder::new()
             .stack_size(settings.stack_size)
             .spawn(move || receiver.into_iter().for_each(Connection::serve))
-            .map_err(|error| {
-                let message = format!("cannot start worker {number} of {workers}: {error}");
-                io::Error::new(error.kind(), message)
-            })?;
+            .map_err(|error| cannot_start(number, workers, &error))?;
     }
 
     let mut next = acceptor.accept()?;

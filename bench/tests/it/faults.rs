@@ -4,17 +4,15 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::ptr;
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, HANG, Server, echo, eventually, frame};
+use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, frame};
 use echobench_clients::raise_file_limit;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
 use echobench_servers::MODELS;
@@ -23,7 +21,6 @@ use nix::libc;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, geteuid};
-use tempfile::TempDir;
 
 /// What becomes of a client that has done nothing wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,23 +290,6 @@ fn take_descriptors(server: &Server) {
         }
     }
     panic!("the server accepts without descriptors");
-}
-
-/// A copy of the executable that everybody may read: limits on processes do not bind root.
-fn copy_for_nobody() -> &'static Path {
-    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = COPY.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
-        let path = folder.path().join("echobench");
-        // By another process: a child forked for another test in the meantime would inherit the
-        // copy open for writing, and then it could not be executed.
-        let original = env!("CARGO_BIN_EXE_echobench");
-        let copied = Command::new("cp").arg(original).arg(&path).status();
-        assert!(copied.unwrap().success());
-        (folder, path)
-    });
-    path
 }
 
 /// A command of an ordinary user.

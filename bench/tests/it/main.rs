@@ -19,6 +19,7 @@ mod faults;
 mod gate;
 mod injected;
 mod layout;
+mod limits;
 mod load;
 mod probe;
 mod report;

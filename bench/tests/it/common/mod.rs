@@ -10,8 +10,10 @@ pub mod place;
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
@@ -25,6 +27,7 @@ use echobench_protocol::Reason;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
+use tempfile::TempDir;
 
 /// A test that waits longer than this hangs. It says nothing about how fast anything has to be.
 pub const HANG: Duration = Duration::from_secs(30);
@@ -32,6 +35,23 @@ pub const HANG: Duration = Duration::from_secs(30);
 /// The executable under test.
 pub fn executable() -> Command {
     Command::new(env!("CARGO_BIN_EXE_echobench"))
+}
+
+/// A copy of the executable that everybody may read: limits on processes do not bind root.
+pub fn copy_for_nobody() -> &'static Path {
+    static COPY: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, path) = COPY.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let path = folder.path().join("echobench");
+        // By another process: a child forked for another test in the meantime would inherit the
+        // copy open for writing, and then it could not be executed.
+        let original = env!("CARGO_BIN_EXE_echobench");
+        let copied = Command::new("cp").arg(original).arg(&path).status();
+        assert!(copied.unwrap().success());
+        (folder, path)
+    });
+    path
 }
 
 /// A server process that does not outlive its test.

@@ -1,0 +1,254 @@
+//! Servers at the limits of the system: threads that cannot be started, outputs that take nothing,
+//! signals that a parent has ignored, and a great number of connections.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt as _;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::common::place::Place;
+use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, executable, finish};
+use echobench::processes::child::bind_lifetime;
+use echobench::verify;
+use echobench_servers::MODELS;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SigHandler, Signal, kill, signal};
+use nix::unistd::{Pid, close, geteuid, pipe};
+
+/// Runs `setup` in the child process before it executes `command`.
+fn before_exec(
+    command: &mut Command,
+    setup: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
+) -> &mut Command {
+    #[expect(
+        unsafe_code,
+        reason = "code between fork and exec must be async-signal-safe"
+    )]
+    // SAFETY: every `setup` of this module makes system calls only.
+    unsafe {
+        command.pre_exec(setup)
+    }
+}
+
+/// Models that start threads before they serve, with the number of threads.
+const WITH_WORKERS: [(&str, u32); 3] = [
+    ("iterative", 1),
+    ("pool --workers 8", 8),
+    ("async --workers 8", 8),
+];
+
+#[test]
+fn a_thread_refused_at_start_is_one_line() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can run a server as a user without other processes");
+        return;
+    }
+
+    for (number, (model, workers)) in (0..).zip(WITH_WORKERS) {
+        for limit in [1, workers.div_ceil(2), workers] {
+            let mut command = Command::new(copy_for_nobody());
+            // A user of its own for each server: the limit is on all the processes of a user.
+            let user = 60_000 + std::process::id() % 1000 * 30 + number * 10 + limit;
+            command.arg("serve").args(model.split(' ')).uid(user);
+            before_exec(&mut command, move || {
+                setrlimit(Resource::RLIMIT_NPROC, limit.into(), limit.into()).map_err(Into::into)
+            });
+
+            // The first thread of the process counts too.
+            let failed = format!("cannot start worker {limit} of {workers}");
+            finish(command).refused(&[&failed]);
+        }
+    }
+}
+
+#[test]
+fn address_space_refused_at_start_ends_the_server() {
+    // Stacks of 1 GiB in all.
+    for model in ["pool --workers 4096", "async --workers 512"] {
+        let mut command = executable();
+        command.arg("serve").args(model.split(' '));
+        before_exec(&mut command, || {
+            setrlimit(Resource::RLIMIT_AS, 700 << 20, 700 << 20).map_err(Into::into)
+        });
+
+        // A thread that was started may be the first to find no memory, and then glibc or the standard
+        // library aborts the process.
+        let server = finish(command);
+        if server.code.is_some() {
+            server.refused(&["cannot start worker"]);
+        }
+        assert_eq!(server.stdout, "", "{server:?}");
+    }
+}
+
+/// Standard output and standard error of a server.
+#[derive(Clone, Copy, Debug)]
+enum Outputs {
+    /// A full disk.
+    Full,
+    /// No descriptors at all.
+    Closed,
+    /// A pipe without a reader.
+    Broken,
+}
+
+impl Outputs {
+    fn attach(self, command: &mut Command) {
+        match self {
+            Outputs::Full => {
+                let full = || File::options().write(true).open("/dev/full").unwrap();
+                command.stdout(full()).stderr(full());
+            }
+            Outputs::Closed => {
+                let close_both = || close(1).and_then(|()| close(2)).map_err(Into::into);
+                before_exec(command, close_both);
+            }
+            Outputs::Broken => {
+                let writer = || -> OwnedFd { pipe().unwrap().1 };
+                command.stdout(writer()).stderr(writer());
+            }
+        }
+    }
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+/// A server that is killed at the end of its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_server_does_not_need_its_outputs() {
+    for outputs in [Outputs::Full, Outputs::Closed, Outputs::Broken] {
+        for model in MODELS {
+            serves_without(outputs, model.name);
+        }
+    }
+}
+
+fn serves_without(outputs: Outputs, model: &str) {
+    let port = free_port();
+    let mut command = executable();
+    command
+        .args(["serve", model, "--verbose", "--stats-every", "1ms"])
+        .args(["--fault", "panic", "--listen", &format!("127.0.0.1:{port}")])
+        .stdin(Stdio::null());
+    outputs.attach(&mut command);
+    let mut server = Killed(bind_lifetime(&mut command).spawn().unwrap());
+
+    // A panic and the counters are written too, or would be.
+    let address = ([127, 0, 0, 1], port).into();
+    let connect = || Some(Client(verify::connect(address, HANG).ok()?));
+    let mut client = eventually(connect, || (model, outputs));
+    client.send(&verify::frame(
+        1,
+        0,
+        echobench_protocol::Work::Spin(Duration::from_millis(1)),
+    ));
+    client.closed();
+    let pid = Pid::from_raw(i32::try_from(server.0.id()).unwrap());
+    kill(pid, Signal::SIGUSR1).unwrap();
+
+    let mut client = connect().expect("the server is still there");
+    client.exchange(&echo(2));
+    drop(client);
+    kill(pid, Signal::SIGTERM).unwrap();
+    let status = eventually(|| server.0.try_wait().unwrap(), || (model, outputs));
+
+    // A closed descriptor becomes /dev/null; otherwise the counters at the end are lost.
+    let lost = !matches!(outputs, Outputs::Closed);
+    assert_eq!(status.code(), Some(lost.into()), "{model} {outputs:?}");
+}
+
+#[test]
+fn an_ignored_sigchld_is_reset() {
+    let place = Place::new();
+    let mut command = place.run(&[]);
+    before_exec(&mut command, || {
+        #[expect(unsafe_code, reason = "a disposition can only be set this way")]
+        // SAFETY: to ignore a signal takes no handler.
+        unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+        Ok(())
+    });
+
+    let run = finish(command);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(place.status(), "complete");
+}
+
+/// The resident memory of a server, in KiB.
+fn resident_kib(server: &Server) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let words = line.unwrap().trim_end_matches("kB").trim();
+    words.parse().unwrap()
+}
+
+/// Makes `count` connections of one request each, none of which may fail.
+fn churn(server: &Server, count: u32) {
+    let mut command = executable();
+    command
+        .args(["load", &server.address().to_string()])
+        .args(["--driver", "tasks", "--clients", "8"])
+        .args(["--requests-per-connection", "1", "--requests"])
+        .arg(count.to_string());
+    let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.unwrap().success());
+
+    // The last threads and children may still be ending.
+    let accepted = |counters: &crate::common::Counters| {
+        counters.get("active") == 0 && counters.get("waiting") == 0
+    };
+    server.counters_until(accepted);
+    eventually(
+        || server.children().is_empty().then_some(()),
+        || server.children(),
+    );
+}
+
+/// Holds every model to flat descriptors and memory over `count` connections.
+fn leaks_nothing(warmup: u32, count: u32, growth_kib: u64) {
+    for model in MODELS {
+        let server = Server::start(&[model.name]);
+        churn(&server, warmup);
+        let before = (server.descriptors(), resident_kib(&server));
+
+        churn(&server, count);
+        let after = (server.descriptors(), resident_kib(&server));
+        assert_eq!(after.0, before.0, "descriptors of {}", model.name);
+        assert!(
+            after.1 <= before.1 + growth_kib,
+            "memory of {}: {} KiB, then {} KiB",
+            model.name,
+            before.1,
+            after.1
+        );
+        server.stop();
+    }
+}
+
+#[test]
+fn churn_leaks_nothing() {
+    // 52 bytes per connection.
+    leaks_nothing(2000, 10_000, 512);
+}
+
+#[test]
+#[ignore = "a longer form: cargo test -p echobench --test it limits:: -- --ignored"]
+fn a_great_deal_of_churn_leaks_nothing() {
+    // 5 bytes per connection.
+    leaks_nothing(20_000, 200_000, 1024);
+}
