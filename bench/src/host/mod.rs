@@ -8,4 +8,5 @@ pub mod machine;
 pub mod output;
 pub mod process_tree;
 pub mod signals;
+pub mod threads;
 pub mod time;

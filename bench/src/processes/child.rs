@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::messages::line_of;
 use crate::host::signals::interrupted;
+use crate::host::threads;
 
 /// Time for a child to end by itself once its standard input is closed.
 const EXIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -84,9 +85,9 @@ impl ChildProcess {
     /// Starts any command; otherwise like [`ChildProcess::spawn`].
     pub fn spawn_command(mut command: Command, name: &str) -> anyhow::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = bind_lifetime(&mut command)
-            .spawn()
-            .with_context(|| format!("cannot start a process for {name}"))?;
+        let mut child = bind_lifetime(&mut command).spawn().map_err(|error| {
+            threads::refused(&format!("cannot start a process for {name}"), error)
+        })?;
         let input = child.stdin.take();
         let output = child.stdout.take().context("standard output is piped")?;
 
@@ -97,8 +98,7 @@ impl ChildProcess {
             input,
             lines: crossbeam::channel::never(),
         };
-        process.lines = lines_of(output)
-            .with_context(|| format!("cannot start a thread to read the output of {name}"))?;
+        process.lines = lines_of(output)?;
         Ok(process)
     }
 
@@ -124,6 +124,7 @@ impl ChildProcess {
             if interrupted() {
                 bail!("interrupted");
             }
+
             match self.lines.recv_timeout(INTERRUPT_INTERVAL) {
                 Ok(line) => {
                     return serde_json::from_str(&line).with_context(|| {
@@ -161,9 +162,9 @@ impl Drop for ChildProcess {
 }
 
 /// Lines of a child's output as they arrive, read by a thread so that an await can have a deadline.
-fn lines_of(output: ChildStdout) -> io::Result<Receiver<String>> {
+fn lines_of(output: ChildStdout) -> anyhow::Result<Receiver<String>> {
     let (send, lines) = unbounded();
-    thread::Builder::new().spawn(move || {
+    threads::spawn("read a child's output", move || {
         for line in BufReader::new(output).lines() {
             let Ok(line) = line else { break };
             if send.send(line).is_err() {

@@ -1,4 +1,14 @@
 //! The processes that this executable re-executes as, the messages between them, and starting them.
+//!
+//! | process | command | started by |
+//! | --- | --- | --- |
+//! | one server | `serve` | a supervisor, or a study that needs one server |
+//! | the supervisor of a server | [`supervise`] | an experiment, once per arm and block |
+//! | the clients of an arm | [`drive`] | the same, and studies that measure one server |
+//! | a responder that only echoes | [`respond`] | `selfcheck` |
+//! | a probe of one primitive operation | [`probe`] | `claims` and `cargo bench` |
+//!
+//! [`messages`] is the protocol between an experiment and its processes, [`child`] the parent's side of it.
 
 pub mod child;
 pub mod drive;
@@ -10,8 +20,8 @@ pub mod supervise;
 
 use std::net::SocketAddr;
 
-/// The address in the line `ready ADDR`, which every server of this executable prints once it can be
-/// connected to; `None` for any other line.
+/// The address in the line `ready ADDR`, which every server of this executable prints once it accepts
+/// connections; `None` for any other line.
 #[must_use]
 pub fn ready_address(line: &str) -> Option<SocketAddr> {
     line.trim_end().strip_prefix("ready ")?.parse().ok()

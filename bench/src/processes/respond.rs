@@ -1,8 +1,8 @@
-//! The cheapest possible server, which gives back what it reads: what is measured against it is the
-//! load generator itself. It can also delay each reply by a known time, or stop on a known schedule,
-//! so that what a load generator reports can be held against arithmetic.
+//! The cheapest possible server: it sends back all bytes that it reads, so that a measurement against it
+//! is one of the load generator. It can delay each reply by a known time, or stop on a known schedule, so
+//! that the figures of a load generator can be compared with arithmetic.
 //!
-//! One thread, one `epoll`; for each request one read and one write.
+//! One thread, one `epoll`; one read and one write per request.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind as Io, Read, Write};
@@ -19,40 +19,40 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use super::child::die_with_parent;
 use crate::host::time::nanoseconds;
-use crate::processes::child::die_with_parent;
 
-/// Before something is due, the last stretch is spent polling: to be woken takes some tens of
-/// microseconds, and longer on a virtual machine.
+/// Time before an instant that is due which is spent polling: a wake-up takes some tens of microseconds,
+/// and longer on a virtual machine.
 const POLL_NS: u64 = 80_000;
-/// How much is read at once, so that a small request takes one read.
+/// Bytes per read: a small request takes one.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Events taken from the kernel at once.
+/// Events per `epoll_wait`.
 const EVENTS: usize = 256;
-/// What events of the listener and of the timer carry, which no connection does.
+/// The data of events of the listener and of the timer; that of a connection is its index.
 const LISTENER: u64 = u64::MAX;
 const TIMER: u64 = u64::MAX - 1;
 
 /// The arguments of the responder.
 #[derive(Args)]
 pub struct RespondArgs {
-    /// Where to listen; port 0 takes any free one
+    /// Address to listen on; port 0 takes any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// Each reply leaves this long after its request has arrived
+    /// Delay between the arrival of a request and its reply
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     delay: Duration,
 
-    /// The server stops this often, the first time this long after it is ready
+    /// Interval of stops of the server; the first starts this long after it is ready
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "stall_for")]
     stall_every: Option<Duration>,
 
-    /// And each time for this long
+    /// Length of each stop
     #[arg(long, value_name = "TIME", value_parser = parse_duration, requires = "stall_every")]
     stall_for: Option<Duration>,
 
-    /// Never sleep between events: exact, where the server has a CPU of its own
+    /// Never sleep between events: exact if the server has a CPU of its own
     #[arg(long)]
     poll: bool,
 }
@@ -67,10 +67,12 @@ pub fn run(args: &RespondArgs) -> anyhow::Result<ExitCode> {
         ),
         stall => stall,
     };
-    // As many as it may; more connections than that are for the kernel to refuse.
+
+    // Without a higher limit, the kernel refuses further connections.
     let _ = raise_file_limit(0);
-    // Where it is refused, replies leave a little later.
+    // Without it, replies leave up to 50 µs later.
     let _ = set_timerslack(1);
+
     let listener = TcpListener::bind(args.listen).with_context(|| {
         format!(
             "cannot listen on {}; take port 0 for any free one",
@@ -79,8 +81,10 @@ pub fn run(args: &RespondArgs) -> anyhow::Result<ExitCode> {
     })?;
     let address = listener.local_addr()?;
     let mut responder = Responder::new(listener, nanoseconds(args.delay))?;
+
     let mut output = io::stdout();
     writeln!(output, "ready {address}").and_then(|()| output.flush())?;
+
     responder.poll = args.poll;
     responder.stall = stall.map(|(every, stall)| Stall {
         next_ns: clock::now().saturating_add(nanoseconds(every)),
@@ -90,7 +94,7 @@ pub fn run(args: &RespondArgs) -> anyhow::Result<ExitCode> {
     Err(responder.run().into())
 }
 
-/// When the server does nothing.
+/// The schedule on which the server does nothing.
 struct Stall {
     next_ns: u64,
     every_ns: u64,
@@ -99,18 +103,18 @@ struct Stall {
 
 struct Connection {
     stream: TcpStream,
-    /// No other connection ever has the same number; places in the list are used again.
+    /// Unique over the life of the server, unlike the index, which is used again.
     number: u64,
-    /// What the kernel would not take at once.
+    /// Bytes that did not fit into the send buffer.
     unsent: Vec<u8>,
-    /// Replies in the queue.
+    /// Number of replies in the queue.
     waiting: usize,
-    /// The client will send nothing more.
+    /// Whether the client has closed its direction.
     ended: bool,
 }
 
 impl Connection {
-    /// What is worth an event: while a reply is stuck, the next request may wait.
+    /// Events to wait for. While a reply does not fit, the next request is not read.
     fn interest(&self) -> EpollFlags {
         match (self.unsent.is_empty(), self.ended) {
             (false, _) => EpollFlags::EPOLLOUT,
@@ -119,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Sends a reply, or keeps what does not fit behind what did not fit before.
+    /// Sends a reply, and keeps the bytes that do not fit, in order.
     fn send(&mut self, mut reply: &[u8]) -> io::Result<()> {
         if self.unsent.is_empty() {
             let sent = write(&mut self.stream, reply)?;
@@ -136,7 +140,7 @@ impl Connection {
     }
 }
 
-/// As much as the kernel takes without waiting.
+/// Writes as many bytes as fit into the send buffer; returns their number.
 fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
@@ -150,10 +154,10 @@ fn write(stream: &mut TcpStream, bytes: &[u8]) -> io::Result<usize> {
     Ok(sent)
 }
 
-/// A reply that leaves later.
+/// A delayed reply.
 struct Reply {
     due_ns: u64,
-    place: usize,
+    index: usize,
     number: u64,
     bytes: Vec<u8>,
 }
@@ -169,9 +173,9 @@ struct Responder {
     delay_ns: u64,
     stall: Option<Stall>,
     poll: bool,
-    /// In order of when they are due: all wait equally long.
+    /// Delayed replies, in order of their instants, since all have the same delay.
     queue: VecDeque<Reply>,
-    /// Buffers of replies that have left, to be used again.
+    /// Buffers of sent replies, to be used again.
     spare: Vec<Vec<u8>>,
     buffer: Vec<u8>,
 }
@@ -183,7 +187,7 @@ impl Responder {
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
         epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        // Edges, so that nobody has to read it.
+        // Edge-triggered, so that the timer need not be read.
         let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
         epoll.add(&timer, EpollEvent::new(edges, TIMER))?;
         Ok(Responder {
@@ -203,7 +207,7 @@ impl Responder {
         })
     }
 
-    /// Returns only when the system refuses to go on.
+    /// Serves until a system call fails; returns its error.
     fn run(&mut self) -> io::Error {
         let mut events = [EpollEvent::empty(); EVENTS];
         loop {
@@ -214,29 +218,31 @@ impl Responder {
     }
 
     fn turn(&mut self, events: &mut [EpollEvent]) -> io::Result<()> {
-        let patience = self.patience()?;
-        let count = match self.epoll.wait(events, patience) {
+        let timeout = self.do_due_work()?;
+        let count = match self.epoll.wait(events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno.into()),
         };
-        // One time for all of them: what has come is there now.
+
+        // The same for all events, which have arrived by now.
         let due_ns = match self.delay_ns {
             0 => 0,
             delay => clock::now().saturating_add(delay),
         };
+
         for event in &events[..count] {
             match event.data() {
                 LISTENER => self.accept()?,
                 TIMER => {}
-                place => self.serve(place, event.events(), due_ns),
+                index => self.serve(index, event.events(), due_ns),
             }
         }
         Ok(())
     }
 
-    /// Does what is due, and says how long the next wait for events may be.
-    fn patience(&mut self) -> io::Result<EpollTimeout> {
+    /// Stops and sends replies that are due; returns the longest wait for the next events.
+    fn do_due_work(&mut self) -> io::Result<EpollTimeout> {
         loop {
             let idle = self.queue.is_empty() && self.stall.is_none();
             if idle && self.poll {
@@ -245,6 +251,7 @@ impl Responder {
             if idle {
                 return Ok(EpollTimeout::NONE);
             }
+
             let now = clock::now();
             if let Some(stall) = self.stall.as_mut().filter(|stall| now >= stall.next_ns) {
                 clock::sleep_until(stall.next_ns.saturating_add(stall.for_ns));
@@ -252,6 +259,7 @@ impl Responder {
                 continue;
             }
             self.send_due(now);
+
             let stall_ns = self.stall.as_ref().map(|stall| stall.next_ns);
             let reply_ns = self.queue.front().map(|reply| reply.due_ns);
             let Some(next_ns) = stall_ns.into_iter().chain(reply_ns).min() else {
@@ -281,15 +289,16 @@ impl Responder {
             let Some(mut reply) = self.queue.pop_front() else {
                 return;
             };
-            let at = self.connections.get_mut(reply.place);
+            let at = self.connections.get_mut(reply.index);
             let connection = at
                 .and_then(Option::as_mut)
                 .filter(|connection| connection.number == reply.number);
             if let Some(connection) = connection {
                 connection.waiting -= 1;
                 let sent = connection.send(&reply.bytes);
-                self.settle(reply.place, sent.is_ok());
+                self.settle(reply.index, sent.is_ok());
             }
+
             reply.bytes.clear();
             self.spare.push(reply.bytes);
         }
@@ -309,14 +318,15 @@ impl Responder {
     fn admit(&mut self, stream: TcpStream) -> io::Result<()> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
-        let place = self.vacant.pop().unwrap_or_else(|| {
+        let index = self.vacant.pop().unwrap_or_else(|| {
             self.connections.push(None);
             self.connections.len() - 1
         });
         self.epoll
-            .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, place as u64))?;
+            .add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, index as u64))?;
+
         self.connected += 1;
-        self.connections[place] = Some(Connection {
+        self.connections[index] = Some(Connection {
             stream,
             number: self.connected,
             unsent: Vec::new(),
@@ -326,30 +336,31 @@ impl Responder {
         Ok(())
     }
 
-    fn serve(&mut self, place: u64, events: EpollFlags, due_ns: u64) {
-        let Ok(place) = usize::try_from(place) else {
+    fn serve(&mut self, index: u64, events: EpollFlags, due_ns: u64) {
+        let Ok(index) = usize::try_from(index) else {
             return;
         };
-        let Some(connection) = self.connections.get_mut(place).and_then(Option::as_mut) else {
+        let Some(connection) = self.connections.get_mut(index).and_then(Option::as_mut) else {
             return;
         };
         if !connection.unsent.is_empty() {
             let sent = connection.send_rest();
-            return self.settle(place, sent.is_ok());
+            return self.settle(index, sent.is_ok());
         }
         if connection.ended {
-            // Nothing was asked for, so this is the end of the other direction too.
-            return self.settle(place, !events.contains(EpollFlags::EPOLLERR));
+            // No events were asked for, so this is an error or the end of the connection.
+            return self.settle(index, !events.contains(EpollFlags::EPOLLERR));
         }
+
         match connection.stream.read(&mut self.buffer) {
             Ok(0) => {
                 connection.ended = true;
-                self.settle(place, true);
+                self.settle(index, true);
             }
             Ok(count) if self.delay_ns == 0 => {
                 let sent = connection.send(&self.buffer[..count]);
                 if sent.is_err() || !connection.unsent.is_empty() {
-                    self.settle(place, sent.is_ok());
+                    self.settle(index, sent.is_ok());
                 }
             }
             Ok(count) => {
@@ -358,34 +369,34 @@ impl Responder {
                 connection.waiting += 1;
                 self.queue.push_back(Reply {
                     due_ns,
-                    place,
+                    index,
                     number: connection.number,
                     bytes,
                 });
             }
             Err(error) if [Io::Interrupted, Io::WouldBlock].contains(&error.kind()) => {}
-            Err(_) => self.settle(place, false),
+            Err(_) => self.settle(index, false),
         }
     }
 
-    /// After something else than a request answered at once: closes the connection when it has
-    /// come to its end, or says what it waits for now.
-    fn settle(&mut self, place: usize, sound: bool) {
-        let Some(connection) = &self.connections[place] else {
+    /// Closes a connection that has failed (not `sound`) or ended, or updates the events it waits for.
+    fn settle(&mut self, index: usize, sound: bool) {
+        let Some(connection) = &self.connections[index] else {
             return;
         };
-        let over = connection.ended && connection.waiting == 0 && connection.unsent.is_empty();
-        let mut interest = EpollEvent::new(connection.interest(), place as u64);
+
+        let finished = connection.ended && connection.waiting == 0 && connection.unsent.is_empty();
+        let mut interest = EpollEvent::new(connection.interest(), index as u64);
         if !sound
-            || over
+            || finished
             || self
                 .epoll
                 .modify(&connection.stream, &mut interest)
                 .is_err()
         {
-            // Closing the descriptor takes it out of the `epoll`.
-            self.connections[place] = None;
-            self.vacant.push(place);
+            // Closing the descriptor removes it from the `epoll`.
+            self.connections[index] = None;
+            self.vacant.push(index);
         }
     }
 }

@@ -1,27 +1,28 @@
-//! A server and loads as processes of this executable, for those that measure one server at a time.
+//! A server, and loads, as processes of this executable, for studies that measure one server at a time.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use crossbeam::channel::bounded;
+use crossbeam::channel::{Receiver, bounded};
 use echobench_clients::{LoadReport, Plan, Window, clock};
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
-use crate::processes::child::{ChildProcess, bind_lifetime};
-use crate::processes::messages::{FromDriver, Start};
-use crate::processes::ready_address;
+use super::child::{ChildProcess, bind_lifetime};
+use super::messages::{FromDriver, Start};
+use super::ready_address;
+use crate::host::threads;
 
-/// How long a process may take to come up, or to answer beyond what was planned.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// From telling the clients when to start to the start.
+/// Time for a process to start, or to answer after the end of its plan.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Time between the start signal and the start, so that every load process has received it.
 const LEAD_NS: u64 = 10_000_000;
 
-/// A server process; it and all it started end when this is dropped.
+/// A server process. It ends, with everything it started, when this is dropped.
 pub struct Server {
     child: Child,
     address: SocketAddr,
@@ -29,9 +30,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts this executable as a server with these arguments, and waits until it is ready. To be
-    /// called on the main thread, since the server lives as long as the thread that starts it.
-    /// `prepare` may change the command.
+    /// Starts this executable as a server with these arguments, and waits until it is ready. `prepare`
+    /// may change the command.
+    ///
+    /// To be called on the main thread, since the kernel ends the server with the thread that started it.
     pub fn start(
         arguments: &[&str],
         prepare: impl FnOnce(&mut Command) -> anyhow::Result<()>,
@@ -43,79 +45,97 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         prepare(&mut command)?;
-        let child = bind_lifetime(&mut command).spawn();
+
+        let child = bind_lifetime(&mut command)
+            .spawn()
+            .map_err(|error| threads::refused(&format!("cannot start '{name}'"), error))?;
+        // Owns the child from here on, so that it ends if one of the next steps fails.
         let mut server = Server {
-            child: child.with_context(|| format!("cannot start '{name}'"))?,
+            child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             errors: None,
         };
-        // Only what `prepare` has asked for.
-        server.errors = server.child.stderr.take().map(|mut errors| {
-            thread::spawn(move || {
-                let mut text = String::new();
-                let _ = errors.read_to_string(&mut text);
-                text
-            })
-        });
+
+        // Piped only if `prepare` has asked for it.
+        let errors = server.child.stderr.take();
+        server.errors = errors.map(collect).transpose()?;
         let output = server.child.stdout.take();
-        let mut output = BufReader::new(output.context("standard output is piped")?);
-        let (send, line) = bounded(1);
-        thread::spawn(move || {
-            let mut line = String::new();
-            // A server that says nothing has ended or is given up.
-            let _ = output.read_line(&mut line);
-            let _ = send.send(line);
-            // The rest is read so that it never waits for a reader.
-            let _ = std::io::copy(&mut output, &mut std::io::sink());
-        });
-        let line = line
-            .recv_timeout(PATIENCE)
+        let output = output.context("standard output is piped")?;
+        let line = first_line(output)?
+            .recv_timeout(TIMEOUT)
             .with_context(|| format!("the server '{name}' did not start in time"))?;
         server.address =
             ready_address(&line).with_context(|| format!("the server '{name}' did not start"))?;
         Ok(server)
     }
 
-    /// Where it can be connected to.
+    /// Address of its listener.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends a signal to the server and everything it started: they are one process group.
+    /// Sends a signal to the server and everything it started, which are one process group.
     pub fn signal(&self, signal: Signal) -> nix::Result<()> {
-        killpg(Pid::from_raw(self.child.id().cast_signed()), signal)
+        killpg(self.pid(), signal)
     }
 
     /// Asks the server to drain and exit, so that it reaps its children and their CPU time is known.
-    /// Returns what it wrote to its standard error, if that was piped.
+    /// Returns its standard error, if that was piped.
     pub fn stop(mut self) -> anyhow::Result<String> {
-        let pid = Pid::from_raw(self.child.id().cast_signed());
-        nix::sys::signal::kill(pid, Signal::SIGTERM).context("cannot stop a server")?;
-        let patience = Instant::now() + PATIENCE;
+        kill(self.pid(), Signal::SIGTERM).context("cannot stop a server")?;
+        let deadline = Instant::now() + TIMEOUT;
         while self.child.try_wait()?.is_none() {
-            if Instant::now() > patience {
+            if Instant::now() > deadline {
                 bail!("a server did not end when it was asked to");
             }
             thread::sleep(Duration::from_millis(1));
         }
+
         let errors = self.errors.take().map(JoinHandle::join);
         Ok(errors.and_then(Result::ok).unwrap_or_default())
+    }
+
+    fn pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed())
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Fails only when nobody is left.
+        // Fails only when the group is empty.
         let _ = self.signal(Signal::SIGKILL);
         let _ = self.child.wait();
     }
+}
+
+/// Reads everything that a server writes to its standard error.
+fn collect(mut errors: ChildStderr) -> anyhow::Result<JoinHandle<String>> {
+    threads::spawn("read the server's errors", move || {
+        let mut text = String::new();
+        let _ = errors.read_to_string(&mut text);
+        text
+    })
+}
+
+/// The first line of a server's output; empty if it ends without one. A thread reads the rest too, so that
+/// the server never waits for a reader.
+fn first_line(output: ChildStdout) -> anyhow::Result<Receiver<String>> {
+    let (send, line) = bounded(1);
+    threads::spawn("read the server's output", move || {
+        let mut output = BufReader::new(output);
+        let mut line = String::new();
+        let _ = output.read_line(&mut line);
+        let _ = send.send(line);
+        let _ = io::copy(&mut output, &mut io::sink());
+    })?;
+    Ok(line)
 }
 
 /// Carries out a plan in a load process of its own, started with these arguments of `drive`. `during`
@@ -125,53 +145,54 @@ pub fn carry_out<T>(
     arguments: &[String],
     during: impl FnOnce(u64, u32) -> anyhow::Result<T>,
 ) -> anyhow::Result<(LoadReport, T)> {
-    let mut agent = prepare(plan, arguments)?;
+    let mut load = prepare(plan, arguments)?;
     let start_ns = clock::now() + LEAD_NS;
-    agent.send(&Start { start_ns })?;
-    let done = during(start_ns, agent.id())?;
-    Ok((finish(plan, &agent)?, done))
+    load.send(&Start { start_ns })?;
+
+    let result = during(start_ns, load.id())?;
+    Ok((finish(plan, &load)?, result))
 }
 
 /// Carries out plans at the same time, each in a load process of its own, with one start for all.
 pub fn carry_out_together<const N: usize>(plans: [&Plan; N]) -> anyhow::Result<[LoadReport; N]> {
-    let agents: anyhow::Result<Vec<ChildProcess>> =
-        plans.iter().map(|plan| prepare(plan, &[])).collect();
-    let mut agents = agents?;
+    let loads: anyhow::Result<Vec<_>> = plans.iter().map(|plan| prepare(plan, &[])).collect();
+    let mut loads = loads?;
     let start_ns = clock::now() + LEAD_NS;
-    for agent in &mut agents {
-        agent.send(&Start { start_ns })?;
+    for load in &mut loads {
+        load.send(&Start { start_ns })?;
     }
+
     let reports: anyhow::Result<Vec<LoadReport>> = plans
         .iter()
-        .zip(&agents)
-        .map(|(plan, agent)| finish(plan, agent))
+        .zip(&loads)
+        .map(|(plan, load)| finish(plan, load))
         .collect();
     Ok(reports?.try_into().expect("one for each plan"))
 }
 
-/// A load process whose clients are connected, or have failed to be.
+/// Starts a load process and waits until its clients are connected, or have failed to connect.
 fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<ChildProcess> {
     let arguments: Vec<String> = std::iter::once("drive".to_owned())
         .chain(arguments.iter().cloned())
         .collect();
-    let mut agent = ChildProcess::spawn("the load", &arguments)?;
-    agent.send(plan)?;
-    match agent.receive(Instant::now() + PATIENCE)? {
-        FromDriver::Ready => Ok(agent),
+    let mut load = ChildProcess::spawn("the load", &arguments)?;
+    load.send(plan)?;
+    match load.receive(Instant::now() + TIMEOUT)? {
+        FromDriver::Ready => Ok(load),
         FromDriver::Failed { message } => bail!("{message}"),
-        FromDriver::Done { .. } => bail!("load process out of step"),
+        FromDriver::Done { .. } => bail!("the load process reported before its start"),
     }
 }
 
-fn finish(plan: &Plan, agent: &ChildProcess) -> anyhow::Result<LoadReport> {
-    match agent.receive(Instant::now() + length(plan) + PATIENCE)? {
+fn finish(plan: &Plan, load: &ChildProcess) -> anyhow::Result<LoadReport> {
+    match load.receive(Instant::now() + length(plan) + TIMEOUT)? {
         FromDriver::Done { report } => Ok(report),
         FromDriver::Failed { message } => bail!("{message}"),
-        FromDriver::Ready => bail!("load process out of step"),
+        FromDriver::Ready => bail!("the load process was ready twice"),
     }
 }
 
-/// How long the plan lasts, or the last request of one without an end may.
+/// The length of a plan; of one without an end, the longest time of its last request.
 fn length(plan: &Plan) -> Duration {
     let end_ns = |window: &Window| match window.end_ns {
         u64::MAX => plan.workload.timeout_ns,

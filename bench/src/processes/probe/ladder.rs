@@ -1,4 +1,4 @@
-//! The ways for a message to go to another thread or process and back, from a queue in memory to TCP.
+//! Round trips of a message to another thread or process, from a queue in memory to TCP.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,7 +22,7 @@ use nix::unistd::{Pid, getpid, mkdtemp, mkfifo, pipe2};
 use super::start::each;
 use super::{Between, Perform};
 
-/// As long as the payload of the built-in scenarios.
+/// Of the length of the payload in the built-in scenarios.
 type Message = [u8; 64];
 const MESSAGE: Message = [7; 64];
 
@@ -30,7 +30,7 @@ pub(super) fn channel() -> anyhow::Result<Perform> {
     let (send, take) = bounded::<Message>(1);
     let (reply, receive) = bounded(1);
     thread::Builder::new().spawn(move || {
-        // It ends when nobody sends or listens any more.
+        // Ends when the other end is dropped.
         take.into_iter().try_for_each(|message| reply.send(message))
     })?;
     each(move || {
@@ -55,13 +55,13 @@ fn check(reply: &Message) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One end of a way in two directions.
+/// One end of a bidirectional stream.
 pub(super) struct End {
     from: File,
     to: File,
 }
 
-/// The end of the one who asks, and of the one who answers.
+/// The requesting end and the answering end.
 pub(super) type Ends = (End, End);
 
 impl End {
@@ -72,7 +72,7 @@ impl End {
         }
     }
 
-    /// Gives back every message, until the other end closes.
+    /// Sends every message back, until the other end closes.
     fn answer(mut self) -> io::Result<()> {
         let mut message = [0; size_of::<Message>()];
         loop {
@@ -95,8 +95,9 @@ pub(super) fn fifos() -> io::Result<Ends> {
     let folder = mkdtemp(&std::env::temp_dir().join("echobench-XXXXXX"))?;
     let both =
         fifo(&folder.join("there")).and_then(|there| Ok((there, fifo(&folder.join("back"))?)));
-    // They work without their names.
+    // Open FIFOs do not need their names.
     fs::remove_dir_all(&folder)?;
+
     let ((take, send), (receive, reply)) = both?;
     Ok((End::new(receive, send), End::new(take, reply)))
 }
@@ -104,7 +105,7 @@ pub(super) fn fifos() -> io::Result<Ends> {
 /// The reading and the writing end of a new named pipe.
 fn fifo(path: &Path) -> io::Result<(File, File)> {
     mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR)?;
-    // To open it for reading waits for a writer, but for this flag.
+    // Without O_NONBLOCK, opening it for reading waits for a writer.
     let reader = OpenOptions::new()
         .read(true)
         .custom_flags(O_NONBLOCK)
@@ -134,7 +135,7 @@ pub(super) fn tcp() -> io::Result<Ends> {
     ))
 }
 
-/// The asking end of a stream, and the process at the other, if it is one.
+/// The requesting end of a stream, and the process at the other end, if it is one.
 struct Stream {
     // Closed first, so that the other end notices.
     end: End,
@@ -165,7 +166,7 @@ impl Stream {
     }
 }
 
-/// A child process, collected when this goes.
+/// A child process, reaped when this is dropped.
 struct Forked(Pid);
 
 fn forked((end, other): Ends) -> anyhow::Result<Stream> {

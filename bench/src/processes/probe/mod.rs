@@ -1,9 +1,8 @@
-//! Primitive operations, each timed in a process of its own that does nothing else: what it costs to
-//! start a thread, a process or a task, and to send 64 bytes there and back.
+//! Costs of primitive operations: the start of a thread, a process or a task, and a round trip of 64
+//! bytes. Each is timed in a process of its own that does nothing else.
 //!
-//! The process is single-threaded but for what the operation itself starts, so it may fork; those who
-//! ask, benchmarks and claims, never do. What it measures depends neither on their memory nor on
-//! their threads.
+//! The process is single-threaded but for the threads that the operation itself starts, so it may fork.
+//! Its figures depend neither on the memory nor on the threads of the benchmark or claim that asks.
 
 mod ladder;
 mod start;
@@ -24,31 +23,31 @@ use crate::processes::child::{ChildProcess, die_with_parent};
 use crate::processes::messages::send;
 use crate::scenario::Placement;
 
-/// How long a probe may take to answer: it hangs if it takes longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time for an answer of a probe; one that takes longer hangs.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A prepared operation: performs it so many times.
+/// A prepared operation, which can be performed a number of times.
 type Perform = Box<dyn FnMut(u64) -> anyhow::Result<()>>;
 
-/// Something that can be timed.
+/// A primitive operation that can be timed.
 #[derive(Debug)]
 pub struct Operation {
     /// The name on the command line and in the names of benchmarks.
     pub name: &'static str,
-    /// What is done once, in one line.
+    /// One execution in one line.
     pub summary: &'static str,
     kind: Kind,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// Something is started, and its end waited for.
+    /// A start of something, and the wait for its end.
     Start(fn() -> anyhow::Result<Perform>),
-    /// Threads that are there wait for work.
+    /// Work for threads that exist already.
     HandOver(fn() -> anyhow::Result<Perform>),
-    /// A message to another thread and back, through memory.
+    /// A round trip to another thread, through memory.
     Queue(fn() -> anyhow::Result<Perform>),
-    /// A message to another thread or process and back, through the kernel.
+    /// A round trip to another thread or process, through the kernel.
     Stream(fn() -> io::Result<ladder::Ends>),
 }
 
@@ -127,7 +126,7 @@ pub const OPERATIONS: &[Operation] = &[
 ];
 
 impl Operation {
-    /// Between what its message goes there and back; empty for an operation without one.
+    /// The ends that its message can go between; none for an operation without a message.
     #[must_use]
     pub fn between(&self) -> &'static [Between] {
         match self.kind {
@@ -152,7 +151,7 @@ fn names(which: impl Fn(&&Operation) -> bool) -> String {
     names.join(", ")
 }
 
-/// Who is at the two ends of a message's way.
+/// The two ends of a message's way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Between {
     /// Two threads of one process.
@@ -163,7 +162,7 @@ pub enum Between {
 }
 
 impl Between {
-    /// Both.
+    /// Both kinds of ends.
     pub const ALL: [Between; 2] = [Between::Threads, Between::Processes];
 }
 
@@ -187,22 +186,22 @@ impl FromStr for Between {
     }
 }
 
-/// What a probe measures: the arguments of `echobench probe`.
+/// The arguments of `echobench probe`, which say what it measures.
 ///
-/// The probe says `"ready"`, answers each number of operations, a line on its standard input, with a
+/// The probe prints `"ready"`. It answers each line of its standard input, a number of operations, with a
 /// line that holds the nanoseconds they took together, and ends at the end of its input.
 #[derive(Clone, Debug, Args)]
 pub struct ProbeArgs {
-    /// What to time
+    /// Operation to time
     #[arg(value_parser = find)]
     pub operation: &'static Operation,
 
-    /// Memory that the process has in use beside, all of it touched, in pages of the size that the
-    /// system chooses for a heap
+    /// Additional memory of the process, all of it touched, in pages of the size that the system
+    /// chooses for a heap
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub resident_mib: u32,
 
-    /// Where the message goes: to another of the threads or of the processes
+    /// Other end of the message's way: one of the threads or of the processes
     #[arg(long, value_name = "ENDS", default_value_t)]
     pub between: Between,
 
@@ -233,7 +232,7 @@ impl ProbeArgs {
         ]
     }
 
-    /// Whether the operation is what these options are for.
+    /// Checks that the options apply to the operation.
     fn check(&self) -> anyhow::Result<()> {
         let name = self.operation.name;
         let joins_processes =
@@ -242,6 +241,7 @@ impl ProbeArgs {
             let others = names(joins_processes);
             bail!("{name} works only within a process (--between processes: {others})");
         }
+
         if self.placement == Placement::Split && matches!(self.operation.kind, Kind::Start(_)) {
             bail!("{name} has no other end to put on another CPU (--placement: none, same)");
         }
@@ -256,12 +256,13 @@ impl ProbeArgs {
     }
 }
 
-/// Times the operation as often as it is asked to.
+/// Times the operation once per request, until standard input ends.
 pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
     args.check()?;
     let ballast = vec![1_u8; (args.resident_mib as usize) << 20];
-    // What the operation starts beforehand stays where this process was when it started it.
+
+    // Threads and processes inherit the CPUs, so the other end is prepared on its own.
     let (there, here) = args.placement.cpus()?;
     pin(&there)?;
     let name = args.operation.name;
@@ -269,16 +270,20 @@ pub fn run(args: &ProbeArgs) -> anyhow::Result<ExitCode> {
         .prepare()
         .with_context(|| format!("cannot prepare {name}"))?;
     pin(&here)?;
+
     send(&"ready")?;
     for line in io::stdin().lines() {
         let line = line?;
         let count = line.trim().parse().ok();
         let count = count.with_context(|| format!("'{line}' is not a number of operations"))?;
-        let begin = Instant::now();
+
+        let began = Instant::now();
         perform(count).with_context(|| format!("{name} failed"))?;
-        let time = begin.elapsed();
+        let time = began.elapsed();
         send(&u64::try_from(time.as_nanos())?)?;
     }
+
+    // Keeps the memory in use until here.
     black_box(ballast);
     Ok(ExitCode::SUCCESS)
 }
@@ -290,32 +295,32 @@ fn pin(cpus: &[usize]) -> anyhow::Result<()> {
     pin_current_process(cpus).context("cannot pin the probe to its CPUs")
 }
 
-/// A probe process, from the side that asks; it ends when this is dropped.
+/// A running probe process; it ends when this is dropped.
 pub struct Probe {
     process: ChildProcess,
 }
 
 impl Probe {
     /// Starts a process of this executable, and waits until it is ready. To be called on the main
-    /// thread, since the process lives as long as the thread that starts it.
+    /// thread, since the kernel ends the process with the thread that started it.
     pub fn start(args: &ProbeArgs) -> anyhow::Result<Self> {
         let executable = std::env::current_exe().context("cannot find this executable")?;
         Self::start_from(&executable, args)
     }
 
-    /// The same with another executable, for those that are none of echobench.
+    /// Starts a process of another executable, for callers that are not echobench themselves.
     pub fn start_from(executable: &Path, args: &ProbeArgs) -> anyhow::Result<Self> {
         let name = format!("the probe {}", args.operation.name);
         let process = ChildProcess::spawn_executable(executable, &name, &args.command_line())?;
-        // It sends only the one word before it is asked.
-        process.receive::<String>(Instant::now() + PATIENCE)?;
+        // The only message that it sends without a request.
+        process.receive::<String>(Instant::now() + TIMEOUT)?;
         Ok(Probe { process })
     }
 
-    /// How long so many operations take, one after the other.
+    /// Total time of a number of operations, one after the other.
     pub fn time(&mut self, operations: u64) -> anyhow::Result<Duration> {
         self.process.send(&operations)?;
-        let ns = self.process.receive(Instant::now() + PATIENCE)?;
+        let ns = self.process.receive(Instant::now() + TIMEOUT)?;
         Ok(Duration::from_nanos(ns))
     }
 }

@@ -1,5 +1,4 @@
-//! What it costs to have something done elsewhere: by a new thread, process or task, or by threads
-//! that wait for work.
+//! Costs of handing work to a new thread, process or task, or to threads that wait for work.
 
 use std::ffi::CString;
 use std::os::unix::ffi::OsStringExt as _;
@@ -17,10 +16,10 @@ use tokio::runtime::{Builder, Runtime};
 use super::Perform;
 use crate::host::cpus::allowed_cpus;
 
-/// The operation that does this once for each time.
+/// An operation that calls a function once per execution.
 #[expect(
     clippy::unnecessary_wraps,
-    reason = "where an operation is prepared, this comes last"
+    reason = "the last expression of functions that prepare an operation"
 )]
 pub(super) fn each(
     mut once: impl FnMut() -> anyhow::Result<()> + 'static,
@@ -55,15 +54,17 @@ pub(super) fn fork() -> anyhow::Result<Perform> {
     })
 }
 
-/// A server that starts a process for its work starts its own executable rather than some small
-/// program of the system's, so that is what is started: the cost has a part that grows with it.
+/// Starts this executable, as a server does that starts a process for its work, rather than some small
+/// program of the system: a part of the cost grows with the size of the executable.
 pub(super) fn spawn() -> anyhow::Result<Perform> {
     let executable = std::env::current_exe().context("cannot find this executable")?;
     let path = CString::new(executable.into_os_string().into_vec())?;
     let arguments = [path.clone(), c"nothing".to_owned()];
     let environment: [CString; 0] = [];
+
     let actions = PosixSpawnFileActions::init()?;
     let attributes = PosixSpawnAttr::init()?;
+
     each(move || {
         reap(posix_spawn(
             path.as_c_str(),
@@ -79,7 +80,7 @@ fn reap(child: Pid) -> anyhow::Result<()> {
     let status = waitpid(child, None)?;
     ensure!(
         matches!(status, WaitStatus::Exited(_, 0)),
-        "the process ended otherwise than planned: {status:?}"
+        "the process did not exit with code 0: {status:?}"
     );
     Ok(())
 }
@@ -94,7 +95,7 @@ pub(super) fn task_multi_thread() -> anyhow::Result<Perform> {
     Ok(tasks(runtime?))
 }
 
-/// From where the model `async` accepts and spawns: not from one of the runtime's workers.
+/// Tasks spawned from outside the runtime's workers, as the model `async` does when it accepts.
 fn tasks(runtime: Runtime) -> Perform {
     Box::new(move |count| {
         runtime.block_on(async {
@@ -109,10 +110,11 @@ fn tasks(runtime: Runtime) -> Perform {
 pub(super) fn rayon() -> anyhow::Result<Perform> {
     let workers = allowed_cpus()?.len();
     let pool = ThreadPoolBuilder::new().num_threads(workers).build()?;
+
     let (done, wait) = bounded(1);
     each(move || {
         let done = done.clone();
-        pool.spawn(move || done.send(()).expect("somebody waits"));
+        pool.spawn(move || done.send(()).expect("the probe waits"));
         wait.recv().map_err(Into::into)
     })
 }
@@ -124,10 +126,11 @@ pub(super) fn pool() -> anyhow::Result<Perform> {
         let work = work.clone();
         thread::Builder::new().spawn(move || work.into_iter().for_each(|job| job()))?;
     }
+
     let (done, wait) = bounded(1);
     each(move || {
         let done = done.clone();
-        let job = Box::new(move || done.send(()).expect("somebody waits"));
+        let job = Box::new(move || done.send(()).expect("the probe waits"));
         jobs.send(job).ok().context("the workers are gone")?;
         wait.recv().map_err(Into::into)
     })

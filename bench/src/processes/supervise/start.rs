@@ -1,0 +1,162 @@
+//! Starting the server of a supervisor, and turning everything that happens to it into events.
+
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use crossbeam::channel::Sender;
+use nix::errno::Errno;
+use nix::sys::signal::SigSet;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+use super::Event;
+use crate::host::threads;
+use crate::processes::child::bind_lifetime;
+use crate::processes::messages::{self, FromSupervisor};
+use crate::scenario::arm::PORT;
+
+/// Time for an external server until it accepts connections.
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval between two attempts to connect to an external server.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(2);
+/// Time for the last output of an external server to arrive after its end.
+const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Starts a server of this project, which prints `ready ADDR` and closes its output at its end.
+pub(super) fn start(words: &[String], events: &Sender<Event>) -> anyhow::Result<Child> {
+    let (program, arguments) = words.split_first().context("no server command")?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
+
+    let mut child = bind_lifetime(&mut command)
+        .spawn()
+        .map_err(|error| threads::refused(&cannot_start(program), error))?;
+    let output = child.stdout.take().context("standard output is piped")?;
+    let events = events.clone();
+    threads::spawn("read the server's output", move || {
+        forward_lines(output, &events);
+        let _ = events.send(Event::Ended);
+    })?;
+    Ok(child)
+}
+
+/// Starts a server of another kind, which is told its port and does not say when it listens.
+pub(super) fn start_external(words: &[String], events: &Sender<Event>) -> anyhow::Result<Child> {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
+    let address = free.context("no port is free for the server")?;
+    let port = address.port().to_string();
+    let words: Vec<_> = words.iter().map(|word| word.replace(PORT, &port)).collect();
+    let (program, arguments) = words.split_first().context("no server command")?;
+
+    let (output, input) = io::pipe()?;
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(input.try_clone()?)
+        .stderr(input);
+
+    // A child inherits the signal mask. A server that knows nothing of signals which an experiment
+    // blocks for itself could not be ended by them.
+    let mask = SigSet::thread_get_mask()?;
+    SigSet::empty().thread_set_mask()?;
+    let child = bind_lifetime(&mut command).spawn();
+    mask.thread_set_mask()?;
+    // The command holds the writing end of the pipe, whose end is to show that of the server.
+    drop(command);
+
+    let child = match child {
+        Ok(child) => child,
+        Err(error) => return report_failed_start(program, error),
+    };
+    forward_external(output, child.id(), events.clone())?;
+    await_connection(address, events.clone())?;
+    Ok(child)
+}
+
+/// Reports a failed start as the end of the server, which it is for the experiment, and exits.
+fn report_failed_start(program: &str, error: io::Error) -> anyhow::Result<Child> {
+    messages::send(&FromSupervisor::Exited {
+        clean: false,
+        status: format!("{:#}", threads::refused(&cannot_start(program), error)),
+        cpu_ns: 0,
+        counters: None,
+    })?;
+    std::process::exit(1)
+}
+
+fn cannot_start(program: &str) -> String {
+    format!("cannot start '{program}'")
+}
+
+/// Sends an event once the address accepts connections, or has not for [`CONNECT_TIMEOUT`].
+fn await_connection(address: SocketAddr, events: Sender<Event>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + CONNECT_TIMEOUT;
+    threads::spawn("connect to the server", move || {
+        while Instant::now() < deadline {
+            // Without a listener, a connection within the ephemeral range can come to be with itself.
+            let is_connected = TcpStream::connect(address)
+                .is_ok_and(|stream| stream.local_addr().is_ok_and(|own| own != address));
+            if is_connected {
+                let _ = events.send(Event::Connected(address));
+                return;
+            }
+            thread::sleep(CONNECT_INTERVAL);
+        }
+        let _ = events.send(Event::Unreachable(address));
+    })?;
+    Ok(())
+}
+
+/// Sends an event for each line. An event is lost only when this process is about to end.
+fn forward_lines(output: impl Read, events: &Sender<Event>) {
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let _ = events.send(Event::Output(String::from_utf8_lossy(&line).into_owned()));
+    }
+}
+
+/// Sends events for the output and the end of an external server, whose output may end before it does
+/// or long after it.
+fn forward_external(
+    output: impl Read + Send + 'static,
+    pid: u32,
+    events: Sender<Event>,
+) -> anyhow::Result<()> {
+    let lines = events.clone();
+    let reader = threads::spawn("read the server's output", move || {
+        forward_lines(output, &lines);
+    })?;
+
+    threads::spawn("wait for the server's end", move || {
+        let pid = Pid::from_raw(pid.cast_signed());
+        // Leaves it to be reaped by the supervisor.
+        let end = WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        while waitid(Id::Pid(pid), end) == Err(Errno::EINTR) {}
+
+        // Its last output may still be in the pipe, which a process it started may hold open for ever.
+        let deadline = Instant::now() + LAST_OUTPUT_TIMEOUT;
+        while !reader.is_finished() && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let _ = events.send(Event::Ended);
+    })?;
+    Ok(())
+}
+
+/// Sends an event for each request on standard input, and one for its end.
+pub(super) fn forward_requests(events: Sender<Event>) -> anyhow::Result<()> {
+    threads::spawn("read requests", move || {
+        while let Ok(Some(request)) = messages::receive() {
+            let _ = events.send(Event::Request(request));
+        }
+        let _ = events.send(Event::Orphaned);
+    })?;
+    Ok(())
+}
