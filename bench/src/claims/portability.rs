@@ -49,7 +49,7 @@ fn measure_without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
         let figure = evidence.exact("answered_share", model.name, share(total.answered));
         figure.mark_headline();
 
-        if model.name == FORK {
+        if model.family.forks() {
             let refused = share(total.errors.count(ErrorKind::ProtocolError));
             let figure = evidence.exact("told_so_share", model.name, refused);
             figure.mark_headline();
@@ -109,24 +109,30 @@ fn no_fork() -> anyhow::Result<BpfProgram> {
 }
 
 fn decide_without_fork(evidence: &Evidence) -> Ruling {
-    let value = |metric: &str| evidence.value(metric, FORK);
-    let (Some(answered), Some(told), Some(says_why)) = (
-        value("answered_share"),
-        value("told_so_share"),
-        value("errors_that_say_why"),
-    ) else {
+    let (answered, told, says_why) = ("answered_share", "told_so_share", "errors_that_say_why");
+    let is_measured = |metric: &&str| evidence.value(metric, FORK).is_some();
+    if ![answered, told, says_why].iter().all(is_measured) {
         return inconclusive("fork was not measured");
+    }
+    // Only models that fork have this figure.
+    let forking: Vec<&str> = evidence
+        .all(told)
+        .map(|figure| figure.at.as_str())
+        .collect();
+    let any_forking = |metric: &str, is: fn(f64) -> bool| {
+        let mut values = forking.iter().map(|at| evidence.value(metric, at));
+        values.any(|value| value.is_none_or(is))
     };
     let failed: Vec<&Figure> = evidence
-        .all("answered_share")
-        .filter(|figure| figure.at != FORK && figure.value != Some(1.0))
+        .all(answered)
+        .filter(|figure| !forking.contains(&figure.at.as_str()) && figure.value != Some(1.0))
         .collect();
 
     if !failed.is_empty() {
         does_not_hold(format!("{} failed without fork as well", places(&failed)))
-    } else if answered > 0.0 {
+    } else if any_forking(answered, |share| share > 0.0) {
         inconclusive("fork was not refused")
-    } else if told < 1.0 || says_why < 1.0 {
+    } else if any_forking(told, |share| share < 1.0) || any_forking(says_why, |said| said < 1.0) {
         inconclusive("serve fork does not tell every client, or does not say why")
     } else {
         holds("measured on Linux with fork refused by the kernel; other systems were not measured")

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use echobench_clients::parse_duration;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
-use echobench_servers::{Acceptor, Fault, Runtime, Settings, find};
+use echobench_servers::{Acceptor, Fault, MODELS, Runtime, Settings, find};
 use nix::sys::signal::Signal;
 
 use crate::host::signals::ignore_with_handler;
@@ -20,7 +20,7 @@ use crate::host::signals::ignore_with_handler;
 /// the end. A second SIGTERM or SIGINT ends the server without waiting for its connections.
 #[derive(Args, Debug)]
 pub struct ServeArgs {
-    /// How it serves many connections: thread, fork, pool, async or iterative
+    #[arg(help = format!("Concurrency model: {}", model_names()))]
     model: String,
 
     /// Where to listen; port 0 takes any free one
@@ -127,6 +127,12 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         .serve(acceptor)
         .with_context(|| format!("server {} on {address} failed", model.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The names of all models, as in a sentence.
+fn model_names() -> String {
+    let names: Vec<_> = MODELS.iter().map(|model| model.name).collect();
+    names.join(", ")
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

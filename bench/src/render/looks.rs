@@ -1,7 +1,7 @@
 //! How each arm looks, the same in every chart: a colour that colour-blind readers can tell from the
 //! others, and a dash and a marker for those who see no colours at all.
 
-use echobench_servers::MODELS;
+use echobench_servers::{Family, MODELS, find};
 
 /// Okabe and Ito's palette without black and yellow, which one of two backgrounds swallows, and a
 /// grey. Source: Okabe and Ito, *Color Universal Design*, 2008.
@@ -36,21 +36,40 @@ pub(crate) struct Look {
     pub(crate) marker: Marker,
 }
 
-/// The arms of a run, in the order in which they came.
+impl Look {
+    fn new(colour: usize, shape: usize) -> Self {
+        Look {
+            colour: COLOURS[colour % COLOURS.len()],
+            dash: DASHES[shape % DASHES.len()],
+            marker: MARKERS[shape % MARKERS.len()],
+        }
+    }
+}
+
+/// The looks of the arms of a run, in the order in which the arms came.
+///
+/// The family of an arm's model decides the colour; arms of other projects take the colours that are
+/// left. Dash and marker tell arms of one colour apart.
 pub(crate) struct Looks<'a> {
     arms: Vec<&'a str>,
+    looks: Vec<Look>,
 }
 
 impl<'a> Looks<'a> {
     /// The looks of these arms.
     pub(crate) fn new(all: impl IntoIterator<Item = &'a str>) -> Self {
-        let mut arms: Vec<&str> = Vec::new();
+        let mut looks = Looks {
+            arms: Vec::new(),
+            looks: Vec::new(),
+        };
+
         for arm in all {
-            if !arms.contains(&arm) {
-                arms.push(arm);
+            if !looks.arms.contains(&arm) {
+                looks.looks.push(looks.next(arm));
+                looks.arms.push(arm);
             }
         }
-        Looks { arms }
+        looks
     }
 
     /// Every arm.
@@ -58,25 +77,44 @@ impl<'a> Looks<'a> {
         &self.arms
     }
 
-    /// The model decides the colour; arms that share a model differ in dash and marker.
+    /// The look of an arm.
     pub(crate) fn of(&self, arm: &str) -> Look {
         let place = self.arms.iter().position(|known| *known == arm);
-        let before = &self.arms[..place.unwrap_or(0)];
+        place.map_or_else(|| self.next(arm), |place| self.looks[place])
+    }
+
+    /// The look of a further arm.
+    fn next(&self, arm: &str) -> Look {
         let own = model(arm);
-        let same = before.iter().filter(|other| model(other) == own).count();
-        let known = |name: &str| MODELS.iter().position(|model| model.name == name);
-        let index = known(own).unwrap_or_else(|| {
-            let mut others: Vec<&str> = before.iter().map(|other| model(other)).collect();
-            others.retain(|other| known(other).is_none() && *other != own);
-            others.dedup();
-            MODELS.len() + others.len()
-        });
-        let shape = index + same;
-        Look {
-            colour: COLOURS[index % COLOURS.len()],
-            dash: DASHES[shape % DASHES.len()],
-            marker: MARKERS[shape % MARKERS.len()],
+        let place = MODELS.iter().position(|known| known.name == own);
+        let (colour, shape) = if let Some(place) = place {
+            (MODELS[place].family as usize, place)
+        } else {
+            let place = Family::ALL.len() + self.other_projects(own);
+            (place, place)
+        };
+
+        let same = self.arms.iter().filter(|other| model(other) == own).count();
+        let mut look = Look::new(colour, shape + same);
+        // A variant of one model may meet another model of its family; there are 20 looks of a colour.
+        for further in 1..DASHES.len() * MARKERS.len() {
+            if !self.looks.contains(&look) {
+                break;
+            }
+            look = Look::new(colour, shape + same + further);
         }
+        look
+    }
+
+    /// The number of other projects among the arms that came before those of this one.
+    fn other_projects(&self, own: &str) -> usize {
+        let mut others: Vec<&str> = self.arms.iter().map(|arm| model(arm)).collect();
+        others.retain(|other| find(other).is_err());
+        others.dedup();
+        others
+            .iter()
+            .position(|other| *other == own)
+            .unwrap_or(others.len())
     }
 }
 
@@ -114,6 +152,23 @@ mod tests {
         assert_ne!((one.dash, one.marker), (two.dash, two.marker));
         assert_ne!(looks.of("candidate").colour, one.colour);
         assert_eq!(short("pool --workers 8"), "pool 8");
+    }
+
+    #[test]
+    fn every_family_has_a_colour_and_other_projects_have_one_left() {
+        assert!(Family::ALL.len() < COLOURS.len());
+        for (index, family) in Family::ALL.into_iter().enumerate() {
+            assert_eq!(family as usize, index, "{}", family.name());
+        }
+    }
+
+    #[test]
+    fn arms_of_one_colour_never_look_alike() {
+        let variants: Vec<String> = (1..20).map(|n| format!("thread --backlog {n}")).collect();
+        let looks = Looks::new(variants.iter().map(String::as_str));
+        for (index, look) in looks.looks.iter().enumerate() {
+            assert!(!looks.looks[..index].contains(look), "{index}");
+        }
     }
 
     #[test]

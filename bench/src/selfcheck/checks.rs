@@ -374,7 +374,7 @@ impl Bench {
             progress(&format!("a stop of {} in the middle of a load", model.name));
             let server = self.rig.server(&["serve", model.name])?;
             // One connection at a time is all it serves.
-            let clients = if model.name == "iterative" { 1 } else { 8 };
+            let clients = if model.family.is_iterative() { 1 } else { 8 };
             self.stall(model.name, clients, &server)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::common::{Client, HANG, Server, echo, eventually, executable, frame};
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Reason, Work, error_reason};
-use echobench_servers::MODELS;
+use echobench_servers::{Family, MODELS, find};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
@@ -26,12 +26,19 @@ fn models() -> Vec<Vec<&'static str>> {
         .collect()
 }
 
-/// How many connections a model serves at the same time, if that is fewer than there may be.
+fn family(model: &[&str]) -> Family {
+    find(model[0]).unwrap().family
+}
+
+/// The number of connections that a model serves at the same time, if it has a limit.
 fn capacity(model: &[&str]) -> Option<u64> {
-    match model {
-        ["iterative", ..] | ["pool", "--workers", "1"] => Some(1),
-        ["pool", ..] => Some(64),
-        _ => None,
+    match family(model) {
+        Family::Iterative => Some(1),
+        Family::Pool => {
+            let workers = model.windows(2).find(|pair| pair[0] == "--workers");
+            Some(workers.map_or(64, |pair| pair[1].parse().unwrap()))
+        }
+        Family::Threads | Family::Processes | Family::Tasks => None,
     }
 }
 
@@ -136,7 +143,7 @@ fn two_hundred_connections_at_once() {
         let at_once = capacity(model).map_or(CONNECTIONS, |capacity| capacity.min(CONNECTIONS));
         // Whoever is not served waits: in the channel of the pool, where it is counted, or in the
         // kernel.
-        let waiting = if model[0] == "pool" {
+        let waiting = if family(model) == Family::Pool {
             CONNECTIONS - at_once
         } else {
             0
@@ -398,8 +405,8 @@ fn a_server_out_of_descriptors_waits_and_serves_again() {
         limited.arg(env!("CARGO_BIN_EXE_echobench"));
         let mut server = Server::start_by(limited, &model);
         let clients: Vec<Client> = (0..60).map(|_| server.connect()).collect();
-        // The parent of `fork` keeps no connection, and `iterative` has one at a time.
-        if !["fork", "iterative"].contains(&model[0]) {
+        // A parent of forked children keeps no connection, and an iterative server has one at a time.
+        if ![Family::Processes, Family::Iterative].contains(&family(&model)) {
             server.counters_until(|counters| counters.get("exhausted") > 0);
         }
         let before = server.cpu_ticks();

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, frame};
 use echobench_clients::raise_file_limit;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
-use echobench_servers::MODELS;
+use echobench_servers::{Family, MODELS, Model};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -56,13 +56,13 @@ const ALL_CUT_OFF: Others = others(CutOff, CutOff);
 struct Row {
     fault: &'static str,
     does: &'static str,
-    /// In the order of [`MODELS`].
-    others: [Others; 5],
+    /// What becomes of the others, by the family of the model.
+    others: fn(Family) -> Others,
     /// Makes the fault happen to a server of this model, and holds the others to their fate.
-    happens: fn(&'static str, Others),
+    happens: fn(&'static Model, Others),
 }
 
-/// So many others of each kind. `iterative` serves one connection at a time, which is that of the
+/// Others of each kind. An iterative server serves one connection at a time, which is that of the
 /// client that goes wrong; there nobody else is connected before.
 const OTHERS: usize = 4;
 
@@ -87,8 +87,8 @@ const MATRIX: [&Row; 15] = [
 /// Lets the fault happen to every model, all at the same time.
 fn play(row: &Row) {
     thread::scope(|scope| {
-        for (model, others) in MODELS.iter().zip(row.others) {
-            let play = move || (row.happens)(model.name, others);
+        for model in MODELS {
+            let play = move || (row.happens)(model, (row.others)(model.family));
             thread::Builder::new()
                 .name(model.name.to_owned())
                 .spawn_scoped(scope, play)
@@ -104,8 +104,12 @@ struct Bystanders {
 
 impl Bystanders {
     /// They connect, and are served.
-    fn connect(model: &str, server: &Server) -> Self {
-        let count = if model == "iterative" { 0 } else { OTHERS };
+    fn connect(model: &Model, server: &Server) -> Self {
+        let count = if model.family.is_iterative() {
+            0
+        } else {
+            OTHERS
+        };
         let mut connected: Vec<_> = (0..count).map(|_| server.connect()).collect();
         for client in &mut connected {
             client.exchange(&echo(1));
@@ -256,11 +260,11 @@ fn cpu_share(pid: Pid) -> f64 {
 
 const DESCRIPTORS: Row = Row {
     fault: "descriptors run out (`EMFILE`)",
-    does: "rests instead of asking again at once (CPU below 5 % of a core), and accepts who waits in the \
+    does: "backs off instead of retrying at once (CPU below 5 % of a core), and accepts the clients in the \
            backlog as soon as it can",
-    others: [NEW_WAIT; 5],
+    others: |_| NEW_WAIT,
     happens: |model, expected| {
-        let server = Server::start(&[model]);
+        let server = Server::start(&[model.name]);
         let bystanders = Bystanders::connect(model, &server);
         take_descriptors(&server);
         let asked = bystanders.ask(&server, expected);
@@ -315,12 +319,15 @@ fn limit_processes(pid: Pid, most: u64) {
 const REFUSED: Others = others(Served, Refused);
 
 const PROCESSES: Row = Row {
-    fault: "no further thread or process (`EAGAIN`)",
-    does: "`thread` and `fork` answer the new connection with an error frame and close it; the others start \
-           nothing for a connection",
-    others: [REFUSED, REFUSED, NONE_NOTICE, NONE_NOTICE, NONE_NOTICE],
+    fault: "no further thread or process can be started (`EAGAIN`)",
+    does: "threads and processes: answers the new connection with an error frame and closes it; the others \
+           start nothing for a connection",
+    others: |family| match family {
+        Family::Threads | Family::Processes => REFUSED,
+        Family::Pool | Family::Tasks | Family::Iterative => NONE_NOTICE,
+    },
     happens: |model, expected| {
-        let server = Server::start_by(as_nobody(copy_for_nobody()), &[model]);
+        let server = Server::start_by(as_nobody(copy_for_nobody()), &[model.name]);
         let bystanders = Bystanders::connect(model, &server);
         limit_processes(server.pid(), 1);
         bystanders.ask(&server, expected);
@@ -337,10 +344,10 @@ fn poison() -> Vec<u8> {
 
 const PANIC: Row = Row {
     fault: "a handler panics",
-    does: "its connection is closed and counted; the thread, worker, task or child is as good as new",
-    others: [NONE_NOTICE; 5],
+    does: "closes its connection and counts an error; nothing else is affected",
+    others: |_| NONE_NOTICE,
     happens: |model, expected| {
-        let server = Server::start(&[model, "--fault", "panic"]);
+        let server = Server::start(&[model.name, "--fault", "panic"]);
         let bystanders = Bystanders::connect(model, &server);
         let mut client = server.connect();
         client.send(&poison());
@@ -360,26 +367,28 @@ fn is_gone(mut server: Server, signal: Signal) {
     );
 }
 
-const ALL_BUT_FORK: [Others; 5] = [
-    ALL_CUT_OFF,
-    NONE_NOTICE,
-    ALL_CUT_OFF,
-    ALL_CUT_OFF,
-    ALL_CUT_OFF,
-];
+/// One process has ended: with it all connections, where they share it.
+fn one_process_ended(family: Family) -> Others {
+    if family.forks() {
+        NONE_NOTICE
+    } else {
+        ALL_CUT_OFF
+    }
+}
 
 const ABORT: Row = Row {
     fault: "a handler aborts its process",
-    does: "`fork` loses one child, counts it and collects it; all others share the process that ends",
-    others: ALL_BUT_FORK,
+    does: "processes: loses, counts and reaps one child; in all other families the process is shared and \
+           ends",
+    others: one_process_ended,
     happens: |model, expected| {
-        let server = Server::start(&[model, "--fault", "abort"]);
+        let server = Server::start(&[model.name, "--fault", "abort"]);
         let bystanders = Bystanders::connect(model, &server);
         let mut client = server.connect();
         client.send(&poison());
         client.closed();
         bystanders.ask(&server, expected);
-        if model == "fork" {
+        if model.family.forks() {
             assert_eq!(is_sound(server).get("errors"), 1);
         } else {
             is_gone(server, Signal::SIGABRT);
@@ -389,21 +398,21 @@ const ABORT: Row = Row {
 
 const KILLED: Row = Row {
     fault: "a handler's process is killed (`SIGKILL`)",
-    does: "as with an abort: for all but `fork` it is the server's own process",
-    others: ALL_BUT_FORK,
+    does: "as with an abort: in all families but processes it is the server's own process",
+    others: one_process_ended,
     happens: |model, expected| {
-        let server = Server::start(&[model]);
+        let server = Server::start(&[model.name]);
         let mut client = server.connect();
         client.exchange(&echo(1));
         let bystanders = Bystanders::connect(model, &server);
-        if model == "fork" {
+        if model.family.forks() {
             kill(server.children()[0], Signal::SIGKILL).unwrap();
         } else {
             server.signal(Signal::SIGKILL);
         }
         client.closed();
         bystanders.ask(&server, expected);
-        if model == "fork" {
+        if model.family.forks() {
             assert_eq!(is_sound(server).get("errors"), 1);
         } else {
             is_gone(server, Signal::SIGKILL);
@@ -411,7 +420,14 @@ const KILLED: Row = Row {
     },
 };
 
-const ONE_IS_HELD: [Others; 5] = [NONE_NOTICE, NONE_NOTICE, NONE_NOTICE, NONE_NOTICE, NEW_WAIT];
+/// One connection is held, and with it the whole of an iterative server.
+fn one_is_held(family: Family) -> Others {
+    if family.is_iterative() {
+        NEW_WAIT
+    } else {
+        NONE_NOTICE
+    }
+}
 
 /// Sends a frame byte by byte, never the last one, for as long as the server takes it.
 fn trickle(mut stream: TcpStream) {
@@ -427,8 +443,8 @@ fn trickle(mut stream: TcpStream) {
 
 /// A client that holds its connection: first without a limit that would free the server, then with
 /// one that does.
-fn holds(model: &'static str, expected: Others, hold: impl Fn(&Server) -> Client) {
-    let server = Server::start(&[model]);
+fn holds(model: &'static Model, expected: Others, hold: impl Fn(&Server) -> Client) {
+    let server = Server::start(&[model.name]);
     let bystanders = Bystanders::connect(model, &server);
     let client = hold(&server);
     let asked = bystanders.ask(&server, expected);
@@ -437,7 +453,7 @@ fn holds(model: &'static str, expected: Others, hold: impl Fn(&Server) -> Client
     asked.all_served();
     is_sound(server);
 
-    let server = Server::start(&[model, "--idle-timeout", "200ms"]);
+    let server = Server::start(&[model.name, "--idle-timeout", "200ms"]);
     let held = hold(&server);
     let counters = server.counters_until(|counters| counters.get("timed_out") == 1);
     assert_eq!(counters.get("errors"), 0);
@@ -448,8 +464,9 @@ fn holds(model: &'static str, expected: Others, hold: impl Fn(&Server) -> Client
 
 const SLOW_SENDER: Row = Row {
     fault: "a client sends byte by byte and never a whole frame",
-    does: "it holds one thread, child, worker or task, and is cut off after `--idle-timeout`",
-    others: ONE_IS_HELD,
+    does: "closes the connection after `--idle-timeout`; until then it holds one thread, child, worker or \
+           task",
+    others: one_is_held,
     happens: |model, expected| {
         holds(model, expected, |server| {
             let client = server.connect();
@@ -462,8 +479,9 @@ const SLOW_SENDER: Row = Row {
 
 const NEVER_READS: Row = Row {
     fault: "a client sends and never reads",
-    does: "it holds one thread, child, worker or task, and is cut off after `--idle-timeout`",
-    others: ONE_IS_HELD,
+    does: "closes the connection after `--idle-timeout`; until then it holds one thread, child, worker or \
+           task",
+    others: one_is_held,
     happens: |model, expected| {
         holds(model, expected, |server| {
             let mut client = server.connect();
@@ -480,8 +498,8 @@ const NEVER_READS: Row = Row {
 };
 
 /// A client goes wrong in its own way and is done with it; then the others ask.
-fn passes(model: &'static str, expected: Others, errors: u64, wrong: impl Fn(&Server)) {
-    let server = Server::start(&[model]);
+fn passes(model: &'static Model, expected: Others, errors: u64, wrong: impl Fn(&Server)) {
+    let server = Server::start(&[model.name]);
     let bystanders = Bystanders::connect(model, &server);
     wrong(&server);
     bystanders.ask(&server, expected).all_served();
@@ -489,9 +507,9 @@ fn passes(model: &'static str, expected: Others, errors: u64, wrong: impl Fn(&Se
 }
 
 const HALF_CLOSE: Row = Row {
-    fault: "a client sends no more and still reads",
-    does: "it is answered, and then the server closes too",
-    others: [NONE_NOTICE; 5],
+    fault: "a client shuts down its sending side and still reads",
+    does: "answers it, then closes too",
+    others: |_| NONE_NOTICE,
     happens: |model, expected| {
         passes(model, expected, 0, |server| {
             let mut client = server.connect();
@@ -505,7 +523,7 @@ const HALF_CLOSE: Row = Row {
 const RESET: Row = Row {
     fault: "a client resets its connection in the middle of a frame",
     does: "counts an error",
-    others: [NONE_NOTICE; 5],
+    others: |_| NONE_NOTICE,
     happens: |model, expected| {
         passes(model, expected, 1, |server| {
             let mut client = server.connect();
@@ -517,9 +535,9 @@ const RESET: Row = Row {
 };
 
 const GARBAGE: Row = Row {
-    fault: "a client sends what is no frame",
+    fault: "a client sends bytes that are no frame",
     does: "answers with an error frame that gives the reason, and closes",
-    others: [NONE_NOTICE; 5],
+    others: |_| NONE_NOTICE,
     happens: |model, expected| {
         passes(model, expected, 1, |server| {
             let mut client = server.connect();
@@ -532,7 +550,7 @@ const GARBAGE: Row = Row {
 const LARGEST: Row = Row {
     fault: "a client sends the largest frame, and one that is larger",
     does: "echoes the first, and answers the header of the second with an error frame",
-    others: [NONE_NOTICE; 5],
+    others: |_| NONE_NOTICE,
     happens: |model, expected| {
         passes(model, expected, 1, |server| {
             let largest = DEFAULT_MAX_PAYLOAD as usize;
@@ -546,10 +564,10 @@ const LARGEST: Row = Row {
 
 const STOPPED: Row = Row {
     fault: "the server is stopped for a while (`SIGSTOP`, `SIGCONT`)",
-    does: "goes on where it was; the children of `fork` were not stopped",
-    others: [ALL_WAIT, NEW_WAIT, ALL_WAIT, ALL_WAIT, ALL_WAIT],
+    does: "continues; the children of the family processes were not stopped",
+    others: |family| if family.forks() { NEW_WAIT } else { ALL_WAIT },
     happens: |model, expected| {
-        let server = Server::start(&[model]);
+        let server = Server::start(&[model.name]);
         let bystanders = Bystanders::connect(model, &server);
         server.signal(Signal::SIGSTOP);
         eventually(|| server.is_stopped().then_some(()), || "not stopped");
@@ -562,14 +580,14 @@ const STOPPED: Row = Row {
 
 const TERMINATED: Row = Row {
     fault: "`SIGTERM` with 1,000 connections",
-    does: "answers all that was sent, closes, collects every child and exits with 0",
-    others: [others(Served, CutOff); 5],
+    does: "answers everything that was sent, closes, reaps every child and exits with 0",
+    others: |_| others(Served, CutOff),
     happens: |model, _| terminate(model, 1000),
 };
 
-fn terminate(model: &str, connections: u64) {
+fn terminate(model: &Model, connections: u64) {
     raise_file_limit(u32::try_from(connections).unwrap() * 6).unwrap();
-    let server = Server::start(&[model, "--drain", "1h", "--backlog", "65535"]);
+    let server = Server::start(&[model.name, "--drain", "1h", "--backlog", "65535"]);
     let address = server.address();
     let mut clients: Vec<Client> = (0..connections).map(|_| server.connect()).collect();
     for (sequence, client) in (0..).zip(&mut clients) {
@@ -589,10 +607,10 @@ fn terminate(model: &str, connections: u64) {
 
 const TWICE: Row = Row {
     fault: "a second `SIGTERM`",
-    does: "waits for nobody any more, says how many it cut off, and exits with 0",
-    others: [ALL_CUT_OFF; 5],
+    does: "closes all connections at once, prints their number, and exits with 0",
+    others: |_| ALL_CUT_OFF,
     happens: |model, expected| {
-        let server = Server::start(&[model, "--drain", "1h"]);
+        let server = Server::start(&[model.name, "--drain", "1h"]);
         let bystanders = Bystanders::connect(model, &server);
         let mut busy = server.connect();
         busy.send(&frame(1, 0, Work::Block(2 * HANG)));
@@ -622,11 +640,11 @@ const TWICE: Row = Row {
 
 const BACKLOG: Row = Row {
     fault: "more clients at once than the backlog holds",
-    does: "the kernel drops the connection attempts that are too many, and clients repeat them: it takes them \
-           a second and more",
-    others: [NEW_WAIT; 5],
+    does: "nothing: the kernel drops the excess connection attempts, and clients repeat them after a second \
+           and more",
+    others: |_| NEW_WAIT,
     happens: |model, expected| {
-        let server = Server::start(&[model, "--backlog", "5"]);
+        let server = Server::start(&[model.name, "--backlog", "5"]);
         let bystanders = Bystanders::connect(model, &server);
         take_descriptors(&server);
         let asked = bystanders.ask_with(&server, 12, expected);
@@ -705,7 +723,7 @@ fn the_server_is_terminated() {
 #[ignore = "a longer form: cargo test --test it faults:: -- --ignored"]
 fn the_server_is_terminated_with_a_great_many_connections() {
     for model in MODELS {
-        terminate(model.name, 3000);
+        terminate(model, 3000);
     }
 }
 
@@ -738,9 +756,9 @@ fn an_idle_client_is_cut_off_and_a_busy_one_is_not() {
 
 #[test]
 fn connections_over_the_limit_are_refused() {
-    for model in MODELS.iter().filter(|model| model.name != "iterative") {
+    for model in MODELS.iter().filter(|model| !model.family.is_iterative()) {
         let server = Server::start(&[model.name, "--max-connections", "4"]);
-        let bystanders = Bystanders::connect(model.name, &server);
+        let bystanders = Bystanders::connect(model, &server);
         let address = server.address();
         let new = asked((0..OTHERS).map(|_| move || TcpStream::connect(address)));
         new.hold("new", Refused);
@@ -795,15 +813,13 @@ fn cell(others: Others) -> String {
 
 #[test]
 fn the_table_in_the_documents_is_this_one() {
-    let names: Vec<_> = MODELS
-        .iter()
-        .map(|model| format!("`{}`", model.name))
-        .collect();
-    let mut table = format!("| fault | what the server does | {} |\n", names.join(" | "));
-    table += &"| --- ".repeat(MODELS.len() + 2);
+    let names = Family::ALL.map(Family::name).join(" | ");
+    let mut table = format!("| fault | what the server does | {names} |\n");
+    table += &"| --- ".repeat(Family::ALL.len() + 2);
     table += "|\n";
     for row in MATRIX {
-        let cells = row.others.map(cell).join(" | ");
+        let cells = Family::ALL.map(|family| cell((row.others)(family)));
+        let cells = cells.join(" | ");
         writeln!(table, "| {} | {} | {cells} |", row.fault, row.does).unwrap();
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");

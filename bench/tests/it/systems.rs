@@ -61,7 +61,7 @@ fn s1_clients_hear_their_own_names() {
 
 #[test]
 fn s1_server_and_clients_in_one_process() {
-    for model in MODELS.iter().filter(|model| model.name != "fork") {
+    for model in MODELS.iter().filter(|model| !model.family.forks()) {
         let mut command = executable();
         command.args(["load", "--serve", model.name]);
         command.args(["--clients", "5", "--say-names", "--print-replies"]);
@@ -144,7 +144,7 @@ fn s1_replies_are_printed_in_the_order_of_their_arrival() {
 #[test]
 fn s2_threads_and_processes_are_served_at_the_same_time() {
     // One connection at a time, which is its nature: the loads would come one after the other.
-    for model in MODELS.iter().filter(|model| model.name != "iterative") {
+    for model in MODELS.iter().filter(|model| !model.family.is_iterative()) {
         for (lasting, passing) in [("threads", "processes"), ("processes", "threads")] {
             let server = Server::start(&[model.name]);
             let options = format!("--clients 5 --duration 10m --driver {lasting}");
@@ -264,7 +264,7 @@ fn s6_signals_are_caught_and_said_with_the_time() {
         assert_eq!(ended.status.code(), Some(0));
         let said = |signal: &str| ended.stderr.lines().any(|line| line.ends_with(signal));
         assert!(said("Z SIGUSR1") && said("Z SIGTERM"), "{}", ended.stderr);
-        assert_eq!(said("Z SIGCHLD"), model.name == "fork", "{}", ended.stderr);
+        assert_eq!(said("Z SIGCHLD"), model.family.forks(), "{}", ended.stderr);
     }
 }
 

@@ -6,6 +6,7 @@ use std::thread;
 
 use crate::common::{Finished, Server, executable, finish};
 use echobench::verify::CHECKS;
+use echobench_servers::MODELS;
 
 fn verify(arguments: &[&str]) -> Finished {
     let mut command = executable();
@@ -65,7 +66,8 @@ fn treating(treat: fn(&mut Vec<u8>)) -> SocketAddr {
 
 #[test]
 fn our_models_conform() {
-    for model in ["thread", "fork", "pool --workers 2", "async", "iterative"] {
+    let models = MODELS.iter().map(|model| model.name);
+    for model in models.chain(["pool --workers 2"]) {
         let finished = verify(&[model]);
         assert_eq!(finished.code, Some(0), "{model}: {finished:?}");
         for (name, outcome) in outcomes(&finished) {
