@@ -1,16 +1,16 @@
-//! `echobench selfcheck`: the tool's own accuracy on this machine.
+//! `echobench selfcheck`: accuracy of the tool on this machine.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use crate::selfcheck::aa;
-use crate::selfcheck::checks::{self, Group};
+use crate::selfcheck::aa::{self, AaOptions};
+use crate::selfcheck::checks::{self, ChecksOptions, Group};
 use crate::{noteln, out, outln};
 
-/// The options of `selfcheck`.
+/// Options of `selfcheck`.
 #[derive(Args)]
 #[command(
     after_help = "Exit codes: 0 all is as it should be; 1 it could not be done; 2 something is not, or one of two \
@@ -27,8 +27,7 @@ pub struct SelfcheckArgs {
         long,
         value_name = "CHECKS",
         value_delimiter = ',',
-        conflicts_with = "aa",
-        hide_possible_values = true
+        conflicts_with = "aa"
     )]
     only: Vec<Group>,
 
@@ -46,38 +45,34 @@ pub struct SelfcheckArgs {
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
 
-    /// With --aa: decides the orders of the arms and the clients' traffic
+    /// With --aa: seed of orders and traffic
     #[arg(long, default_value_t = 1, requires = "aa")]
     seed: u64,
 
-    /// With --aa: also write what was found as CSV
+    /// With --aa: also write the rows as CSV
     #[arg(long, value_name = "FILE", requires = "aa")]
     out: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
-    let progress = |what: &str| noteln!("{what}");
     if args.aa {
-        return same_against_same(args, progress);
+        return compare_equal_arms(args);
     }
-    let groups: Vec<Group> = match &args.only[..] {
-        [] => Group::value_variants().to_vec(),
-        only => {
-            let named = |group: &&Group| only.contains(group);
-            let all = Group::value_variants().iter();
-            all.filter(named).copied().collect()
-        }
+
+    let options = ChecksOptions {
+        only: args.only.clone(),
+        full: args.full,
     };
-    let report = checks::run(&groups, args.full, progress)?;
+    let report = checks::run(&options, &progress)?;
     if args.json {
         outln!("{}", serde_json::to_string(&report)?);
     } else {
-        out!("{}", report.for_people());
+        out!("{}", report.text());
     }
     Ok(ExitCode::from(report.exit_code()))
 }
 
-fn same_against_same(args: &SelfcheckArgs, progress: impl Fn(&str)) -> anyhow::Result<ExitCode> {
+fn compare_equal_arms(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
     if let Some(out) = &args.out
         && out.exists()
     {
@@ -86,14 +81,23 @@ fn same_against_same(args: &SelfcheckArgs, progress: impl Fn(&str)) -> anyhow::R
             out.display()
         );
     }
-    let report = aa::run(args.seconds, args.seed, progress)?;
+
+    let options = AaOptions {
+        seconds: args.seconds,
+        seed: args.seed,
+    };
+    let report = aa::run(&options, progress)?;
     if let Some(out) = &args.out {
         aa::write(out, &report)?;
     }
     if args.json {
         outln!("{}", serde_json::to_string(&report)?);
     } else {
-        out!("{}", report.for_people());
+        out!("{}", report.text());
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+fn progress(step: &str) {
+    noteln!("{step}");
 }

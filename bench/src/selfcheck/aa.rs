@@ -1,5 +1,5 @@
-//! The same arm against itself: what a comparison can resolve, and how often it finds a difference
-//! where there is none.
+//! A/A comparison, an arm against itself: the smallest difference that a comparison can resolve, and the
+//! rate at which it finds a difference where there is none.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -9,13 +9,12 @@ use echobench_clients::Driver;
 use echobench_servers::Settings;
 use serde::Serialize;
 
-use super::report::{align, lines, plain};
-use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
-
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
 use crate::host::files::write_file;
 use crate::host::machine::Machine;
+use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
+use crate::render::Style;
 use crate::render::units::or_unknown;
 use crate::results::summary::summarize;
 use crate::results::{Metric, SCHEMA_VERSION, csv_text};
@@ -23,10 +22,10 @@ use crate::scenario::arm::Arm;
 use crate::scenario::{Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
 
-/// The models that are compared with themselves.
+/// Models that are compared with themselves.
 const MODELS: [&str; 2] = ["thread", "async"];
-/// Two committed scenarios in which they are: many clients wherever the scheduler puts them, and the
-/// form of the regression gate.
+/// Committed scenarios of the comparisons: many clients wherever the scheduler puts them, and the form of
+/// the regression gate.
 const FORMS: [Form; 2] = [
     Form {
         scenario: "steady",
@@ -39,23 +38,23 @@ const FORMS: [Form; 2] = [
         placement: Placement::Same,
     },
 ];
-/// The confidence of a run's interval.
+/// Confidence of a run's interval.
 const CONFIDENCE: f64 = 0.95;
-/// The wall time for which standard errors are given.
+/// Wall time for which standard errors are given.
 const WALL: Duration = Duration::from_secs(60);
-/// How many times blocks are drawn to find a standard error.
+/// Bootstrap draws of blocks for a standard error.
 const DRAWS: u32 = 2_000;
-/// A sign balance less likely than this, over all rows together, is a bias and not chance.
+/// Error rate of all sign tests together: a sign balance less likely than its share is a bias.
 const BIAS: f64 = 0.01;
 
-/// What the bare loop is called among the models.
+/// Name of the bare loop among the models.
 const BARE_LOOP: &str = "bare loop";
-/// The bare loop needs no processes, so its blocks are short, and this part of the time is enough.
+/// Divisor of the time for the bare loop: it needs no processes, so its blocks are short.
 const BARE_LOOP_SHARE: u32 = 4;
-/// Multiplications between two looks at the clock, some microseconds.
+/// Multiplications between two readings of the clock, some microseconds.
 const BARE_LOOP_STEPS: u64 = 4_096;
 
-/// The metrics, and the standard error of a ratio in 60 s of wall time that they should keep to.
+/// Metrics, each with the target for the standard error of its ratio in 60 s of wall time.
 const METRICS: [(Metric, Option<f64>); 4] = [
     (Metric::Throughput, Some(0.005)),
     (Metric::LatencyP50, None),
@@ -63,7 +62,7 @@ const METRICS: [(Metric, Option<f64>); 4] = [
     (Metric::CpuPerRequest, Some(0.003)),
 ];
 
-/// What an arm is measured under.
+/// Scenario, clients and placement of a comparison.
 #[derive(Clone, Copy)]
 struct Form {
     scenario: &'static str,
@@ -71,66 +70,76 @@ struct Form {
     placement: Placement,
 }
 
-/// One metric of one pair.
+/// One metric of one pair of equal arms.
 #[derive(Clone, Debug, Serialize)]
-pub struct AaRow {
-    /// Rises when a column changes its name or meaning.
-    pub schema_version: u32,
+pub(crate) struct AaRow {
+    /// Version of the columns' names and meanings.
+    schema_version: u32,
     /// The committed scenario, in its long form.
-    pub scenario: &'static str,
-    /// Both arms.
-    pub model: &'static str,
-    /// Number of clients; none beside the bare loop.
-    pub clients: u32,
-    /// The CPUs of servers and clients.
-    pub placement: Placement,
-    /// How they are run.
-    pub driver: Driver,
+    scenario: &'static str,
+    /// Model of both arms.
+    model: &'static str,
+    /// Number of clients; 0 for the bare loop.
+    clients: u32,
+    /// CPUs of servers and clients.
+    placement: Placement,
+    /// Kind of client.
+    driver: Driver,
     /// The metric.
-    pub metric: &'static str,
+    metric: &'static str,
     /// Blocks with a value.
-    pub blocks: usize,
+    blocks: usize,
     /// Wall time of a block, with the start and the end of its processes.
-    pub block_wall_seconds: f64,
+    block_wall_seconds: f64,
     /// Median over all blocks of the ratio of the second arm to the first.
-    pub ratio: Option<f64>,
+    ratio: Option<f64>,
     /// Standard deviation of the log-ratios of single blocks.
-    pub block_standard_deviation: Option<f64>,
+    block_standard_deviation: Option<f64>,
     /// Standard error of the log-ratio in 60 s of wall time.
-    pub standard_error_60s: Option<f64>,
-    /// What it should be at most.
-    pub standard_error_target: Option<f64>,
+    standard_error_60s: Option<f64>,
+    /// Target for the standard error.
+    standard_error_target: Option<f64>,
     /// Blocks in each of the runs that follow.
-    pub run_blocks: usize,
+    run_blocks: usize,
     /// Runs of consecutive blocks, overlapping.
-    pub runs: usize,
-    /// Of these, how many have an interval at 95 % that excludes equality.
-    pub false_differences: usize,
-    /// How many of independent runs may have.
-    pub false_share_nominal: Option<f64>,
+    runs: usize,
+    /// Runs whose interval at 95 % excludes equality.
+    false_differences: usize,
+    /// Share of such runs that chance allows among independent runs.
+    false_share_nominal: Option<f64>,
     /// Blocks in which the second arm had the higher value.
-    pub higher: usize,
+    higher: usize,
     /// Blocks in which it had the lower one.
-    pub lower: usize,
-    /// The probability of a balance of these at least as uneven.
-    pub sign_p: f64,
+    lower: usize,
+    /// Probability of a balance of these at least as uneven.
+    sign_p: f64,
     /// Load average before.
-    pub load_average_before: Option<f64>,
+    load_average_before: Option<f64>,
     /// Load average after.
-    pub load_average_after: Option<f64>,
+    load_average_after: Option<f64>,
 }
 
-/// What comparing arms with themselves came to.
+/// Report of all A/A comparisons.
 #[derive(Debug, Serialize)]
-pub struct AaReport {
+pub(crate) struct AaReport {
     /// A row for each pair and metric.
-    pub rows: Vec<AaRow>,
+    rows: Vec<AaRow>,
 }
 
-/// Compares arms with themselves, each pair for so long.
-pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<AaReport> {
+/// Options of the A/A comparisons.
+pub(crate) struct AaOptions {
+    /// Time for each pair of arms.
+    pub(crate) seconds: u32,
+    /// Seed of orders and traffic.
+    pub(crate) seed: u64,
+}
+
+/// Compares arms with themselves. Pairs that are complete before an interrupt are kept.
+pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Result<AaReport> {
     catch_interrupts().context("cannot catch interrupts")?;
+    let seconds = options.seconds;
     let mut report = AaReport { rows: Vec::new() };
+
     for form in &FORMS {
         form.placement.cpus()?;
         let scenario = form.scenario;
@@ -139,6 +148,7 @@ pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<A
             "{scenario}: a bare loop against itself for {short} s"
         ));
         report.rows.push(form.bare_loop(short)?);
+
         for model in MODELS {
             if interrupted() {
                 return Ok(report);
@@ -146,15 +156,15 @@ pub fn run(seconds: u32, seed: u64, progress: impl Fn(&str)) -> anyhow::Result<A
             progress(&format!(
                 "{scenario}: {model} against itself for {seconds} s"
             ));
-            report.rows.extend(form.pair(model, seconds, seed)?);
+            report.rows.extend(form.pair(model, seconds, options.seed)?);
         }
     }
     Ok(report)
 }
 
 impl Form {
-    /// The committed scenario, in its long form, with two arms that differ in nothing but their name: the
-    /// second is given as an option what the first has by default.
+    /// Condition of the committed scenario, in its long form, with two arms that differ only in their
+    /// name: an option of the second states a default of the first.
     fn condition(&self, model: &str) -> anyhow::Result<Condition> {
         let scenario = Scenario::find(self.scenario)?;
         let same = format!("{model} --backlog {}", Settings::BACKLOG);
@@ -163,13 +173,14 @@ impl Form {
         Ok(Condition::new(&scenario, scenario.full, arms, load))
     }
 
-    /// What the machine itself allows: one thread that only counts, measured in the same slices, rounds and
-    /// blocks as servers are. No comparison of servers is sharper than this.
+    /// Resolution of the machine itself: one thread that only counts, measured in the same slices, rounds
+    /// and blocks as servers are. No comparison of servers is sharper than this.
     fn bare_loop(&self, seconds: u32) -> anyhow::Result<AaRow> {
         let condition = self.condition(MODELS[0])?;
         let before = Machine::read();
         let began = Instant::now();
         let mut ratios = Vec::new();
+
         while began.elapsed() < Duration::from_secs(u64::from(seconds)) && !interrupted() {
             let rounds: Vec<f64> = (0..condition.effort.rounds)
                 .map(|round| {
@@ -184,6 +195,7 @@ impl Form {
                 .collect();
             ratios.extend(crate::stats::median(&rounds));
         }
+
         let wall = began.elapsed().as_secs_f64() / ratios.len().max(1) as f64;
         let run_blocks = condition.scenario.quick.blocks as usize;
         Ok(AaRow {
@@ -207,11 +219,13 @@ impl Form {
         let began = Instant::now();
         let length = Duration::from_secs(u64::from(seconds));
         let mut blocks: Vec<BlockOutcome> = Vec::new();
+
         for number in 1.. {
             let Some(block) = unless_interrupted(condition.run_block(number, seed))? else {
                 break;
             };
             blocks.push(block);
+
             if let Some(violation) = blocks.iter().find_map(|block| block.violations.first()) {
                 bail!("{violation}");
             }
@@ -219,11 +233,13 @@ impl Form {
             if let Some(row) = rows.into_iter().find(|row| !row.is_ok()) {
                 bail!("{}, block {}: {}", row.model, row.block, row.status);
             }
+
             let each = began.elapsed() / number;
             if began.elapsed() + each > length {
                 break;
             }
         }
+
         let wall = began.elapsed().as_secs_f64() / blocks.len().max(1) as f64;
         let run_blocks = condition.scenario.quick.blocks as usize;
         let after = Machine::read();
@@ -251,7 +267,9 @@ impl Form {
             interval.is_some_and(|interval| interval.low > 0.0 || interval.high < 0.0)
         };
         let runs = || ratios.windows(run_blocks);
+        // Every run has as many blocks, so all have the same level.
         let level = runs().find_map(|run| Some(sign_interval(run, CONFIDENCE)?.level));
+
         AaRow {
             schema_version: SCHEMA_VERSION,
             scenario: self.scenario,
@@ -279,20 +297,22 @@ impl Form {
     }
 }
 
-/// Turns of a loop in so much time.
+/// Iterations of a counting loop in so much time.
 fn count(length: Duration) -> f64 {
     let began = Instant::now();
     let (mut turns, mut value) = (0_u32, 1_u64);
+
     while began.elapsed() < length {
         for step in 0..BARE_LOOP_STEPS {
             value = std::hint::black_box(value.wrapping_mul(step | 1));
         }
         turns += 1;
     }
+
     f64::from(turns)
 }
 
-/// The log-ratio of each block, as the summary of a run of that block alone has it.
+/// Log-ratio of each block, computed as the summary of a run with this block alone.
 fn log_ratios(blocks: &[BlockOutcome], metric: Metric) -> Vec<f64> {
     let ratios = blocks.iter().filter_map(|block| {
         let rows = summarize(&block.slices, &block.blocks);
@@ -309,18 +329,20 @@ fn standard_deviation(values: &[f64]) -> Option<f64> {
     (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt())
 }
 
-/// The standard error of what a comparison reports, the median over blocks, with so many blocks: its
-/// spread over draws of blocks with replacement. Nothing for so few that they say nothing.
+/// Standard error of the median over so many blocks, which is the figure that a comparison reports, by the
+/// bootstrap: draws of blocks with replacement. `None` for fewer than six blocks.
 fn standard_error(ratios: &[f64], blocks: f64) -> Option<f64> {
     if ratios.len() < 6 {
         return None;
     }
+
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a number of blocks"
     )]
     let blocks = blocks.round().max(1.0) as usize;
+
     let mut random = fastrand::Rng::with_seed(1);
     let medians: Option<Vec<f64>> = (0..DRAWS)
         .map(|_| {
@@ -334,6 +356,33 @@ fn standard_error(ratios: &[f64], blocks: f64) -> Option<f64> {
 }
 
 impl AaRow {
+    fn cells(&self) -> Vec<String> {
+        let percent =
+            |share: Option<f64>| or_unknown(share, |share| format!("{:.2} %", 100.0 * share));
+        let missed = if self.misses_target() { " missed" } else { "" };
+        let target = self
+            .standard_error_target
+            .map_or_else(String::new, |target| {
+                format!("≤ {}{missed}", percent(Some(target)))
+            });
+
+        vec![
+            self.scenario.to_owned(),
+            self.model.to_owned(),
+            self.metric.to_owned(),
+            self.blocks.to_string(),
+            or_unknown(self.ratio, |ratio| format!("{ratio:.4}")),
+            percent(self.standard_error_60s),
+            target,
+            format!(
+                "{} of {} runs of {}",
+                self.false_differences, self.runs, self.run_blocks
+            ),
+            format!("{} : {}", self.higher, self.lower),
+            format!("{:.3}", self.sign_p),
+        ]
+    }
+
     fn misses_target(&self) -> bool {
         let both = self.standard_error_60s.zip(self.standard_error_target);
         both.is_some_and(|(error, target)| error > target)
@@ -341,7 +390,7 @@ impl AaRow {
 }
 
 impl AaReport {
-    /// The p-value below which a sign balance is a bias: the error rate shared among all rows.
+    /// P-value below which a sign balance is a bias: the error rate shared among all rows.
     fn bias_limit(&self) -> f64 {
         BIAS / self.rows.len().max(1) as f64
     }
@@ -355,10 +404,9 @@ impl AaReport {
         self.rows.iter().any(AaRow::misses_target)
     }
 
-    /// 2 when one of two equal arms came out faster too often to be chance; 3 when differences that
-    /// should be resolved would not be; else 0.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    /// Exit code of the command: 2 if one of two equal arms came out faster too often to be chance, 3 if
+    /// standard errors miss their targets or there are too few blocks, else 0.
+    pub(crate) fn exit_code(&self) -> u8 {
         if self.is_biased() {
             2
         } else if self.misses_target() || self.rows.iter().any(|row| row.blocks < row.run_blocks) {
@@ -368,10 +416,9 @@ impl AaReport {
         }
     }
 
-    /// As people read it.
-    #[must_use]
-    pub fn for_people(&self) -> String {
-        let mut table = plain(&[
+    /// The report as text.
+    pub(crate) fn text(&self) -> String {
+        let names = [
             "scenario",
             "model",
             "metric",
@@ -382,32 +429,10 @@ impl AaReport {
             "false differences",
             "higher : lower",
             "p",
-        ]);
-        let percent =
-            |share: Option<f64>| or_unknown(share, |share| format!("{:.2} %", 100.0 * share));
-        for row in &self.rows {
-            let missed = if row.misses_target() { " missed" } else { "" };
-            table.add_row([
-                row.scenario.to_owned(),
-                row.model.to_owned(),
-                row.metric.to_owned(),
-                row.blocks.to_string(),
-                or_unknown(row.ratio, |ratio| format!("{ratio:.4}")),
-                percent(row.standard_error_60s),
-                row.standard_error_target
-                    .map_or_else(String::new, |target| {
-                        format!("≤ {}{missed}", percent(Some(target)))
-                    }),
-                format!(
-                    "{} of {} runs of {}",
-                    row.false_differences, row.runs, row.run_blocks
-                ),
-                format!("{} : {}", row.higher, row.lower),
-                format!("{:.3}", row.sign_p),
-            ]);
-        }
-        align(&mut table, &[3, 4, 5, 7, 8, 9]);
-        [lines(&table), self.conclusion() + "\n"].join("\n")
+        ];
+        let rows = self.rows.iter().map(AaRow::cells).collect();
+        let table = Style::Plain.table(&names, rows, &[0, 1, 2, 6]);
+        [table, self.conclusion()].join("\n\n") + "\n"
     }
 
     fn conclusion(&self) -> String {
@@ -423,6 +448,7 @@ impl AaReport {
             }
             _ => "too few blocks; give more --seconds",
         };
+
         format!(
             "{verdict}; load average {} before, {} after",
             load(self.rows[0].load_average_before),
@@ -431,8 +457,8 @@ impl AaReport {
     }
 }
 
-/// Writes the rows as CSV, so that the file appears whole or not at all.
-pub fn write(path: &Path, report: &AaReport) -> anyhow::Result<()> {
+/// Writes the rows as CSV.
+pub(crate) fn write(path: &Path, report: &AaReport) -> anyhow::Result<()> {
     write_file(path, &csv_text(&report.rows, true)?)
 }
 

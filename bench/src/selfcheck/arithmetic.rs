@@ -1,19 +1,17 @@
-//! What must come out: the arithmetic of delays and stalls.
+//! Expected values: the arithmetic of delays and stalls.
 
-/// The quantile `q` of the latency of requests that are due at even intervals, where the server does
-/// nothing for `stall_ns` in each `period_ns` and answers at once otherwise.
+/// Quantile `q` of the latency of requests that are due at even intervals, at a server that does nothing
+/// for `stall_ns` in each `period_ns` and answers at once otherwise.
 ///
 /// A request that is due `x` before the end of the stall takes `x`. So a share `stall / period` of the
 /// requests has latencies spread evenly from 0 to `stall`, and the others have none.
-#[must_use]
-pub fn stalled_quantile(q: f64, stall_ns: f64, period_ns: f64) -> f64 {
+pub(super) fn stalled_quantile(q: f64, stall_ns: f64, period_ns: f64) -> f64 {
     (stall_ns - (1.0 - q) * period_ns).max(0.0)
 }
 
-/// How many of `requests` due at even intervals wait for a stall to end before the one at quantile
-/// `q` of latency: those that were due earlier in the same stall.
-#[must_use]
-pub fn ahead_in_stall(q: f64, requests: f64, stalls: f64) -> f64 {
+/// Number of requests that are answered after a stall before the one at quantile `q` of latency: those of
+/// `requests` due at even intervals that were due earlier in the same stall.
+pub(super) fn ahead_in_stall(q: f64, requests: f64, stalls: f64) -> f64 {
     (1.0 - q) * requests / stalls
 }
 
@@ -43,6 +41,7 @@ mod tests {
         for (stall, total) in [(100_u32, 1000_u32), (400, 4000), (1000, 10_000), (7, 500)] {
             let mut latencies: Vec<u32> = (0..total).map(|due| stall.saturating_sub(due)).collect();
             latencies.sort_unstable();
+
             for q in [0.5, 0.9, 0.95, 0.99, 0.999] {
                 let rank = (1..=total)
                     .find(|&rank| f64::from(rank) >= q * f64::from(total))

@@ -1,16 +1,17 @@
-//! What the checks came to, for people and for programs.
+//! Report of the checks, as text and as JSON.
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
 
 use super::rig::Disturbance;
 use crate::host::cpus::Awake;
+use crate::render::Style;
+use crate::render::grid::{Grid, Row};
 use crate::render::units;
 
-/// What a figure counts.
+/// Unit of a figure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Unit {
+pub(crate) enum Unit {
     /// A time.
     Nanoseconds,
     /// A share of one CPU.
@@ -33,28 +34,27 @@ impl Unit {
     }
 }
 
-/// What a figure has to be.
+/// Values that a figure may have.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Bound {
-    /// So much, give or take.
+pub(crate) enum Bound {
+    /// Around an expected value.
     Near {
-        /// What it should be.
+        /// The expected value.
         expected: f64,
-        /// How much less it may be.
+        /// Tolerance below it.
         below: f64,
-        /// How much more it may be.
+        /// Tolerance above it.
         above: f64,
     },
-    /// Not more.
+    /// Up to a limit.
     AtMost(f64),
-    /// Anything: it is there to be known.
+    /// Any: the figure is shown, not judged.
     Any,
 }
 
 impl Bound {
-    /// This, give or take the same on both sides.
-    #[must_use]
-    pub fn within(expected: f64, tolerance: f64) -> Self {
+    /// Around an expected value, with the same tolerance on both sides.
+    pub(super) fn within(expected: f64, tolerance: f64) -> Self {
         Bound::Near {
             expected,
             below: tolerance,
@@ -75,69 +75,69 @@ impl Bound {
     }
 }
 
-/// What a check came to.
+/// Verdict of a check, or of all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// A figure to be known, which is not judged.
+pub(crate) enum CheckVerdict {
+    /// A figure that is not judged.
     Figure,
-    /// As it should be.
+    /// Within its bound.
     Ok,
-    /// Not as it should be, on a machine that did something else meanwhile.
+    /// Out of its bound, on a machine that was disturbed.
     Disturbed,
-    /// Not as it should be.
+    /// Out of its bound.
     Failed,
 }
 
-impl Verdict {
+impl CheckVerdict {
     fn word(self) -> &'static str {
         match self {
-            Verdict::Figure => "",
-            Verdict::Ok => "ok",
-            Verdict::Disturbed => "disturbed",
-            Verdict::Failed => "FAILED",
+            CheckVerdict::Figure => "",
+            CheckVerdict::Ok => "ok",
+            CheckVerdict::Disturbed => "disturbed",
+            CheckVerdict::Failed => "FAILED",
         }
     }
 }
 
-/// One figure and its judgement.
+/// One figure and its verdict.
 #[derive(Clone, Debug, Serialize)]
-pub struct Check {
-    /// The group it belongs to.
-    pub check: &'static str,
-    /// What was measured, for people.
-    pub what: String,
-    /// What the figures count.
-    pub unit: Unit,
-    /// What it should be, or be at most.
-    pub expected: Option<f64>,
-    /// How much less than expected it may be; nothing for a limit.
-    pub tolerance_below: Option<f64>,
-    /// How much more than expected it may be.
-    pub tolerance_above: Option<f64>,
-    /// What it is; nothing where the sample does not carry it.
-    pub measured: Option<f64>,
-    /// The judgement.
-    pub verdict: Verdict,
-    /// Why it cannot be judged, or may not be what it is otherwise.
-    pub disturbance: Option<String>,
-    /// What the machine did beside.
-    pub machine: Option<Disturbance>,
+pub(crate) struct Check {
+    /// Group of the check.
+    pub(super) check: &'static str,
+    /// Description of the figure.
+    pub(super) what: String,
+    /// Unit of the figures.
+    pub(super) unit: Unit,
+    /// Expected value, or the limit.
+    pub(super) expected: Option<f64>,
+    /// Tolerance below the expected value; `None` for a limit.
+    pub(super) tolerance_below: Option<f64>,
+    /// Tolerance above the expected value.
+    pub(super) tolerance_above: Option<f64>,
+    /// Measured value; `None` where the sample does not support one.
+    pub(super) measured: Option<f64>,
+    /// The verdict.
+    pub(super) verdict: CheckVerdict,
+    /// Reason why it cannot be judged, or may be off.
+    pub(super) disturbance: Option<String>,
+    /// Other activity of the machine during the check.
+    pub(super) machine: Option<Disturbance>,
     #[serde(skip)]
     bound: Bound,
 }
 
 impl Check {
-    /// Notes what the machine did beside.
+    /// Adds the other activity of the machine during the check.
     #[must_use]
-    pub fn on(mut self, machine: &Disturbance) -> Self {
+    pub(super) fn on(mut self, machine: &Disturbance) -> Self {
         self.machine = Some(*machine);
         self
     }
 
-    /// Judges a figure: what is not as it should be counts as a failure only where nothing disturbed it.
+    /// Judges a figure. A figure out of its bound is a failure only if nothing disturbed it.
     #[must_use]
-    pub fn new(
+    pub(super) fn new(
         check: &'static str,
         what: String,
         unit: Unit,
@@ -147,10 +147,10 @@ impl Check {
     ) -> Self {
         let holds = measured.is_some_and(|measured| bound.holds(measured));
         let verdict = match (bound, holds, &disturbance) {
-            (Bound::Any, ..) => Verdict::Figure,
-            (_, true, _) => Verdict::Ok,
-            (_, false, Some(_)) => Verdict::Disturbed,
-            (_, false, None) => Verdict::Failed,
+            (Bound::Any, ..) => CheckVerdict::Figure,
+            (_, true, _) => CheckVerdict::Ok,
+            (_, false, Some(_)) => CheckVerdict::Disturbed,
+            (_, false, None) => CheckVerdict::Failed,
         };
         let (expected, tolerance_below, tolerance_above) = match bound {
             Bound::Near {
@@ -161,6 +161,7 @@ impl Check {
             Bound::AtMost(limit) => (Some(limit), None, Some(0.0)),
             Bound::Any => (None, None, None),
         };
+
         Check {
             check,
             what,
@@ -170,7 +171,7 @@ impl Check {
             tolerance_above,
             measured,
             verdict,
-            disturbance: disturbance.filter(|_| verdict != Verdict::Ok),
+            disturbance: disturbance.filter(|_| verdict != CheckVerdict::Ok),
             machine: None,
             bound,
         }
@@ -194,8 +195,9 @@ impl Check {
             Bound::AtMost(limit) => (format!("≤ {}", self.unit.show(limit)), String::new()),
             Bound::Any => (String::new(), String::new()),
         };
+
         let verdict = match &self.disturbance {
-            Some(reason) if self.verdict == Verdict::Figure => format!("({reason})"),
+            Some(reason) if self.verdict == CheckVerdict::Figure => format!("({reason})"),
             Some(reason) => format!("{}: {reason}", self.verdict.word()),
             None => self.verdict.word().to_owned(),
         };
@@ -209,84 +211,81 @@ impl Check {
     }
 }
 
-/// The same server seen by two kinds of load: one line each.
+/// One observer of the server that stops in every second.
 #[derive(Clone, Debug, Serialize)]
-pub struct LessonLine {
-    /// Whose figures these are.
-    pub who: &'static str,
-    /// How many requests.
-    pub requests: Option<u64>,
-    /// The 50th percentile of latency.
-    pub p50_ns: Option<f64>,
-    /// The 90th.
-    pub p90_ns: Option<f64>,
-    /// The 95th.
-    pub p95_ns: Option<f64>,
-    /// The 99th.
-    pub p99_ns: Option<f64>,
-    /// The 99.9th.
-    pub p999_ns: Option<f64>,
+pub(crate) struct LessonLine {
+    /// The observer: arithmetic or a kind of load.
+    pub(super) who: &'static str,
+    /// Number of requests.
+    pub(super) requests: Option<u64>,
+    /// 50th percentile of latency.
+    pub(super) p50_ns: Option<f64>,
+    /// 90th percentile.
+    pub(super) p90_ns: Option<f64>,
+    /// 95th percentile.
+    pub(super) p95_ns: Option<f64>,
+    /// 99th percentile.
+    pub(super) p99_ns: Option<f64>,
+    /// 99.9th percentile.
+    pub(super) p999_ns: Option<f64>,
 }
 
-/// All that was found.
+/// Report of all checks.
 #[derive(Debug, Serialize)]
-pub struct SelfcheckReport {
-    /// Rises when a field changes its name or meaning.
-    pub schema_version: u32,
+pub(crate) struct SelfcheckReport {
+    /// Version of the fields' names and meanings.
+    pub(super) schema_version: u32,
     /// The worst of the verdicts.
-    pub verdict: Verdict,
+    pub(super) verdict: CheckVerdict,
     /// Whether servers and clients had CPUs of their own.
-    pub split: bool,
+    pub(super) split: bool,
     /// Whether idle CPUs were kept from sleeping.
-    pub awake: bool,
-    /// The average load of the machine before.
-    pub load_average_before: Option<f64>,
-    /// And after.
-    pub load_average_after: Option<f64>,
-    /// How long it took.
-    pub elapsed_ns: u64,
-    /// What the machine did beside: the sum of the hiccups, the largest of the shares.
-    pub disturbance: Disturbance,
-    /// Every figure.
-    pub checks: Vec<Check>,
-    /// What a closed loop does not see.
-    pub lesson: Vec<LessonLine>,
+    pub(super) awake: bool,
+    /// Load average of the machine before the checks.
+    pub(super) load_average_before: Option<f64>,
+    /// Load average after the checks.
+    pub(super) load_average_after: Option<f64>,
+    /// Duration of all checks.
+    pub(super) elapsed_ns: u64,
+    /// Other activity of the machine: the sum of the hiccups, the largest of the shares.
+    pub(super) disturbance: Disturbance,
+    /// All checks.
+    pub(super) checks: Vec<Check>,
+    /// Observers of the stopping server: the difference is what a closed loop omits.
+    pub(super) lesson: Vec<LessonLine>,
 }
 
 impl SelfcheckReport {
-    /// The worst of all verdicts; a failure counts more than a disturbance.
-    #[must_use]
-    pub fn worst(checks: &[Check]) -> Verdict {
+    /// The worst of all verdicts; a failure is worse than a disturbance.
+    pub(super) fn worst(checks: &[Check]) -> CheckVerdict {
         let has = |verdict| checks.iter().any(|check| check.verdict == verdict);
-        [Verdict::Failed, Verdict::Disturbed]
+        [CheckVerdict::Failed, CheckVerdict::Disturbed]
             .into_iter()
             .find(|&verdict| has(verdict))
-            .unwrap_or(Verdict::Ok)
+            .unwrap_or(CheckVerdict::Ok)
     }
 
-    /// The exit code of the command.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    /// Exit code of the command.
+    pub(crate) fn exit_code(&self) -> u8 {
         match self.verdict {
-            Verdict::Ok | Verdict::Figure => 0,
-            Verdict::Failed => 2,
-            Verdict::Disturbed => 3,
+            CheckVerdict::Ok | CheckVerdict::Figure => 0,
+            CheckVerdict::Failed => 2,
+            CheckVerdict::Disturbed => 3,
         }
     }
 
-    /// As people read it.
-    #[must_use]
-    pub fn for_people(&self) -> String {
+    /// The report as text.
+    pub(crate) fn text(&self) -> String {
         let mut parts = vec![checks_table(&self.checks)];
         if !self.lesson.is_empty() {
             parts.push(
-                "the same server, which stops for 100 ms in every second, as two kinds of load see it:\n"
+                "the same server, which stops for 100 ms in every second, as two kinds of load see it:"
                     .to_owned(),
             );
             parts.push(lesson_table(&self.lesson));
         }
-        parts.push(self.conclusion() + "\n");
-        parts.join("\n")
+        parts.push(self.conclusion());
+        parts.join("\n\n") + "\n"
     }
 
     fn conclusion(&self) -> String {
@@ -295,56 +294,58 @@ impl SelfcheckReport {
             with.count()
         };
         let load = |load: Option<f64>| units::or_unknown(load, |load| format!("{load:.2}"));
+        let cpus = if self.split {
+            ""
+        } else {
+            "; servers and clients shared the only CPU"
+        };
+        let awake = if self.awake {
+            "; idle CPUs were kept awake".to_owned()
+        } else {
+            format!(
+                "; idle CPUs slept, which makes replies late: this user cannot write {}",
+                Awake::FILE
+            )
+        };
+
         format!(
-            "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{}{}",
-            count(Verdict::Ok),
-            count(Verdict::Failed),
-            count(Verdict::Disturbed),
+            "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{cpus}{awake}",
+            count(CheckVerdict::Ok),
+            count(CheckVerdict::Failed),
+            count(CheckVerdict::Disturbed),
             units::count(self.disturbance.hiccups),
             units::count(self.disturbance.requests),
             load(self.load_average_before),
             load(self.load_average_after),
             self.elapsed_ns as f64 / 1e9,
-            if self.split {
-                ""
-            } else {
-                "; servers and clients shared the only CPU"
-            },
-            if self.awake {
-                "; idle CPUs were kept awake".to_owned()
-            } else {
-                format!(
-                    "; idle CPUs slept, which makes replies late: {} is not to be written by this user",
-                    Awake::FILE
-                )
-            }
         )
     }
 }
 
+/// Table of the checks, with a gap between their groups.
 fn checks_table(checks: &[Check]) -> String {
-    let mut table = plain(&["check", "expected", "measured", "tolerance", "verdict"]);
-    let mut group = "";
-    for check in checks {
-        if group != check.check {
-            if !group.is_empty() {
-                table.add_row([""]);
-            }
-            group = check.check;
-        }
-        table.add_row(check.cells());
-    }
-    align(&mut table, &[1, 2, 3]);
-    lines(&table)
+    let row = |check: &Check| Row {
+        arm: String::new(),
+        section: check.check.to_owned(),
+        cells: check.cells().into_iter().map(Into::into).collect(),
+    };
+    let header = ["check", "expected", "measured", "tolerance", "verdict"];
+    let grid = Grid {
+        header: header.map(str::to_owned).into(),
+        left: vec![0, 4],
+        rows: checks.iter().map(row).collect(),
+        ..Grid::default()
+    };
+    grid.draw(Style::Plain)
 }
 
 fn lesson_table(lesson: &[LessonLine]) -> String {
-    let mut table = plain(&["", "requests", "p50", "p90", "p95", "p99", "p99.9"]);
-    for line in lesson {
-        let mut cells = vec![
-            line.who.to_owned(),
-            units::or_unknown(line.requests, units::count),
-        ];
+    // Sums of fractions of a second are not quite 0 where they should be.
+    let show = |time: f64| match time {
+        time if time < 1.0 => "0".to_owned(),
+        time => units::duration(time),
+    };
+    let row = |line: &LessonLine| {
         let times = [
             line.p50_ns,
             line.p90_ns,
@@ -352,47 +353,24 @@ fn lesson_table(lesson: &[LessonLine]) -> String {
             line.p99_ns,
             line.p999_ns,
         ];
-        // Sums of fractions of a second are not quite 0 where they should be.
-        let show = |time: f64| match time {
-            time if time < 1.0 => "0".to_owned(),
-            time => units::duration(time),
-        };
+        let mut cells = vec![
+            line.who.to_owned(),
+            units::or_unknown(line.requests, units::count),
+        ];
         cells.extend(times.map(|time| units::or_unknown(time, show)));
-        table.add_row(cells);
-    }
-    align(&mut table, &[1, 2, 3, 4, 5, 6]);
-    lines(&table)
-}
+        cells
+    };
 
-/// A table without lines, whose columns are as wide as what is in them.
-pub(super) fn plain(names: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING);
-    table.set_header(names.iter().map(ToString::to_string));
-    table
-}
-
-/// Aligns these columns to the right.
-pub(super) fn align(table: &mut Table, columns: &[usize]) {
-    for &column in columns {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-}
-
-/// Without blanks at the ends of lines.
-pub(super) fn lines(table: &Table) -> String {
-    let text = table.to_string();
-    let lines: Vec<_> = text.lines().map(str::trim_end).collect();
-    lines.join("\n") + "\n"
+    let names = ["", "requests", "p50", "p90", "p95", "p99", "p99.9"];
+    let rows = lesson.iter().map(row).collect();
+    Style::Plain.table(&names, rows, &[0])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn check(bound: Bound, measured: Option<f64>, disturbance: Option<&str>) -> Verdict {
+    fn check(bound: Bound, measured: Option<f64>, disturbance: Option<&str>) -> CheckVerdict {
         let disturbance = disturbance.map(str::to_owned);
         let what = "a time".to_owned();
         Check::new(
@@ -409,14 +387,19 @@ mod tests {
     #[test]
     fn only_an_undisturbed_miss_is_a_failure() {
         let near = Bound::within(100.0, 3.0);
-        assert_eq!(check(near, Some(103.0), None), Verdict::Ok);
-        assert_eq!(check(near, Some(97.0), Some("noise")), Verdict::Ok);
-        assert_eq!(check(near, Some(104.0), None), Verdict::Failed);
-        assert_eq!(check(near, Some(104.0), Some("noise")), Verdict::Disturbed);
-        assert_eq!(check(near, None, None), Verdict::Failed);
-        assert_eq!(check(Bound::AtMost(5.0), Some(5.0), None), Verdict::Ok);
-        assert_eq!(check(Bound::AtMost(5.0), Some(5.1), None), Verdict::Failed);
-        assert_eq!(check(Bound::Any, None, None), Verdict::Figure);
+        assert_eq!(check(near, Some(103.0), None), CheckVerdict::Ok);
+        assert_eq!(check(near, Some(97.0), Some("noise")), CheckVerdict::Ok);
+        assert_eq!(check(near, Some(104.0), None), CheckVerdict::Failed);
+        assert_eq!(
+            check(near, Some(104.0), Some("noise")),
+            CheckVerdict::Disturbed
+        );
+        assert_eq!(check(near, None, None), CheckVerdict::Failed);
+
+        let most = Bound::AtMost(5.0);
+        assert_eq!(check(most, Some(5.0), None), CheckVerdict::Ok);
+        assert_eq!(check(most, Some(5.1), None), CheckVerdict::Failed);
+        assert_eq!(check(Bound::Any, None, None), CheckVerdict::Figure);
     }
 
     #[test]
@@ -434,14 +417,35 @@ mod tests {
         let good = of(0.5, None);
         let disturbed = of(2.0, Some("noise"));
         let failed = of(2.0, None);
-        assert_eq!(SelfcheckReport::worst(&[]), Verdict::Ok);
+
+        assert_eq!(SelfcheckReport::worst(&[]), CheckVerdict::Ok);
         assert_eq!(
             SelfcheckReport::worst(&[good.clone(), disturbed.clone()]),
-            Verdict::Disturbed
+            CheckVerdict::Disturbed
         );
         assert_eq!(
             SelfcheckReport::worst(&[good, disturbed, failed]),
-            Verdict::Failed
+            CheckVerdict::Failed
         );
+    }
+
+    #[test]
+    fn groups_are_set_apart_in_the_table() {
+        let of = |group, what: &str| {
+            let bound = Bound::AtMost(1.0);
+            Check::new(
+                group,
+                what.to_owned(),
+                Unit::CpuShare,
+                bound,
+                Some(0.5),
+                None,
+            )
+        };
+        let table = checks_table(&[of("lag", "one"), of("lag", "two"), of("ceiling", "three")]);
+        let lines: Vec<&str> = table.lines().map(str::trim).collect();
+        assert_eq!(lines.len(), 5, "{table}");
+        assert_eq!(lines[3], "", "{table}");
+        assert!(lines[1].starts_with("one  ") && lines[1].ends_with("  ok"));
     }
 }
