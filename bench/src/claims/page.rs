@@ -7,7 +7,7 @@ use crate::claims::CLAIMS;
 use crate::claims::table::{Judged, headlines, interval, judged, label, notes, value};
 use crate::render::Part;
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, apart};
+use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, split_at_gaps};
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
 use crate::render::units::plural;
@@ -139,7 +139,7 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
             let step = places.iter().position(|place| *place == row.at)?;
             mark(arm, metric, row, step as f64)
         });
-        let stretches = apart(marks.collect(), &steps);
+        let stretches = split_at_gaps(marks.collect(), &steps);
         (!stretches.is_empty()).then_some(Series { arm, stretches })
     };
     let series: Vec<Series<'static>> = STARTS.into_iter().filter_map(curve).collect();

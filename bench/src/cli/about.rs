@@ -1,4 +1,4 @@
-//! `echobench about`: what this executable is, for another one that wants to drive it.
+//! `echobench about`: description of this executable, for another build of it that is to drive it.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
-//! `echobench completions SHELL` and `echobench man DIR`: what shells and `man` know of this
-//! executable, made from the definition of its command line.
+//! `echobench completions SHELL` and `echobench man DIR`: completion scripts and man pages, generated from
+//! the definition of the command line.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,30 +11,30 @@ use clap_complete::Shell;
 use super::Cli;
 use crate::out;
 
-/// The options of `completions`.
+/// Options of `completions`.
 #[derive(Args)]
 pub struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
-/// The options of `man`.
+/// Options of `man`.
 #[derive(Args)]
 pub struct ManArgs {
-    /// Where to write the pages
+    /// Folder of the pages
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 }
 
 pub(super) fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut in_view(), "echobench", &mut script);
+    clap_complete::generate(args.shell, &mut public_commands(), "echobench", &mut script);
     out!("{}", String::from_utf8(script)?);
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command line without the commands that only other processes of this executable are started with.
-fn in_view() -> Command {
+/// The command line without the hidden commands, which only this executable itself uses.
+fn public_commands() -> Command {
     let whole = Cli::command();
     let commands = whole.get_subcommands();
     let shown: Vec<Command> = commands.filter(|one| !one.is_hide_set()).cloned().collect();

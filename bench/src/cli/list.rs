@@ -1,4 +1,4 @@
-//! `echobench list`: models, services and scenarios, a line each.
+//! `echobench list`: all models, services and scenarios.
 
 use std::process::ExitCode;
 
@@ -6,20 +6,33 @@ use echobench_protocol::Service;
 use echobench_servers::MODELS;
 
 use crate::outln;
+use crate::render::Style;
 use crate::scenario::Scenario;
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    outln!("models (echobench serve MODEL)");
-    for model in MODELS {
-        outln!("  {:<10} {}", model.name, model.summary);
-    }
-    outln!("\nservices (serve --service)");
-    for service in Service::ALL {
-        outln!("  {service:<10} {}", service.summary());
-    }
-    outln!("\nscenarios (echobench run SCENARIO)");
-    for scenario in Scenario::built_in()? {
-        outln!("  {:<10} {}", scenario.name, scenario.question);
-    }
+    let models = MODELS
+        .iter()
+        .map(|model| [model.name.to_owned(), model.summary.to_owned()]);
+    let services = Service::ALL
+        .iter()
+        .map(|service| [service.to_string(), service.summary().to_owned()]);
+    let scenarios = Scenario::built_in()?
+        .into_iter()
+        .map(|scenario| [scenario.name, scenario.question]);
+
+    let lists = [
+        draw(["model", "echobench serve MODEL"], models),
+        draw(
+            ["service", "echobench serve MODEL --service SERVICE"],
+            services,
+        ),
+        draw(["scenario", "echobench run SCENARIO"], scenarios),
+    ];
+    outln!("{}", lists.join("\n\n"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// A list of names and descriptions.
+fn draw(header: [&str; 2], rows: impl Iterator<Item = [String; 2]>) -> String {
+    Style::Plain.table(&header, rows.map(Vec::from).collect(), &[0, 1])
 }

@@ -1,4 +1,4 @@
-//! The commands of the executable, one file each.
+//! Commands of the executable, one file each: arguments → options of a study → exit code.
 
 use std::process::ExitCode;
 
@@ -27,12 +27,12 @@ mod verify;
     disable_help_subcommand = true
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
 
-/// What `echobench` can do.
+/// Commands of `echobench`.
 #[derive(clap::Subcommand)]
 pub enum Command {
     /// Run one server process of a model
@@ -41,23 +41,23 @@ pub enum Command {
     Load(load::LoadArgs),
     /// Compare server models under a scenario: an experiment, its table and its results folder
     Run(run::RunArgs),
-    /// Measure and judge what the textbooks say about threads and processes
+    /// Measure and judge the textbooks' claims about threads and processes
     Claims(claims::ClaimsArgs),
     /// Compare two builds and fail if the candidate got slower: the gate for CI
     Gate(gate::GateArgs),
-    /// Put two results folders beside each other
+    /// Compare two results folders
     Compare(compare::CompareArgs),
-    /// List the ratios of each arm over all committed runs, and where they changed
+    /// List the ratios of each arm over all committed runs, and their changes
     History(history::HistoryArgs),
-    /// Print the tables of a results folder again
+    /// Print the tables of a results folder
     Table(table::TableArgs),
-    /// Check that a server does what an echo server has to do
+    /// Check a server against the conformance suite of echo servers
     Verify(verify::VerifyArgs),
-    /// Draw a results folder: one HTML page with verdicts, charts and tables, and the charts as SVG
+    /// Draw a results folder: an HTML page with verdicts, charts and tables, and the charts as SVG
     Report(report::ReportArgs),
-    /// Prove this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
+    /// Measure this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
     Selfcheck(selfcheck::SelfcheckArgs),
-    /// Show the models, services and scenarios there are
+    /// List all models, services and scenarios
     List,
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
@@ -66,31 +66,32 @@ pub enum Command {
     /// Find the error rates of the gate on this machine
     #[command(hide = true)]
     GateTrials(gate_trials::GateTrialsArgs),
-    /// Say what this executable is, as JSON (used by `gate`)
+    /// Describe this executable as JSON (used by `gate`)
     #[command(hide = true)]
     About,
-    /// Watch over one server process (used by `run`)
+    /// Supervise one server process (used by `run`)
     #[command(hide = true)]
     Supervise(crate::processes::supervise::SuperviseArgs),
-    /// Carry out a load plan from standard input (used by `run`)
+    /// Execute a load plan from standard input (used by `run`)
     #[command(hide = true)]
     Drive(crate::processes::drive::DriveArgs),
     /// Report in which order clients are answered that start one after another (used by `claims`)
     #[command(hide = true)]
     StartOrder(crate::claims::start_order::StartOrderArgs),
-    /// Give back what is read, at once or after a known time (used by `selfcheck`)
+    /// Echo every byte, at once or after a known delay (used by `selfcheck`)
     #[command(hide = true)]
     Respond(crate::processes::respond::RespondArgs),
-    /// Time one primitive operation, as often as each line of standard input says (used by `cargo bench`)
+    /// Time a primitive operation; each line of standard input is a number of repetitions (used by
+    /// `cargo bench`)
     #[command(hide = true)]
     Probe(crate::processes::probe::ProbeArgs),
-    /// End at once (used by `probe spawn`)
+    /// Exit at once (used by `probe spawn`)
     #[command(hide = true)]
     Nothing,
 }
 
 impl Command {
-    /// Runs the command; the exit code says how it ended.
+    /// Runs the command to its exit code.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Command::Serve(args) => serve::run(&args),
@@ -119,7 +120,7 @@ impl Command {
     }
 }
 
-/// The seed that was given, or one from the clock.
+/// The given seed, or one from the clock.
 fn seed(given: Option<u64>) -> u64 {
     given.unwrap_or_else(|| jiff::Timestamp::now().as_millisecond().unsigned_abs())
 }

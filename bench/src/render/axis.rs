@@ -1,8 +1,8 @@
-//! The axes of a chart: where a value lies, and which values are written beside it.
+//! Axes of a chart: the place of a value, and the values that are labelled.
 
 use crate::render::units;
 
-/// What the values of an axis are.
+/// Unit of the values of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unit {
     /// Per second.
@@ -11,14 +11,14 @@ pub(crate) enum Unit {
     Time,
     /// Bytes.
     Bytes,
-    /// A number between 0 and 1.
+    /// Index between 0 and 1.
     Index,
-    /// A whole number.
+    /// Whole number.
     Count,
 }
 
 impl Unit {
-    /// The value as in the tables.
+    /// Text of a value, as in tables.
     pub(crate) fn show(self, value: f64) -> String {
         match self {
             Unit::Rate => units::rate(value),
@@ -29,13 +29,14 @@ impl Unit {
         }
     }
 
-    /// The value beside an axis: no more digits than needed.
+    /// Text of a value beside an axis, without trailing zeros.
     fn tick(self, value: f64) -> String {
         let shown = match self {
             Unit::Rate => return units::whole(value),
             _ if value == 0.0 => return "0".to_owned(),
             _ => self.show(value),
         };
+
         let (number, unit) = shown.split_once(' ').unwrap_or((&shown, ""));
         let number = match number.split_once('.') {
             Some(_) => number.trim_end_matches('0').trim_end_matches('.'),
@@ -44,7 +45,7 @@ impl Unit {
         format!("{number} {unit}").trim_end().to_owned()
     }
 
-    /// What round numbers are multiples of, for values of this size.
+    /// Power of 1,024 (of bytes) that round numbers of this size are multiples of; 1 for other units.
     fn base(self, value: f64) -> f64 {
         let steps: &[f64] = match self {
             Unit::Bytes => &[1.0, 1024.0, 1_048_576.0, 1_073_741_824.0],
@@ -59,11 +60,11 @@ impl Unit {
 enum Scale {
     Linear,
     Log,
-    /// Of quantiles: each step to the right leaves a tenth of the requests.
+    /// Quantiles: each step to the right divides the remaining requests by ten.
     Nines,
 }
 
-/// An axis.
+/// Axis of a chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     pub(crate) label: String,
@@ -71,15 +72,15 @@ pub(crate) struct Axis {
     scale: Scale,
     low: f64,
     high: f64,
-    /// Values and how they are written.
+    /// Labelled values and their labels.
     pub(crate) ticks: Vec<(f64, String)>,
 }
 
-/// From here on a linear axis would press the small values together.
+/// Ratio of the largest to the least value from which an axis is logarithmic.
 const LOG_FROM: f64 = 20.0;
 
 impl Axis {
-    /// From zero, or logarithmic where the values differ too much for that.
+    /// Axis for amounts: linear from zero, or logarithmic for a wide range.
     pub(crate) fn amounts(label: &str, unit: Unit, values: &[f64]) -> Axis {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(0.0, f64::max);
@@ -90,10 +91,12 @@ impl Axis {
         }
     }
 
-    /// Linear, from zero to a round number.
+    /// Linear axis from zero to a round number.
     pub(crate) fn from_zero(label: &str, unit: Unit, high: f64) -> Axis {
         let high = if high > 0.0 { high } else { 1.0 };
         let base = unit.base(high);
+
+        // About four steps, each a round number.
         let rough = high / base / 4.0;
         let power = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 2.5, 5.0, 10.0]
@@ -102,12 +105,14 @@ impl Axis {
             .find(|step| *step * 4.0 >= high * 0.999)
             .unwrap_or(10.0 * power * base);
         let count = (high / step * 0.999).ceil();
+
         let mut ticks = Vec::new();
         let mut index = 0.0;
         while index <= count {
             ticks.push((index * step, unit.tick(index * step)));
             index += 1.0;
         }
+
         Axis {
             label: label.to_owned(),
             unit,
@@ -118,27 +123,31 @@ impl Axis {
         }
     }
 
-    /// Logarithmic, from a round number to a round number.
+    /// Logarithmic axis between round numbers.
     pub(crate) fn log(label: &str, unit: Unit, low: f64, high: f64) -> Axis {
         // Bytes are round in powers of two.
         let (radix, all): (f64, &[f64]) = match unit {
             Unit::Bytes => (2.0, &[1.0]),
             _ => (10.0, &[1.0, 2.0, 5.0]),
         };
+
         let mut round: Vec<f64> = Vec::new();
         let mut power = radix.powf(low.log(radix).floor());
         while power <= high * radix {
             round.extend(all.iter().map(|step| step * power));
             power *= radix;
         }
+
         let first = round.iter().rposition(|value| *value <= low).unwrap_or(0);
         let last = round.iter().position(|value| *value >= high);
         let mut round = round[first..=last.unwrap_or(round.len() - 1)].to_vec();
         let (low, high) = (round[0], round[round.len() - 1]);
+
         if round.len() > 7 && radix > 2.0 {
             let tens = |value: &f64| (value.log10() - value.log10().round()).abs() < 1e-9;
             round.retain(tens);
         }
+
         let every = round.len().div_ceil(7);
         let ticks = round.iter().step_by(every);
         Axis {
@@ -151,11 +160,12 @@ impl Axis {
         }
     }
 
-    /// With a tick at each of the values that occur, logarithmic where they are far apart.
+    /// Axis with a tick at each of the values, logarithmic where they are far apart.
     pub(crate) fn occurring(label: &str, values: &[f64]) -> Axis {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(0.0, f64::max);
         let log = low > 0.0 && high / low >= 8.0;
+
         Axis {
             label: label.to_owned(),
             unit: Unit::Count,
@@ -169,7 +179,7 @@ impl Axis {
         }
     }
 
-    /// Equal steps from one name to the next, which are at 0, 1 and so on.
+    /// Axis of names at 0, 1, 2 and so on.
     pub(crate) fn steps(label: &str, names: &[&str]) -> Axis {
         let ticks = names.iter().enumerate();
         Axis {
@@ -184,7 +194,7 @@ impl Axis {
         }
     }
 
-    /// Quantiles from 0 to the highest that there is a value for.
+    /// Axis of quantiles from 0 to the highest one that is drawn.
     pub(crate) fn quantiles(highest: f64) -> Axis {
         let mut ticks = Vec::new();
         for (quantile, text) in [
@@ -198,6 +208,7 @@ impl Axis {
                 ticks.push((quantile, text.to_owned()));
             }
         }
+
         Axis {
             label: "share of requests answered within".to_owned(),
             unit: Unit::Index,
@@ -208,13 +219,14 @@ impl Axis {
         }
     }
 
-    /// Where a value lies between the ends: 0 to 1.
+    /// Place of a value between the ends of the axis: 0 to 1.
     pub(crate) fn place(&self, value: f64) -> f64 {
         let at = |value: f64| match self.scale {
             Scale::Linear => value,
             Scale::Log => value.max(f64::MIN_POSITIVE).ln(),
             Scale::Nines => -(1.0 - value).ln(),
         };
+
         let (low, high) = (at(self.low), at(self.high));
         if high > low {
             ((at(value) - low) / (high - low)).clamp(0.0, 1.0)

@@ -1,5 +1,5 @@
-//! Charts as SVG: lines with interval bands, and bars with whiskers. A chart is the same text in a
-//! file of its own and in a page.
+//! Charts as SVG: lines with interval bands, and bars with whiskers. A chart is the same text in a file
+//! and in a page.
 
 use std::fmt::Write as _;
 
@@ -8,54 +8,54 @@ use maud::{Markup, PreEscaped, html};
 use super::axis::Axis;
 use super::looks::{Look, Looks, Marker};
 
-/// The size of a chart, which is also the size of its type on a phone.
+/// Width of a chart; on a phone it sets the size of the type too.
 const WIDTH: f64 = 440.0;
 const PLOT_HEIGHT: f64 = 200.0;
 const TOP: f64 = 66.0;
 const LEFT: f64 = 58.0;
-/// Lines of small type below the axis.
+/// Height of a line of small type.
 const LINE: f64 = 14.0;
+/// Height of a bar, its gap included.
 const ROW: f64 = 20.0;
-
-/// About how wide a letter of twelve units is.
+/// Approximate width of a letter in 12 px type.
 const LETTER: f64 = 6.7;
 
 pub(crate) const STYLE: &str = include_str!("chart.css");
 
-/// A value of the summary in a chart.
+/// Value in a chart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mark {
     pub(crate) x: f64,
     pub(crate) y: f64,
-    /// The ends of its interval.
+    /// Ends of its interval.
     pub(crate) interval: Option<(f64, f64)>,
-    /// The metric, if the value stands in the summary.
+    /// Metric, if the value is one of the summary.
     pub(crate) metric: Option<&'static str>,
-    /// The arm and its section, under the name they have in the interval log.
+    /// Condition and arm, as their tag in the interval log.
     pub(crate) tag: String,
-    /// What it says when pointed at; nothing for a mere part of a line.
+    /// Tooltip; none for a point that only shapes the line.
     pub(crate) tip: Option<String>,
-    /// Something is not right with it.
+    /// Drawn hollow: the value has a fault.
     pub(crate) hollow: bool,
 }
 
-/// An arm in a chart: its marks, apart where values are missing between them.
+/// An arm in a chart: its marks, in stretches without missing values.
 pub(crate) struct Series<'a> {
     pub(crate) arm: &'a str,
     pub(crate) stretches: Vec<Vec<Mark>>,
 }
 
-/// What every chart has.
+/// Title and notes of a chart.
 pub(crate) struct Frame {
-    /// The name of its file, without the extension.
+    /// Name of its file, without the extension.
     pub(crate) name: String,
     pub(crate) title: String,
     pub(crate) subtitle: String,
-    /// What must be known to read it.
+    /// Notes below the chart.
     pub(crate) notes: Vec<String>,
 }
 
-/// Lines over an axis.
+/// Chart of lines, one for each series.
 pub(crate) struct LineChart<'a> {
     pub(crate) frame: Frame,
     pub(crate) x: Axis,
@@ -63,10 +63,10 @@ pub(crate) struct LineChart<'a> {
     pub(crate) series: Vec<Series<'a>>,
 }
 
-/// An arm and its value, if it has one.
+/// An arm and its value; none where it is missing.
 pub(crate) type Bar<'a> = (&'a str, Option<Mark>);
 
-/// Bars, in groups with a name.
+/// Chart of horizontal bars in named groups.
 pub(crate) struct BarChart<'a> {
     pub(crate) frame: Frame,
     pub(crate) axis: Axis,
@@ -75,9 +75,9 @@ pub(crate) struct BarChart<'a> {
 
 /// A drawn chart.
 pub(crate) struct Picture {
-    /// The name of its file, without the extension.
+    /// Name of its file, without the extension.
     pub(crate) name: String,
-    /// What it shows, in a line.
+    /// Title and subtitle in one line.
     pub(crate) title: String,
     pub(crate) width: f64,
     height: f64,
@@ -91,7 +91,7 @@ impl Picture {
             text.quiet x="12" y="37" font-size="11.5" fill="#59636e" { (frame.subtitle) }
             (body)
             @for (index, note) in frame.notes.iter().rev().enumerate() {
-                text.quiet x="12" y=(n(height - 8.0 - LINE * index as f64)) font-size="10.5" fill="#59636e" { (note) }
+                text.quiet x="12" y=(px(height - 8.0 - LINE * index as f64)) font-size="10.5" fill="#59636e" { (note) }
             }
         };
         Picture {
@@ -103,18 +103,18 @@ impl Picture {
         }
     }
 
-    /// As part of a page, which has [`STYLE`].
+    /// SVG for a page, which has [`STYLE`].
     pub(crate) fn inline(&self) -> Markup {
         self.svg(false)
     }
 
-    /// As a file.
+    /// SVG for a file.
     pub(crate) fn file(&self) -> String {
         self.svg(true).into_string() + "\n"
     }
 
     fn svg(&self, alone: bool) -> Markup {
-        let (width, height) = (n(self.width), n(self.height));
+        let (width, height) = (px(self.width), px(self.height));
         let size = alone.then_some((&width, &height));
         html! {
             svg.chart xmlns="http://www.w3.org/2000/svg" id=[(!alone).then_some(&self.name)]
@@ -129,13 +129,13 @@ impl Picture {
     }
 }
 
-/// A coordinate: a tenth is finer than a pixel.
-pub(crate) fn n(value: f64) -> String {
+/// Text of a coordinate; a tenth is finer than a pixel.
+pub(crate) fn px(value: f64) -> String {
     let text = format!("{value:.1}");
     text.strip_suffix(".0").unwrap_or(&text).to_owned()
 }
 
-/// The space that a text needs.
+/// Approximate width of a text.
 pub(crate) fn text_width(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER
 }
@@ -152,6 +152,7 @@ impl LineChart<'_> {
                 self.level(mark.y),
             )
         };
+
         let body = html! {
             (self.axes(right))
             @for (series, label) in self.series.iter().zip(self.labels(at)) {
@@ -168,7 +169,7 @@ impl LineChart<'_> {
                     @if let Some((from, y)) = label {
                         path d=(line([(from.0 + 5.0, from.1), (right + 8.0, y)].into_iter())) stroke-width="1"
                             stroke-opacity="0.5" fill="none" {}
-                        text x=(n(right + 11.0)) y=(n(y + 4.0)) stroke="none" { (series.arm) }
+                        text x=(px(right + 11.0)) y=(px(y + 4.0)) stroke="none" { (series.arm) }
                     }
                 }
             }
@@ -176,6 +177,7 @@ impl LineChart<'_> {
         Picture::new(&self.frame, WIDTH, height, &body)
     }
 
+    /// Height of a value.
     fn level(&self, value: f64) -> f64 {
         TOP + PLOT_HEIGHT * (1.0 - self.y.place(value))
     }
@@ -183,25 +185,26 @@ impl LineChart<'_> {
     fn axes(&self, right: f64) -> Markup {
         let bottom = TOP + PLOT_HEIGHT;
         html! {
-            text.quiet x="12" y=(n(TOP - 11.0)) font-size="11" fill="#59636e" { (self.y.label) }
+            text.quiet x="12" y=(px(TOP - 11.0)) font-size="11" fill="#59636e" { (self.y.label) }
             @for (value, text) in &self.y.ticks {
                 @let y = self.level(*value);
                 path.rule d=(line([(LEFT, y), (right, y)].into_iter())) stroke="#d1d9e0" stroke-width="1" {}
-                text.quiet x=(n(LEFT - 6.0)) y=(n(y + 4.0)) text-anchor="end" font-size="11" fill="#59636e" { (text) }
+                text.quiet x=(px(LEFT - 6.0)) y=(px(y + 4.0)) text-anchor="end" font-size="11" fill="#59636e" { (text) }
             }
-            @for (x, text) in self.spread(right) {
+            @for (x, text) in self.lower_ticks(right) {
                 path.rule d=(line([(x, bottom), (x, bottom + 4.0)].into_iter())) stroke="#59636e" stroke-width="1" {}
-                text.quiet x=(n(x)) y=(n(bottom + 17.0)) text-anchor="middle" font-size="11" fill="#59636e" { (text) }
+                text.quiet x=(px(x)) y=(px(bottom + 17.0)) text-anchor="middle" font-size="11" fill="#59636e" { (text) }
             }
-            text.quiet x=(n(f64::midpoint(LEFT, right))) y=(n(bottom + 34.0)) text-anchor="middle" font-size="11"
+            text.quiet x=(px(f64::midpoint(LEFT, right))) y=(px(bottom + 34.0)) text-anchor="middle" font-size="11"
                 fill="#59636e" { (self.x.label) }
         }
     }
 
-    /// The ticks of the lower axis, without those that there is no room for.
-    fn spread(&self, right: f64) -> Vec<(f64, &str)> {
+    /// Ticks of the lower axis, without those whose label would overlap the one before.
+    fn lower_ticks(&self, right: f64) -> Vec<(f64, &str)> {
         let mut free = f64::NEG_INFINITY;
         let mut shown = Vec::new();
+
         for (value, text) in &self.x.ticks {
             let x = LEFT + self.x.place(*value) * (right - LEFT);
             let half = text_width(text) / 2.0;
@@ -210,10 +213,11 @@ impl LineChart<'_> {
                 shown.push((x, text.as_str()));
             }
         }
+
         shown
     }
 
-    /// The areas between the ends of the intervals, where neighbours have some.
+    /// Bands between the ends of the intervals, where neighbours have them.
     fn bands(&self, stretch: &[Mark], at: impl Fn(&Mark) -> (f64, f64)) -> Vec<String> {
         let parts = stretch.chunk_by(|a, b| a.interval.is_some() == b.interval.is_some());
         let band = |part: &[Mark]| {
@@ -230,18 +234,21 @@ impl LineChart<'_> {
         parts.filter_map(band).collect()
     }
 
-    /// For each series the end of its line and the height of its name, so that no two names overlap.
+    /// End of each line, and the height of its name such that no two names overlap.
     fn labels(&self, at: impl Fn(&Mark) -> (f64, f64)) -> Vec<Option<((f64, f64), f64)>> {
         let ends = self
             .series
             .iter()
             .map(|series| series.stretches.last()?.last().map(&at));
         let ends: Vec<Option<(f64, f64)>> = ends.collect();
+
         let mut order: Vec<usize> = (0..ends.len())
             .filter(|&index| ends[index].is_some())
             .collect();
         let height = |index: usize| ends[index].map_or(0.0, |end| end.1);
         order.sort_by(|&a, &b| height(a).total_cmp(&height(b)));
+
+        // Names are pushed down from the one above, then up from the lower edge.
         let mut heights: Vec<f64> = order.iter().map(|&index| height(index)).collect();
         for index in 1..heights.len() {
             heights[index] = heights[index].max(heights[index - 1] + LINE);
@@ -251,6 +258,7 @@ impl LineChart<'_> {
             *height = height.min(limit);
             limit = *height - LINE;
         }
+
         let mut labels = vec![None; ends.len()];
         for (index, height) in order.into_iter().zip(heights) {
             labels[index] = ends[index].map(|end| (end, height));
@@ -269,27 +277,29 @@ impl BarChart<'_> {
         let top = TOP - 16.0;
         let bottom = top + ROW * rows as f64 + 4.0;
         let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
+
         let at = |value: f64| left + self.axis.place(value) * (right - left);
         let mut y = top;
         let mut next = || {
             y += ROW;
             y - ROW
         };
+
         let body = html! {
             @for (value, text) in &self.axis.ticks {
                 path.rule d=(line([(at(*value), top), (at(*value), bottom)].into_iter())) stroke="#d1d9e0"
                     stroke-width="1" {}
-                text.quiet x=(n(at(*value))) y=(n(bottom + 15.0)) text-anchor="middle" font-size="11" fill="#59636e" {
+                text.quiet x=(px(at(*value))) y=(px(bottom + 15.0)) text-anchor="middle" font-size="11" fill="#59636e" {
                     (text)
                 }
             }
             @for (group, bars) in &self.groups {
-                text x="12" y=(n(next() + 14.0)) font-weight="600" { (group) }
+                text x="12" y=(px(next() + 14.0)) font-weight="600" { (group) }
                 @for (arm, mark) in bars {
                     (self.bar(arm, mark.as_ref(), next(), looks.of(arm), at))
                 }
             }
-            text.quiet x=(n(f64::midpoint(left, right))) y=(n(bottom + 32.0)) text-anchor="middle" font-size="11"
+            text.quiet x=(px(f64::midpoint(left, right))) y=(px(bottom + 32.0)) text-anchor="middle" font-size="11"
                 fill="#59636e" { (self.axis.label) }
         };
         Picture::new(&self.frame, WIDTH, height, &body)
@@ -304,26 +314,28 @@ impl BarChart<'_> {
         at: impl Fn(f64) -> f64,
     ) -> Markup {
         let start = at(0.0);
-        let name = html! { text x=(n(start - 6.0)) y=(n(y + 14.0)) text-anchor="end" { (arm) } };
+        let name = html! { text x=(px(start - 6.0)) y=(px(y + 14.0)) text-anchor="end" { (arm) } };
         let Some(mark) = mark else {
             return html! {
                 g.series data-series=(arm) {
                     (name)
-                    text.quiet x=(n(start + 6.0)) y=(n(y + 14.0)) font-size="11" fill="#59636e" { "no value" }
+                    text.quiet x=(px(start + 6.0)) y=(px(y + 14.0)) font-size="11" fill="#59636e" { "no value" }
                 }
             };
         };
+
         let end = at(mark.y);
         let (low, high) = mark
             .interval
             .map_or((end, end), |(low, high)| (at(low), at(high)));
         let middle = y + ROW / 2.0;
         let opacity = if mark.hollow { "0.25" } else { "0.85" };
+
         html! {
             g.series data-series=(arm) {
                 (name)
-                (pointed(mark, &html! {
-                    rect x=(n(start)) y=(n(y + 3.0)) width=(n(end - start)) height=(n(ROW - 6.0)) fill=(look.colour)
+                (mark_group(mark, &html! {
+                    rect x=(px(start)) y=(px(y + 3.0)) width=(px(end - start)) height=(px(ROW - 6.0)) fill=(look.colour)
                         fill-opacity=(opacity) stroke=(look.colour) {}
                     @if mark.interval.is_some() {
                         path.whisker d=(format!("{}{}{}",
@@ -333,30 +345,30 @@ impl BarChart<'_> {
                             stroke="#1f2328" stroke-width="1.2" fill="none" {}
                     }
                 }))
-                text x=(n(end.max(high) + 6.0)) y=(n(y + 14.0)) font-size="11" { (self.axis.unit.show(mark.y)) }
+                text x=(px(end.max(high) + 6.0)) y=(px(y + 14.0)) font-size="11" { (self.axis.unit.show(mark.y)) }
             }
         }
     }
 }
 
-/// The marks of a series that say something.
+/// Marks of a series that have a tooltip.
 fn marks_of<'a>(series: &'a Series<'_>) -> impl Iterator<Item = &'a Mark> {
     let marks = series.stretches.iter().flatten();
     marks.filter(|mark| mark.tip.is_some())
 }
 
-/// A path along these places.
-fn line(places: impl Iterator<Item = (f64, f64)>) -> String {
+/// SVG path through these points.
+fn line(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
-    for (x, y) in places {
+    for (x, y) in points {
         let step = if path.is_empty() { 'M' } else { 'L' };
-        write!(path, "{step}{} {}", n(x), n(y)).expect("writing to a string succeeds");
+        write!(path, "{step}{} {}", px(x), px(y)).expect("writing to a string succeeds");
     }
     path
 }
 
-/// A group that knows its value, and says it when pointed at.
-fn pointed(mark: &Mark, inner: &Markup) -> Markup {
+/// SVG group that carries a mark's value, for scripts and tests, and its tooltip.
+fn mark_group(mark: &Mark, inner: &Markup) -> Markup {
     let ends = mark.interval.filter(|_| mark.metric.is_some());
     html! {
         g.mark data-arm=(mark.tag) data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
@@ -367,18 +379,20 @@ fn pointed(mark: &Mark, inner: &Markup) -> Markup {
     }
 }
 
+/// The marker of an arm at a point.
 fn dot(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
     let path = match look.marker {
         Marker::Circle => format!(
             "M{} {}a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0Z",
-            n(x - 3.6),
-            n(y)
+            px(x - 3.6),
+            px(y)
         ),
-        Marker::Square => format!("M{} {}h6.4v6.4h-6.4Z", n(x - 3.2), n(y - 3.2)),
-        Marker::Triangle => format!("M{} {}l4.2 7h-8.4Z", n(x), n(y - 4.2)),
-        Marker::Diamond => format!("M{} {}l4.4 4.4l-4.4 4.4l-4.4 -4.4Z", n(x), n(y - 4.4)),
-        Marker::Wedge => format!("M{} {}l4.2 -7h-8.4Z", n(x), n(y + 4.2)),
+        Marker::Square => format!("M{} {}h6.4v6.4h-6.4Z", px(x - 3.2), px(y - 3.2)),
+        Marker::Triangle => format!("M{} {}l4.2 7h-8.4Z", px(x), px(y - 4.2)),
+        Marker::Diamond => format!("M{} {}l4.4 4.4l-4.4 4.4l-4.4 -4.4Z", px(x), px(y - 4.4)),
+        Marker::Wedge => format!("M{} {}l4.2 -7h-8.4Z", px(x), px(y + 4.2)),
     };
+
     let inner = html! {
         @if mark.hollow {
             path.paper d=(path) fill="#ffffff" stroke-width="1.6" {}
@@ -386,11 +400,13 @@ fn dot(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
             path d=(path) stroke="none" {}
         }
     };
-    pointed(mark, &inner)
+    mark_group(mark, &inner)
 }
-/// Marks in the order of the lower axis, apart where one of `all` is missing.
-pub(crate) fn apart(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
+
+/// Marks in the order of the lower axis, as stretches that end where one of `all` has no mark.
+pub(crate) fn split_at_gaps(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
     let mut stretches = vec![Vec::new()];
+
     for x in all {
         let place = marks.iter().position(|mark| (mark.x - x).abs() < 1e-9);
         match (place, stretches.last_mut()) {
@@ -398,6 +414,7 @@ pub(crate) fn apart(mut marks: Vec<Mark>, all: &[f64]) -> Vec<Vec<Mark>> {
             _ => stretches.push(Vec::new()),
         }
     }
+
     stretches.retain(|stretch| !stretch.is_empty());
     stretches
 }

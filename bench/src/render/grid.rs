@@ -1,19 +1,18 @@
-//! A table before it is drawn: cells that know which value they show, and how they become text for
-//! a terminal of any width or for a document.
+//! Tables: cells that carry the value they show, drawn as text for a terminal of any width or as Markdown.
 
 use comfy_table::{CellAlignment, Table, TableStyle, presets};
 
 use super::Style;
 
-/// The bar of the largest value of a section, in characters.
-const BAR: usize = 10;
+/// Length in characters of the bar of the largest value of a section.
+const BAR_LENGTH: usize = 10;
 
-/// What a cell shows.
+/// Cell of a table.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
-    /// As it is read.
+    /// Text of the cell.
     pub(crate) text: String,
-    /// The metric of the summary and its value, if it shows one.
+    /// Metric of the summary and its value, if the cell shows one.
     pub(crate) source: Option<(&'static str, f64)>,
 }
 
@@ -26,32 +25,31 @@ impl<T: Into<String>> From<T> for Cell {
     }
 }
 
-/// A row of cells.
+/// Row of a table.
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
-    /// The arm and its section, under the name they have in the interval log; empty for a row that
-    /// is about several sections.
+    /// Condition and arm, as their tag in the interval log; empty for a row about several conditions.
     pub(crate) arm: String,
-    /// What the cells before [`Grid::section_columns`] say, in one line.
+    /// Text of the first [`Grid::section_columns`] cells in one line.
     pub(crate) section: String,
-    /// One for each name in the header.
+    /// Cells, one for each column.
     pub(crate) cells: Vec<Cell>,
 }
 
-/// A table.
+/// Table of cells, not drawn yet.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grid {
-    /// The names of the columns.
+    /// Names of the columns.
     pub(crate) header: Vec<String>,
-    /// Columns aligned to the left.
+    /// Columns aligned to the left; the others are aligned to the right.
     pub(crate) left: Vec<usize>,
-    /// How many of the columns name the section.
+    /// Number of columns at the start that name the section.
     pub(crate) section_columns: usize,
-    /// Columns that a narrow terminal can do without, the most dispensable first.
+    /// Columns that a narrow terminal leaves out, the first ones first.
     pub(crate) spare: &'static [&'static str],
-    /// The metric that a wide terminal shows as bars.
+    /// Metric that a wide terminal shows as bars.
     pub(crate) bar: Option<&'static str>,
-    /// The rows, those of a section together.
+    /// Rows, section by section.
     pub(crate) rows: Vec<Row>,
 }
 
@@ -70,19 +68,20 @@ impl Grid {
         index > 0 && self.rows[index].section != self.rows[index - 1].section
     }
 
-    /// As wide as it is, with a gap between sections.
+    /// Full width, with a gap between sections.
     fn plain(&self) -> String {
         self.spaced(|_| None)
     }
 
-    /// With bars if there is room, with the section above its rows if there is little, and without
-    /// the columns that can be spared if there is less.
+    /// Text for a terminal: with bars if there is room, else with sections as headings, else without
+    /// the spare columns.
     fn fitted(&self, width: usize) -> String {
         let fits = |text: &str| text.lines().all(|line| line.chars().count() <= width);
         let whole = self.plain();
         if !fits(&whole) {
             return self.narrow(fits);
         }
+
         match self.bar.map(|metric| self.with_bars(metric).plain()) {
             Some(barred) if fits(&barred) => barred,
             _ => whole,
@@ -94,6 +93,7 @@ impl Grid {
         for _ in 0..self.section_columns {
             grid.remove(0);
         }
+
         let mut text = grid.headed();
         let mut without = Vec::new();
         for &name in self.spare {
@@ -107,12 +107,14 @@ impl Grid {
             without.push(name);
             text = grid.headed();
         }
+
         if without.is_empty() {
             return text;
         }
         format!("{text}\n\nLeft out at this width: {}.", without.join(", "))
     }
 
+    /// Removes a column.
     fn remove(&mut self, column: usize) {
         self.header.remove(column);
         self.left.retain(|&other| other != column);
@@ -124,16 +126,17 @@ impl Grid {
         }
     }
 
-    /// With the name of each section above its rows.
+    /// Text with the name of each section above its rows.
     fn headed(&self) -> String {
         let several = self.rows.iter().any(|row| !row.section.is_empty());
         self.spaced(|row| several.then(|| row.section.clone()))
     }
 
-    /// A gap before each section, and under it what `heading` says.
+    /// Text with a gap before each section, and below the gap its heading.
     fn spaced(&self, heading: impl Fn(&Row) -> Option<String>) -> String {
         let mut drawn = self.lines(presets::NOTHING).into_iter();
         let mut lines: Vec<String> = drawn.next().into_iter().collect();
+
         for (index, (row, line)) in self.rows.iter().zip(drawn).enumerate() {
             if self.begins_section(index) {
                 lines.push(String::new());
@@ -143,6 +146,7 @@ impl Grid {
             }
             lines.push(line);
         }
+
         lines.join("\n")
     }
 
@@ -150,21 +154,24 @@ impl Grid {
         let mut table = Table::new();
         table.load_style(preset);
         table.set_header(&self.header);
+
         for row in &self.rows {
             table.add_row(row.cells.iter().map(|cell| &cell.text));
         }
+
         for (index, column) in table.column_iter_mut().enumerate() {
             if !self.left.contains(&index) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
+
         table
             .lines()
             .map(|line| line.trim_end().to_owned())
             .collect()
     }
 
-    /// With a last column in which a metric is a bar, as a share of the most in its section.
+    /// The table with one more column: a metric as a bar, relative to the largest value of its section.
     fn with_bars(&self, metric: &str) -> Grid {
         let value = |row: &Row| {
             let mut sources = row.cells.iter().filter_map(|cell| cell.source);
@@ -172,10 +179,12 @@ impl Grid {
                 .find(|(name, _)| *name == metric)
                 .map(|(_, value)| value)
         };
+
         let most = |section: &str| {
             let rows = self.rows.iter().filter(|row| row.section == section);
             rows.filter_map(value).fold(0.0, f64::max)
         };
+
         let mut grid = self.clone();
         grid.left.push(grid.header.len());
         grid.header.push(String::new());
@@ -187,7 +196,7 @@ impl Grid {
     }
 }
 
-/// A bar in eighths of a character.
+/// Bar for a share of the full length, in eighths of a character.
 fn bar(share: f64) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     if !(0.0..=1.0).contains(&share) {
@@ -198,7 +207,7 @@ fn bar(share: f64) -> String {
         clippy::cast_sign_loss,
         reason = "between 0 and the width of a bar"
     )]
-    let eighths = (share * BAR as f64 * 8.0).round() as usize;
+    let eighths = (share * BAR_LENGTH as f64 * 8.0).round() as usize;
     "█".repeat(eighths / 8) + EIGHTHS[eighths % 8]
 }
 

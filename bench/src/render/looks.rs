@@ -1,16 +1,16 @@
-//! How each arm looks, the same in every chart: a colour that colour-blind readers can tell from the
-//! others, and a dash and a marker for those who see no colours at all.
+//! Looks of the arms, the same in every chart: a colour that colour-blind readers can tell from the others,
+//! and a dash and a marker for readers who see no colours.
 
 use echobench_servers::{Family, MODELS, find};
 
-/// Okabe and Ito's palette without black and yellow, which one of two backgrounds swallows, and a
-/// grey. Source: Okabe and Ito, *Color Universal Design*, 2008.
+/// Okabe and Ito's palette without black and yellow, which are hard to see on one of the two backgrounds,
+/// and a grey. Source: Okabe and Ito, *Color Universal Design*, 2008.
 const COLOURS: [&str; 7] = [
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#848d97",
 ];
 const DASHES: [&str; 4] = ["none", "7 3", "2 3", "9 3 2 3"];
 
-/// The shape of a point.
+/// Shape of a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Marker {
     Circle,
@@ -28,7 +28,7 @@ const MARKERS: [Marker; 5] = [
     Marker::Wedge,
 ];
 
-/// The look of an arm.
+/// Look of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Look {
     pub(crate) colour: &'static str,
@@ -46,7 +46,7 @@ impl Look {
     }
 }
 
-/// The looks of the arms of a run, in the order in which the arms came.
+/// Looks of the arms of a run, in the order of their first row.
 ///
 /// The family of an arm's model decides the colour; arms of other projects take the colours that are
 /// left. Dash and marker tell arms of one colour apart.
@@ -56,7 +56,7 @@ pub(crate) struct Looks<'a> {
 }
 
 impl<'a> Looks<'a> {
-    /// The looks of these arms.
+    /// Looks of these arms; repetitions are left out.
     pub(crate) fn new(all: impl IntoIterator<Item = &'a str>) -> Self {
         let mut looks = Looks {
             arms: Vec::new(),
@@ -77,15 +77,15 @@ impl<'a> Looks<'a> {
         &self.arms
     }
 
-    /// The look of an arm.
+    /// Look of an arm.
     pub(crate) fn of(&self, arm: &str) -> Look {
         let place = self.arms.iter().position(|known| *known == arm);
         place.map_or_else(|| self.next(arm), |place| self.looks[place])
     }
 
-    /// The look of a further arm.
+    /// Look of a further arm.
     fn next(&self, arm: &str) -> Look {
-        let own = model(arm);
+        let own = model_of(arm);
         let place = MODELS.iter().position(|known| known.name == own);
         let (colour, shape) = if let Some(place) = place {
             (MODELS[place].family as usize, place)
@@ -94,7 +94,11 @@ impl<'a> Looks<'a> {
             (place, place)
         };
 
-        let same = self.arms.iter().filter(|other| model(other) == own).count();
+        let same = self
+            .arms
+            .iter()
+            .filter(|other| model_of(other) == own)
+            .count();
         let mut look = Look::new(colour, shape + same);
         // A variant of one model may meet another model of its family; there are 20 looks of a colour.
         for further in 1..DASHES.len() * MARKERS.len() {
@@ -106,9 +110,9 @@ impl<'a> Looks<'a> {
         look
     }
 
-    /// The number of other projects among the arms that came before those of this one.
+    /// Number of other projects among the arms before those of this one.
     fn other_projects(&self, own: &str) -> usize {
-        let mut others: Vec<&str> = self.arms.iter().map(|arm| model(arm)).collect();
+        let mut others: Vec<&str> = self.arms.iter().map(|arm| model_of(arm)).collect();
         others.retain(|other| find(other).is_err());
         others.dedup();
         others
@@ -118,11 +122,12 @@ impl<'a> Looks<'a> {
     }
 }
 
-fn model(arm: &str) -> &str {
+/// Name of the model of an arm: its first word.
+fn model_of(arm: &str) -> &str {
     arm.split(' ').next().unwrap_or(arm)
 }
 
-/// An arm's name where there is little room: without the names of its options.
+/// Name of an arm without the names of its options, for places with little room.
 pub(crate) fn short(arm: &str) -> String {
     let words: Vec<&str> = arm
         .split(' ')

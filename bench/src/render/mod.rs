@@ -1,4 +1,5 @@
-//! Numbers become text, SVG and HTML: units, tables, axes, charts, pages, and text spliced into documents.
+//! Rendering of numbers as text, SVG and HTML: units, tables, axes, charts, pages, and text spliced into
+//! documents.
 
 pub(crate) mod axis;
 pub(crate) mod chart;
@@ -15,36 +16,37 @@ use comfy_table::Table;
 
 use grid::{Cell, Grid, Row};
 
-/// How a table is drawn.
+/// Form in which a table is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// As wide as it needs to be.
+    /// Plain text of any width.
     Plain,
-    /// For a terminal with so many columns.
+    /// Text for a terminal with this number of columns.
     Terminal(u16),
-    /// For a Markdown document.
+    /// Markdown.
     Markdown,
 }
 
 impl Style {
-    /// What suits standard output: a terminal's width, or the variable `COLUMNS`, is kept to.
+    /// Form for standard output: fitted to the variable `COLUMNS`, else to the terminal if it is one.
     #[must_use]
     pub fn of_stdout() -> Self {
-        let told = std::env::var("COLUMNS")
+        let variable = std::env::var("COLUMNS")
             .ok()
             .and_then(|text| text.parse().ok());
-        let is = || {
+        let terminal = || {
             std::io::stdout()
                 .is_terminal()
                 .then(|| Table::new().width())
         };
-        match told.or_else(|| is().flatten()) {
+
+        match variable.or_else(|| terminal().flatten()) {
             Some(width) => Style::Terminal(width),
             None => Style::Plain,
         }
     }
 
-    /// A table of any rows; all columns but those in `left` are aligned to the right.
+    /// Draws rows of text; all columns but those in `left` are aligned to the right.
     pub(crate) fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
         let row = |cells: Vec<String>| Row {
             arm: String::new(),
@@ -61,13 +63,13 @@ impl Style {
     }
 }
 
-/// A part of what there is to say about a scenario.
+/// Part of a report.
 pub(crate) enum Part {
-    /// A table.
+    /// Table.
     Table(Grid),
-    /// Lines that belong together.
+    /// Paragraph of lines.
     Lines(Vec<String>),
-    /// A line, and a list.
+    /// Introductory line, and a list.
     List(String, Vec<String>),
 }
 

@@ -1,5 +1,4 @@
-//! The page: verdicts, charts, tables, the environment and the method in one HTML file that needs
-//! nothing else.
+//! Report page: verdicts, charts, tables, environment and method in one self-contained HTML file.
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -14,38 +13,38 @@ use crate::results::{EffortName, RunRecord, RunStatus};
 const PAGE_STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
-/// What the page says about a scenario.
+/// Chapter of the page: a scenario, or a ledger of claims.
 pub(crate) struct Chapter {
     pub(crate) name: String,
     pub(crate) question: Option<String>,
-    /// For each driver and placement what came of it, a sentence each; arms in backticks.
+    /// Verdicts as sentences, in named groups; arms stand in backticks.
     pub(crate) verdicts: Vec<(String, Vec<String>)>,
     pub(crate) charts: Vec<Picture>,
     pub(crate) tables: Vec<Markup>,
 }
 
-/// Everything on the page.
+/// Contents of the page.
 pub(crate) struct Page<'a> {
     pub(crate) record: &'a RunRecord,
     pub(crate) looks: Looks<'a>,
     pub(crate) map: Option<Picture>,
     pub(crate) chapters: Vec<Chapter>,
-    /// How it was measured.
+    /// Description of the method.
     pub(crate) method: Markup,
-    /// The files of the run: their names and where they are, seen from the page.
+    /// Raw data files: names and links from the page.
     pub(crate) files: &'a [(String, String)],
 }
 
-/// A finished report: the page, and its charts as files of their own.
+/// A rendered report: the page, and its charts as separate files.
 pub(crate) struct Rendered {
-    /// The page.
+    /// HTML of the page.
     pub(crate) html: String,
-    /// The names of the charts, without the extension, and the charts as SVG.
+    /// Charts: file name without the extension, and SVG.
     pub(crate) pictures: Vec<(String, String)>,
 }
 
 impl Page<'_> {
-    /// The page as HTML, and its charts as SVG files. Equal folders make equal reports.
+    /// Renders the page and its charts. Equal folders make equal reports.
     pub(crate) fn render(&self) -> Rendered {
         let charts = self.chapters.iter().flat_map(|chapter| &chapter.charts);
         let pictures = self.map.iter().chain(charts);
@@ -65,6 +64,7 @@ impl Page<'_> {
             .map(|chapter| chapter.name.as_str())
             .collect();
         let title = format!("echobench: {}", names.join(", "));
+
         let page = html! {
             (DOCTYPE)
             html lang="en" {
@@ -99,6 +99,7 @@ impl Page<'_> {
         page.into_string() + "\n"
     }
 
+    /// Line on the run and its machine, and warnings about it.
     fn origin(&self) -> Markup {
         let RunRecord {
             environment,
@@ -107,6 +108,7 @@ impl Page<'_> {
             ..
         } = self.record;
         let machine = &environment.machine;
+
         html! {
             p { (format!(
                 "A {effort} run of {}, on {} with {} CPUs ({}), Linux {}.",
@@ -131,7 +133,7 @@ impl Page<'_> {
         }
     }
 
-    /// The arms and their colours; buttons where there is a script to listen to them.
+    /// Arms and their colours; the script turns them into buttons that show and hide an arm.
     fn legend(&self) -> Markup {
         html! {
             nav #legend aria-label="arms" {
@@ -162,7 +164,7 @@ impl Page<'_> {
         }
     }
 
-    /// A sentence in which arms stand in backticks.
+    /// Markup of a sentence in which arms stand in backticks.
     fn sentence(&self, text: &str) -> Markup {
         html! {
             @for (index, piece) in text.split('`').enumerate() {
@@ -195,6 +197,7 @@ impl Page<'_> {
     }
 }
 
+/// Description of a raw data file.
 fn about(file: &str) -> &'static str {
     match file {
         "run.json" => "machine, build, limits, load before and after, seed, scenarios",
@@ -214,7 +217,7 @@ fn figure(picture: &Picture) -> Markup {
     }
 }
 
-/// A part of what there is to say about a scenario.
+/// Markup of a part of a report.
 pub(crate) fn table_part(part: &Part) -> Markup {
     match part {
         Part::Table(grid) => table(grid),
@@ -247,38 +250,47 @@ fn table(grid: &Grid) -> Markup {
     }
 }
 
+/// Names and values of the environment table.
 fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
+    let environment = &record.environment;
+    let mut facts = vec![
+        ("command", environment.arguments.join(" ")),
+        ("started", environment.started.clone()),
+        ("status", record.status.to_string()),
+        ("seed", record.seed.to_string()),
+    ];
+    facts.extend(machine_facts(environment));
+    facts.extend(build_facts(environment));
+    facts
+}
+
+fn machine_facts(environment: &Environment) -> Vec<(&'static str, String)> {
     let Environment {
         machine,
         limits,
         before,
         after,
         ..
-    } = &record.environment;
-    let environment = &record.environment;
-    let unknown = |value: &Option<String>| or_unknown(value.clone(), |value| value);
+    } = environment;
     let number = |value: Option<u64>| or_unknown(value, units::count);
-    let revision = match (&environment.revision, environment.dirty) {
-        (Some(revision), Some(true)) => format!("{revision}, with changes"),
-        (revision, _) => unknown(revision),
-    };
     let load_average = |load: Option<f64>| or_unknown(load, |load| format!("{load:.1}"));
     let load = format!(
         "{} before, {} after",
         load_average(before.load_average),
         load_average(after.as_ref().and_then(|after| after.load_average))
     );
+    let idle_cpus = match (&environment.idle_driver, environment.awake) {
+        (_, true) => "kept awake".to_owned(),
+        (driver, false) => or_unknown(driver.as_ref(), |name| format!("sleep ({name})")),
+    };
     let mitigations: Vec<String> = environment
         .mitigations
         .iter()
         .filter(|(_, state)| *state != "Not affected")
         .map(|(name, state)| format!("{name}: {state}"))
         .collect();
+
     vec![
-        ("command", environment.arguments.join(" ")),
-        ("started", environment.started.clone()),
-        ("status", record.status.to_string()),
-        ("seed", record.seed.to_string()),
         (
             "CPU",
             format!("{}, {} logical", machine.cpu_model, machine.logical_cpus),
@@ -289,16 +301,16 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
             "memory",
             or_unknown(environment.memory_bytes, |size| units::bytes(size as f64)),
         ),
-        ("kernel", unknown(&environment.kernel)),
-        ("clock source", unknown(&environment.clocksource)),
-        ("scaling governor", unknown(&environment.scaling_governor)),
+        ("kernel", text_or_unknown(environment.kernel.as_deref())),
         (
-            "idle CPUs",
-            match (&environment.idle_driver, environment.awake) {
-                (_, true) => "kept awake".to_owned(),
-                (driver, false) => or_unknown(driver.as_ref(), |name| format!("sleep ({name})")),
-            },
+            "clock source",
+            text_or_unknown(environment.clocksource.as_deref()),
         ),
+        (
+            "scaling governor",
+            text_or_unknown(environment.scaling_governor.as_deref()),
+        ),
+        ("idle CPUs", idle_cpus),
         ("mitigations", mitigations.join("; ")),
         ("load average", load),
         ("open files", number(limits.open_files_soft)),
@@ -309,19 +321,27 @@ fn facts(record: &RunRecord) -> Vec<(&'static str, String)> {
                 format!("{first} to {last}")
             }),
         ),
+    ]
+}
+
+fn build_facts(environment: &Environment) -> Vec<(&'static str, String)> {
+    let revision = match (&environment.revision, environment.dirty) {
+        (Some(revision), Some(true)) => format!("{revision}, with changes"),
+        (revision, _) => text_or_unknown(revision.as_deref()),
+    };
+    let profile = text_or_unknown(environment.profile.as_deref());
+    let digest = text_or_unknown(environment.executable_sha256.as_deref());
+    vec![
         (
             "echobench",
-            format!(
-                "{}, {} build",
-                environment.version,
-                unknown(&environment.profile)
-            ),
+            format!("{}, {profile} build", environment.version),
         ),
         ("revision", revision),
-        ("compiler", unknown(&environment.rustc)),
-        (
-            "executable",
-            format!("SHA-256 {}", unknown(&environment.executable_sha256)),
-        ),
+        ("compiler", text_or_unknown(environment.rustc.as_deref())),
+        ("executable", format!("SHA-256 {digest}")),
     ]
+}
+
+fn text_or_unknown(value: Option<&str>) -> String {
+    or_unknown(value, str::to_owned)
 }

@@ -1,6 +1,6 @@
-//! Numbers as people read them: units, thousands separators, and a dash for what is not known.
+//! Units: numbers as text with a unit or thousands separators, and a dash for an unknown value.
 
-/// What stands where there is no value.
+/// Text in place of an unknown value.
 pub const UNKNOWN: &str = "–";
 
 /// Nanoseconds with a unit and three significant digits: `12.3 µs`.
@@ -41,13 +41,13 @@ pub fn count(number: u64) -> String {
     text
 }
 
-/// A value that may be missing.
+/// Text of a value that may be unknown.
 #[must_use]
 pub fn or_unknown<T>(value: Option<T>, show: impl FnOnce(T) -> String) -> String {
     value.map_or_else(|| UNKNOWN.to_owned(), show)
 }
 
-/// A number rounded to a whole one, with thousands separated.
+/// A number rounded to a whole one, with thousands separated: `1,235`.
 #[must_use]
 pub fn whole(number: f64) -> String {
     #[expect(

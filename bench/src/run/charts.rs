@@ -5,7 +5,7 @@ use echobench_clients::Driver;
 
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, apart};
+use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, split_at_gaps};
 use crate::render::looks::Looks;
 use crate::results::summary::interval_of;
 use crate::results::{BlockLatency, ConditionKey, Latencies, Metric};
@@ -215,7 +215,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         for &arm in self.looks.arms() {
             let own = lines.iter().filter(|line| line.model() == arm);
             let marks: Vec<Mark> = own.filter_map(|line| mark(line)).collect();
-            let stretches: Vec<Vec<Mark>> = apart(marks, all);
+            let stretches: Vec<Vec<Mark>> = split_at_gaps(marks, all);
             if !stretches.is_empty() {
                 series.push(Series { arm, stretches });
             }

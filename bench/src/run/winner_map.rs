@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::verdict::{Ranking, RankingKind};
-use crate::render::chart::{Frame, Picture, n, text_width};
+use crate::render::chart::{Frame, Picture, px, text_width};
 use crate::render::looks::{Looks, short};
 use crate::render::units;
 
@@ -34,14 +34,14 @@ pub(super) fn winner_map(rows: &[MapRow<'_>], looks: &Looks<'_>) -> Option<Pictu
     let x = |column: usize| left + column as f64 * CELL.0;
 
     let body = html! {
-        text.quiet x="12" y=(n(TOP - 9.0)) font-size="11" fill="#59636e" { "clients" }
+        text.quiet x="12" y=(px(TOP - 9.0)) font-size="11" fill="#59636e" { "clients" }
         @for (column, clients) in columns.iter().enumerate() {
-            text.quiet x=(n(x(column) + (CELL.0 - GAP) / 2.0)) y=(n(TOP - 9.0)) text-anchor="middle" font-size="11"
+            text.quiet x=(px(x(column) + (CELL.0 - GAP) / 2.0)) y=(px(TOP - 9.0)) text-anchor="middle" font-size="11"
                 fill="#59636e" { (units::count(u64::from(*clients))) }
         }
         @for (index, (name, group)) in rows.iter().enumerate() {
             @let y = TOP + index as f64 * CELL.1;
-            text x="12" y=(n(y + CELL.1 / 2.0 + 2.0)) { (name) }
+            text x="12" y=(px(y + CELL.1 / 2.0 + 2.0)) { (name) }
             @for ranking in *group {
                 @let column = columns.iter().position(|clients| *clients == ranking.condition.clients);
                 (cell(ranking, x(column.unwrap_or(0)), y, looks))
@@ -69,16 +69,16 @@ fn cell(ranking: &Ranking<'_>, x: f64, y: f64, looks: &Looks<'_>) -> Markup {
     html! {
         g.mark data-section=(ranking.condition.tag("")) data-leaders=(ranking.leaders.join(";")) {
             title { (ranking.details()) }
-            rect.rule x=(n(x)) y=(n(y)) width=(n(width)) height=(n(height)) rx="4" fill="none" stroke="#d1d9e0" {}
+            rect.rule x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) rx="4" fill="none" stroke="#d1d9e0" {}
             @for (index, name) in tinted.iter().enumerate() {
                 @let look = looks.of(name);
-                rect x=(n(x + stripe * index as f64)) y=(n(y)) width=(n(stripe)) height=(n(height)) fill=(look.colour)
+                rect x=(px(x + stripe * index as f64)) y=(px(y)) width=(px(stripe)) height=(px(height)) fill=(look.colour)
                     fill-opacity="0.3" {}
-                rect x=(n(x + stripe * index as f64)) y=(n(y + height - 4.0)) width=(n(stripe)) height="4"
+                rect x=(px(x + stripe * index as f64)) y=(px(y + height - 4.0)) width=(px(stripe)) height="4"
                     fill=(look.colour) {}
             }
             @for (index, (line, strong)) in texts.iter().enumerate() {
-                text x=(n(x + width / 2.0)) y=(n(first + index as f64 * 13.0)) text-anchor="middle"
+                text x=(px(x + width / 2.0)) y=(px(first + index as f64 * 13.0)) text-anchor="middle"
                     font-size=(if *strong { "12" } else { "10.5" }) font-weight=[strong.then_some("600")] { (line) }
             }
         }
