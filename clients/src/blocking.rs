@@ -10,9 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::client::{Action, Client};
 use crate::clock::{self, SpinWait};
-use crate::connect::socket;
+use crate::connect::{PendingBytes, socket};
 use crate::failure::Failure;
 use crate::plan::Plan;
+use crate::rendezvous::Rendezvous;
 
 /// Size of a frame that fits into the buffers of both ends, so that it can be sent before its reply is
 /// read. Larger ones are sent and received at the same time: a server that replies while it receives
@@ -21,15 +22,16 @@ pub(crate) const SEND_FIRST_MAX_BYTES: usize = 32 * 1024;
 /// Maximum duration of a blocking call; deadlines are checked between two of them.
 const BLOCKING_CALL_MAX: Duration = Duration::from_millis(50);
 
-/// Runs one client until it is done. `ready` is called when it is connected, or has failed to be, and
-/// returns the instant at which the windows start, or `None` if they never will.
-pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> Option<u64>) {
-    let mut reply = vec![0; client.message().reply_room()];
+/// Runs one client until it is done, and adds its results when all others are, too.
+pub(crate) fn run(plan: &Plan, mut client: Client<'_>, mut rendezvous: impl Rendezvous) {
+    let mut reply = vec![0; client.message().reply_capacity()];
     let mut stream = None;
     if client.connects_before_start() {
         stream = connect(plan, &mut client);
     }
-    let Some(start) = ready() else { return };
+    let Some(start) = rendezvous.wait_for_start() else {
+        return;
+    };
 
     clock::minimize_timer_slack();
     client.start(start);
@@ -62,8 +64,13 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, ready: impl FnOnce() -> O
         }
     }
 
+    if !client.stays_connected() {
+        drop(stream.take());
+    }
+    let cpu_ns = clock::thread_cpu() - cpu_before;
+    rendezvous.wait_for_end();
     drop(stream);
-    client.finish(clock::thread_cpu() - cpu_before);
+    client.finish(cpu_ns);
 }
 
 /// Waits until a request is due.
@@ -98,41 +105,29 @@ fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
         Ok(TcpStream::from(socket))
     });
 
-    let now = clock::now();
-    match opened {
-        Ok(stream) => {
-            client.connected(began, now);
-            Some(stream)
-        }
-        Err(error) => {
-            client.failed(began, now, Failure::connect(plan.target, &error));
-            None
-        }
-    }
+    let opened = opened.map_err(|error| Failure::connect(plan.target, &error));
+    client.connect_ended(began, clock::now(), opened)
 }
 
 /// Sends one request and receives its reply; returns the time at its end.
 fn exchange(client: &mut Client<'_>, stream: &TcpStream, reply: &mut [u8]) -> u64 {
+    let early = client.early_reply(|| PendingBytes::of(stream));
     client.request();
     let sent = clock::now();
-    let outcome = if client.message().frame().len() > SEND_FIRST_MAX_BYTES {
-        send_and_receive(client, stream, reply, sent)
-    } else {
-        send_then_receive(client, stream, reply, sent)
+    let outcome = match early {
+        Some(failure) => Err(failure),
+        None if client.message().frame().len() > SEND_FIRST_MAX_BYTES => {
+            send_and_receive(client, stream, reply, sent)
+        }
+        None => send_then_receive(client, stream, reply, sent),
     };
     let received = clock::now();
 
-    let checked = outcome.and_then(|length| {
-        client.message().check(&reply[..length])?;
-        Ok(length)
+    let outcome = outcome.and_then(|length| {
+        client.check_surplus(|| PendingBytes::of(stream))?;
+        Ok(&reply[..length])
     });
-    match checked {
-        Ok(length) => {
-            client.answered(sent, received);
-            print_line(client.message().printed_line(&reply[..length]));
-        }
-        Err(failure) => client.failed(sent, received, failure),
-    }
+    print_line(client.exchange_ended(sent, received, outcome));
     received
 }
 
@@ -160,13 +155,14 @@ fn send_then_receive(
         }
     }
 
+    let room = client.message().reply_room();
     let mut received = 0;
-    while received < reply.len() {
+    while received < room {
         match stream.read(&mut reply[received..]) {
             Ok(0) => return client.message().end_of_stream(&reply[..received]),
             Ok(count) => {
                 received += count;
-                if received < reply.len() {
+                if received < room {
                     check_deadline(client, sent_ns)?;
                 }
             }
@@ -184,9 +180,10 @@ fn send_and_receive(
     sent_ns: u64,
 ) -> Result<usize, Failure> {
     let frame = client.message().frame();
+    let room = client.message().reply_room();
     let (mut sent, mut received) = (0, 0);
 
-    while received < reply.len() {
+    while received < room {
         let mut has_sent = false;
         if sent < frame.len() {
             match stream.write(&frame[sent..]) {
@@ -203,7 +200,7 @@ fn send_and_receive(
             Ok(0) => return client.message().end_of_stream(&reply[..received]),
             Ok(count) => {
                 received += count;
-                if received < reply.len() {
+                if received < room {
                     check_deadline(client, sent_ns)?;
                 }
             }

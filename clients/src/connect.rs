@@ -1,11 +1,13 @@
 //! Sockets of the clients: descriptor limit, source addresses, options.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use nix::sys::socket::{MsgFlags, recv, setsockopt};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::LoadError;
@@ -38,6 +40,22 @@ pub fn raise_file_limit(clients: u32) -> Result<(), LoadError> {
     Ok(())
 }
 
+/// Selects the first of several addresses of a name that takes a connection, or the first one if none does.
+/// A single address is not tried: the server would count the connection.
+#[must_use]
+pub fn first_reachable(addresses: &[SocketAddr], timeout: Duration) -> Option<SocketAddr> {
+    let is_reachable = |address: &SocketAddr| TcpStream::connect_timeout(address, timeout).is_ok();
+    match addresses {
+        [] => None,
+        [only] => Some(*only),
+        [first, ..] => addresses
+            .iter()
+            .copied()
+            .find(is_reachable)
+            .or(Some(*first)),
+    }
+}
+
 /// Creates a socket for the next connection of a client, with Nagle's algorithm off.
 ///
 /// Under churn on loopback each connection has another source address of 127.0.0.0/8: between two
@@ -61,6 +79,29 @@ pub(crate) fn socket(plan: &Plan, client: &Client<'_>) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// First bytes that can be read from a socket without waiting; they are not taken from it.
+pub(crate) struct PendingBytes {
+    buffer: [u8; 64],
+    length: usize,
+}
+
+impl PendingBytes {
+    pub(crate) fn of(socket: &impl AsRawFd) -> Self {
+        let mut pending = PendingBytes {
+            buffer: [0; 64],
+            length: 0,
+        };
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        // An error, or the end of the stream, is noticed where a reply is received.
+        pending.length = recv(socket.as_raw_fd(), &mut pending.buffer, flags).unwrap_or(0);
+        pending
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
 fn source_address(target: SocketAddr, client: u32, connection: u64) -> Option<SocketAddr> {
     let IpAddr::V4(target) = target.ip() else {
         return None;
@@ -75,7 +116,27 @@ fn source_address(target: SocketAddr, client: u32, connection: u64) -> Option<So
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn the_first_address_that_answers_is_selected() {
+        let timeout = Duration::from_secs(30);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let open = listener.local_addr().unwrap();
+        // Bound, so that nobody else gets it, but without a listener.
+        let bound = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
+        bound
+            .bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+            .unwrap();
+        let closed = bound.local_addr().unwrap().as_socket().unwrap();
+
+        assert_eq!(first_reachable(&[closed, open], timeout), Some(open));
+        assert_eq!(first_reachable(&[open, closed], timeout), Some(open));
+        assert_eq!(first_reachable(&[closed, closed], timeout), Some(closed));
+        assert_eq!(first_reachable(&[], timeout), None);
+    }
 
     #[test]
     fn source_addresses_differ_and_are_loopback() {

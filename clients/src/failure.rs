@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::str::FromStr;
+use std::time::Duration;
 
 use echobench_protocol::{serde_by_name, textual_enum};
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,8 @@ pub enum ErrorKind {
     EarlyClose,
     /// Reply that is not the right one, byte for byte.
     WrongBytes,
+    /// Bytes that arrived before the first request on their connection was sent.
+    EarlyReply,
     /// Error frame sent by the server.
     ProtocolError,
     /// No local port left for a new connection.
@@ -45,6 +48,7 @@ textual_enum!(ErrorKind, "kind of error", {
     Reset => "reset",
     EarlyClose => "early_close",
     WrongBytes => "wrong_bytes",
+    EarlyReply => "early_reply",
     ProtocolError => "protocol_error",
     NoPorts => "no_ports",
     NoFiles => "no_files",
@@ -63,6 +67,7 @@ impl ErrorKind {
             ErrorKind::TimedOut => "timed out",
             ErrorKind::EarlyClose => "early close",
             ErrorKind::WrongBytes => "wrong bytes",
+            ErrorKind::EarlyReply => "early reply",
             ErrorKind::ProtocolError => "protocol error",
             ErrorKind::NoPorts => "no local ports",
             ErrorKind::NoFiles => "no open files left",
@@ -199,6 +204,14 @@ impl Failure {
             _ => ErrorKind::of(error),
         };
         Failure::new(kind, format!("cannot connect to {target}: {error}"))
+    }
+
+    /// Connection that was not established within `timeout`.
+    pub(crate) fn connect_timed_out(target: std::net::SocketAddr, timeout: Duration) -> Self {
+        Failure::new(
+            ErrorKind::ConnectTimedOut,
+            format!("cannot connect to {target} in {timeout:?}"),
+        )
     }
 
     /// Reply that did not arrive in time.

@@ -1,68 +1,80 @@
 //! Histograms of durations, and the rules by which a percentile may be read from them.
 
+use std::borrow::Cow;
+use std::fmt;
 use std::ops::AddAssign;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer, V2Serializer};
 use serde::{Deserialize, Serialize};
 
-/// Histogram of durations in nanoseconds, of three significant digits; it grows with its values.
+/// Histogram of durations in nanoseconds, of three significant digits, and their exact extremes.
 ///
-/// The textual form, also the serialized one, is HdrHistogram V2, compressed, in base64: the text of
-/// interval logs.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct DurationHistogram(Histogram<u64>);
+/// It grows with its values: an empty one takes no memory, and eight bytes of a message.
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Option<Encoded>", into = "Option<Encoded>")]
+pub struct DurationHistogram(Option<Box<Filled>>);
 
-impl Default for DurationHistogram {
-    fn default() -> Self {
-        DurationHistogram(Histogram::new(3).expect("three digits are allowed"))
-    }
+/// Histogram with at least one duration.
+#[derive(Clone, PartialEq)]
+struct Filled {
+    counts: Histogram<u64>,
+    min_ns: u64,
+    max_ns: u64,
 }
+
+/// Form of a histogram in messages: extremes, and HdrHistogram V2 in base64. It is not compressed: that
+/// would take the sender more time than the pipe takes for the bytes.
+#[derive(Serialize, Deserialize)]
+struct Encoded(u64, u64, String);
 
 impl DurationHistogram {
     /// Adds one duration.
     pub fn record(&mut self, ns: u64) {
-        self.0.record(ns).expect("the histogram grows");
+        let filled = self.0.get_or_insert_with(|| Box::new(Filled::none()));
+        filled.counts.record(ns).expect("the histogram grows");
+        filled.min_ns = filled.min_ns.min(ns);
+        filled.max_ns = filled.max_ns.max(ns);
     }
 
     /// Number of durations.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.len()
+        self.0.as_ref().map_or(0, |filled| filled.counts.len())
     }
 
     /// No duration was recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 
-    /// Smallest duration; 0 if there is none.
+    /// Smallest duration, exactly; 0 if there is none.
     #[must_use]
     pub fn min(&self) -> u64 {
-        self.0.min()
+        self.0.as_ref().map_or(0, |filled| filled.min_ns)
     }
 
-    /// Largest duration; 0 if there is none.
+    /// Largest duration, exactly; 0 if there is none.
     #[must_use]
     pub fn max(&self) -> u64 {
-        self.0.max()
+        self.0.as_ref().map_or(0, |filled| filled.max_ns)
     }
 
     /// Arithmetic mean; 0 if there is none.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        self.0.mean()
+        self.0.as_ref().map_or(0.0, |filled| filled.counts.mean())
     }
 
     /// The `q`-quantile of a population of which `lost` durations are only known to be longer than all
     /// in the histogram. `None` if the sample is too small, or the quantile is one of the lost.
     #[must_use]
     pub fn quantile(&self, lost: u64, q: f64) -> Option<u64> {
-        let known = self.len();
+        let filled = self.0.as_ref()?;
+        let known = filled.counts.len();
         let population = known + lost;
         if population < samples_needed(q) {
             return None;
@@ -79,41 +91,96 @@ impl DurationHistogram {
         }
 
         // Half a rank less, so that rounding cannot select the next one.
-        let value = self.0.value_at_quantile((rank as f64 - 0.5) / known as f64);
-        Some(value.min(self.max()))
+        let value = filled
+            .counts
+            .value_at_quantile((rank as f64 - 0.5) / known as f64);
+        Some(value.clamp(filled.min_ns, filled.max_ns))
     }
 
-    /// The histogram of the library, for formats of other tools.
+    /// The histogram as the library has it, for formats of other tools.
     #[must_use]
-    pub fn as_hdr(&self) -> &Histogram<u64> {
-        &self.0
+    pub fn to_hdr(&self) -> Cow<'_, Histogram<u64>> {
+        match &self.0 {
+            Some(filled) => Cow::Borrowed(&filled.counts),
+            None => Cow::Owned(no_counts()),
+        }
     }
 
-    /// HdrHistogram V2, compressed, in base64: the text of interval logs.
+    /// HdrHistogram V2, compressed, in base64: the text of interval logs, which holds no exact extremes.
     #[must_use]
     pub fn to_base64(&self) -> String {
         let mut bytes = Vec::new();
         V2DeflateSerializer::new()
-            .serialize(&self.0, &mut bytes)
+            .serialize(&self.to_hdr(), &mut bytes)
             .expect("writing to memory succeeds");
         BASE64_STANDARD.encode(bytes)
     }
 
     /// Parses the text of [`DurationHistogram::to_base64`], or of another tool.
     pub fn from_base64(text: &str) -> Result<Self, String> {
-        let bytes = BASE64_STANDARD
-            .decode(text)
-            .map_err(|error| error.to_string())?;
-        Deserializer::new()
-            .deserialize(&mut bytes.as_slice())
-            .map(DurationHistogram)
-            .map_err(|error| error.to_string())
+        let counts = parse_counts(text)?;
+        let (min_ns, max_ns) = (counts.min(), counts.max());
+        Ok(DurationHistogram::of_counts(counts, min_ns, max_ns))
     }
+
+    fn of_counts(counts: Histogram<u64>, min_ns: u64, max_ns: u64) -> Self {
+        let filled = Filled {
+            counts,
+            min_ns,
+            max_ns,
+        };
+        DurationHistogram(Some(Box::new(filled)).filter(|filled| !filled.counts.is_empty()))
+    }
+}
+
+/// The counts are thousands, so they are left out.
+impl fmt::Debug for DurationHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DurationHistogram")
+            .field("len", &self.len())
+            .field("min_ns", &self.min())
+            .field("max_ns", &self.max())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Filled {
+    fn none() -> Self {
+        Filled {
+            counts: no_counts(),
+            min_ns: u64::MAX,
+            max_ns: 0,
+        }
+    }
+}
+
+fn no_counts() -> Histogram<u64> {
+    Histogram::new(3).expect("three digits are allowed")
+}
+
+fn parse_counts(text: &str) -> Result<Histogram<u64>, String> {
+    let bytes = BASE64_STANDARD
+        .decode(text)
+        .map_err(|error| error.to_string())?;
+    let mut counts: Histogram<u64> = Deserializer::new()
+        .deserialize(&mut bytes.as_slice())
+        .map_err(|error| error.to_string())?;
+    // A histogram that was read does not grow by itself, and others may be added to it.
+    counts.auto(true);
+    Ok(counts)
 }
 
 impl AddAssign<&DurationHistogram> for DurationHistogram {
     fn add_assign(&mut self, other: &DurationHistogram) {
-        self.0 += &other.0;
+        let Some(added) = &other.0 else { return };
+        match &mut self.0 {
+            Some(filled) => {
+                filled.counts += &added.counts;
+                filled.min_ns = filled.min_ns.min(added.min_ns);
+                filled.max_ns = filled.max_ns.max(added.max_ns);
+            }
+            none => *none = Some(added.clone()),
+        }
     }
 }
 
@@ -127,17 +194,30 @@ impl FromIterator<u64> for DurationHistogram {
     }
 }
 
-impl From<DurationHistogram> for String {
+impl From<DurationHistogram> for Option<Encoded> {
     fn from(histogram: DurationHistogram) -> Self {
-        histogram.to_base64()
+        let filled = histogram.0?;
+        let mut bytes = Vec::new();
+        V2Serializer::new()
+            .serialize(&filled.counts, &mut bytes)
+            .expect("writing to memory succeeds");
+        let counts = BASE64_STANDARD.encode(bytes);
+        Some(Encoded(filled.min_ns, filled.max_ns, counts))
     }
 }
 
-impl TryFrom<String> for DurationHistogram {
+impl TryFrom<Option<Encoded>> for DurationHistogram {
     type Error = String;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        DurationHistogram::from_base64(&text)
+    fn try_from(encoded: Option<Encoded>) -> Result<Self, Self::Error> {
+        let Some(Encoded(min_ns, max_ns, counts)) = encoded else {
+            return Ok(DurationHistogram::default());
+        };
+        Ok(DurationHistogram::of_counts(
+            parse_counts(&counts)?,
+            min_ns,
+            max_ns,
+        ))
     }
 }
 
@@ -229,10 +309,53 @@ mod tests {
     }
 
     #[test]
-    fn histograms_round_trip_through_text() {
+    fn histograms_round_trip_through_interval_logs_and_messages() {
         let before: DurationHistogram = [1, 1000, 5_000_000, 60_000_000_000].into_iter().collect();
-        let after = DurationHistogram::from_base64(&before.to_base64());
-        assert_eq!(after, Ok(before));
+
+        let logged = DurationHistogram::from_base64(&before.to_base64()).unwrap();
+        assert_eq!(logged.to_hdr(), before.to_hdr());
         assert!(DurationHistogram::from_base64("AAAA").is_err());
+
+        let message = serde_json::to_string(&before).unwrap();
+        let after: DurationHistogram = serde_json::from_str(&message).unwrap();
+        assert_eq!(after, before);
+
+        let mut grown = after.clone();
+        grown += &[3_600_000_000_000].into_iter().collect();
+        assert_eq!((grown.len(), grown.max()), (5, 3_600_000_000_000));
+        assert!(serde_json::from_str::<DurationHistogram>("[1,2,\"AAAA\"]").is_err());
+    }
+
+    #[test]
+    fn an_empty_histogram_takes_no_memory_and_hardly_any_message() {
+        let empty = DurationHistogram::default();
+        assert_eq!(size_of::<DurationHistogram>(), size_of::<usize>());
+        assert_eq!(serde_json::to_string(&empty).unwrap(), "null");
+        assert_eq!(
+            serde_json::from_str::<DurationHistogram>("null").unwrap(),
+            empty
+        );
+
+        let logged = DurationHistogram::from_base64(&empty.to_base64());
+        assert_eq!(logged, Ok(empty.clone()));
+        let mut sum = empty.clone();
+        sum += &empty;
+        assert_eq!((sum.len(), sum.min(), sum.max()), (0, 0, 0));
+    }
+
+    #[test]
+    fn extremes_are_exact() {
+        let low: DurationHistogram = [123_456_789].into_iter().collect();
+        let extremes = Percentiles::of(&low, 0);
+        assert_eq!(extremes.min, Some(123_456_789));
+        assert_eq!(extremes.max, Some(123_456_789));
+
+        let mut both: DurationHistogram = [987_654_321].into_iter().collect();
+        both += &low;
+        assert_eq!((both.min(), both.max()), (123_456_789, 987_654_321));
+
+        // No percentile lies outside of them, although those of the histogram are rounded.
+        let same: DurationHistogram = [123_456_789; 400].into_iter().collect();
+        assert_eq!(Percentiles::of(&same, 0).p99, Some(123_456_789));
     }
 }

@@ -59,8 +59,8 @@
 //! - `client`: decisions of one client, without input or output: `schedule` (due times), `message`
 //!   (requests and replies), `tally` (results), and the state machine that joins them.
 //! - `threads`, `processes`, `tasks`: the drivers, which wait, connect, send and receive for a client;
-//!   `blocking`: the part that threads and processes share; `connect`: sockets; `pacer`: precise timer
-//!   for tasks; [`clock`]: monotonic time.
+//!   `blocking`: the part that threads and processes share; `rendezvous`: start and end of all clients;
+//!   `connect`: sockets; `pacer`: precise timer for tasks; [`clock`]: monotonic time.
 //! - `report`, `failure`, `histogram`: results, errors by kind, and the rules for percentiles.
 
 pub mod clock;
@@ -73,13 +73,14 @@ mod histogram;
 mod pacer;
 mod plan;
 mod processes;
+mod rendezvous;
 mod report;
 mod tasks;
 mod text;
 mod threads;
 mod work;
 
-pub use connect::raise_file_limit;
+pub use connect::{first_reachable, raise_file_limit};
 pub use failure::{ErrorCounts, ErrorKind};
 pub use histogram::{DurationHistogram, Percentiles, REPORTED_QUANTILES, samples_needed};
 pub use plan::{Arrivals, Driver, Plan, RequestKind, Spacing, Window, Workload};
@@ -101,6 +102,16 @@ pub enum LoadError {
         client: u32,
         /// Clients of the plan.
         clients: u32,
+        /// Error of the system.
+        source: io::Error,
+    },
+    /// A thread of the tasks driver could not be started.
+    #[error("cannot start thread {thread} of {threads} for tasks: {source} (fewer --task-threads)")]
+    TaskThread {
+        /// Number of the thread, from 1.
+        thread: u32,
+        /// Threads of the plan.
+        threads: u32,
         /// Error of the system.
         source: io::Error,
     },

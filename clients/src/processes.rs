@@ -3,107 +3,172 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use echobench_fork::{ForkResult, die_with, exit, fork};
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid, pipe2};
 
 use crate::client::Client;
 use crate::failure::ErrorKind;
 use crate::plan::Plan;
+use crate::rendezvous::Rendezvous;
 use crate::report::LoadReport;
 use crate::{LoadError, blocking};
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
-    let (ready_reader, ready_writer) = pipe()?;
-    let (start_reader, start_writer) = pipe()?;
+    let mut phases = Phases::new().map_err(LoadError::system(
+        "cannot make the pipes to the client processes",
+    ))?;
 
     let mut children = Children::default();
     for index in 0..plan.clients {
-        let (result_reader, result_writer) = pipe()?;
-        let ends = ChildEnds {
-            ready: &ready_writer,
-            start: &start_reader,
-            result: result_writer,
-        };
-        let pid = spawn(plan, index, ends).map_err(|source| LoadError::Spawn {
+        let child = spawn(plan, index, &mut phases).map_err(|source| LoadError::Spawn {
             client: index + 1,
             clients: plan.clients,
             source,
         })?;
-        children.0.push(Child {
-            pid,
-            result: result_reader.into(),
-            is_reaped: false,
-        });
+        children.0.push(child);
     }
 
-    drop(ready_writer);
-    children
-        .wait_until_ready(&mut File::from(ready_reader))
-        .map_err(LoadError::system("cannot wait for the client processes"))?;
-
-    // Each child reads eight bytes; writes of this size to a pipe are atomic.
-    let message = start().to_ne_bytes();
-    let mut start_writer = File::from(start_writer);
-    for _ in 0..plan.clients {
-        start_writer
-            .write_all(&message)
-            .map_err(LoadError::system("cannot start the client processes"))?;
-    }
+    phases
+        .lead(start)
+        .map_err(LoadError::system("cannot start the client processes"))?;
     Ok(children.collect(plan))
 }
 
-fn pipe() -> Result<(OwnedFd, OwnedFd), LoadError> {
-    pipe2(OFlag::O_CLOEXEC)
-        .map_err(io::Error::from)
-        .map_err(LoadError::system("cannot make a pipe to a client process"))
+/// Pipe that nothing is written to. Its end of file tells that every process has closed the write end, or
+/// has died: so no process waits for one that was killed.
+struct Latch {
+    reader: File,
+    writer: Option<OwnedFd>,
 }
 
-/// Ends of the pipes that a child uses.
-struct ChildEnds<'a> {
-    ready: &'a OwnedFd,
-    start: &'a OwnedFd,
-    result: OwnedFd,
+impl Latch {
+    fn new() -> io::Result<Self> {
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
+        Ok(Latch {
+            reader: reader.into(),
+            writer: Some(writer),
+        })
+    }
+
+    /// Closes the write end of this process.
+    fn release(&mut self) {
+        self.writer = None;
+    }
+
+    /// Waits until all have closed theirs.
+    fn wait(&mut self) -> io::Result<()> {
+        loop {
+            match self.reader.read(&mut [0]) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
 }
 
-fn spawn(plan: &Plan, index: u32, ends: ChildEnds<'_>) -> io::Result<Pid> {
+/// Rendezvous of the client processes, led by their parent. A child has copies of all descriptors.
+struct Phases {
+    /// Released by each child when it is ready.
+    ready: Latch,
+    /// Released by the parent after it has written the start.
+    started: Latch,
+    /// Released by each child when it has ended.
+    ended: Latch,
+    /// Released by the parent when all have ended.
+    released: Latch,
+    /// Memory that holds the start, eight bytes.
+    start: File,
+}
+
+impl Phases {
+    fn new() -> io::Result<Self> {
+        Ok(Phases {
+            ready: Latch::new()?,
+            started: Latch::new()?,
+            ended: Latch::new()?,
+            released: Latch::new()?,
+            start: memfd_create("start", MFdFlags::MFD_CLOEXEC)?.into(),
+        })
+    }
+
+    /// Leads the children through all phases; called by the parent.
+    fn lead(mut self, start: impl FnOnce() -> u64) -> io::Result<()> {
+        self.ready.release();
+        self.ended.release();
+
+        self.ready.wait()?;
+        self.start.write_all_at(&start().to_ne_bytes(), 0)?;
+        self.started.release();
+
+        self.ended.wait()?;
+        self.released.release();
+        Ok(())
+    }
+
+    /// Closes the ends of the parent; called by a child.
+    fn follow(&mut self) {
+        self.started.release();
+        self.released.release();
+    }
+}
+
+impl Rendezvous for &mut Phases {
+    fn wait_for_start(&mut self) -> Option<u64> {
+        self.ready.release();
+        self.started.wait().ok()?;
+
+        // Without a start the parent has failed.
+        let mut start = [0; 8];
+        self.start.read_exact_at(&mut start, 0).ok()?;
+        Some(u64::from_ne_bytes(start))
+    }
+
+    fn wait_for_end(&mut self) {
+        self.ended.release();
+        // An error means the same as the end: there is nothing to wait for.
+        let _ = self.released.wait();
+    }
+}
+
+fn spawn(plan: &Plan, index: u32, phases: &mut Phases) -> io::Result<Child> {
+    let (report_reader, report_writer) = pipe2(OFlag::O_CLOEXEC)?;
     let parent = getpid();
     match fork()? {
-        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Parent { child } => Ok(Child {
+            pid: child,
+            report: report_reader.into(),
+            is_reaped: false,
+        }),
         ForkResult::Child => {
             // A client must not outlive the load process, however that one ends.
-            let result = die_with(parent).and_then(|()| run_child(plan, index, ends));
+            let result =
+                die_with(parent).and_then(|()| run_child(plan, index, phases, report_writer));
             exit(i32::from(result.is_err()))
         }
     }
 }
 
-fn run_child(plan: &Plan, index: u32, ends: ChildEnds<'_>) -> io::Result<()> {
+fn run_child(plan: &Plan, index: u32, phases: &mut Phases, report: OwnedFd) -> io::Result<()> {
+    phases.follow();
     let shared = Mutex::new(LoadReport::empty(plan.windows.len()));
-    let wait_for_start = || {
-        let mut start = [0; 8];
-        let told = File::from(ends.ready.try_clone().ok()?).write_all(&[1]);
-        let heard = File::from(ends.start.try_clone().ok()?).read_exact(&mut start);
-        told.and(heard).ok().map(|()| u64::from_ne_bytes(start))
-    };
-    blocking::run(plan, Client::new(plan, index, &shared), wait_for_start);
+    blocking::run(plan, Client::new(plan, index, &shared), phases);
 
-    let report = shared.into_inner().expect("one thread");
-    let mut result = File::from(ends.result);
-    serde_json::to_writer(&mut io::BufWriter::new(&mut result), &report)?;
-    Ok(())
+    let text = serde_json::to_vec(&*shared.lock().expect("one thread"))?;
+    File::from(report).write_all(&text)
 }
 
 struct Child {
     pid: Pid,
-    result: File,
+    report: File,
     is_reaped: bool,
 }
 
@@ -112,45 +177,15 @@ struct Child {
 struct Children(Vec<Child>);
 
 impl Children {
-    /// Waits until every child has reported that it is ready, or has died.
-    fn wait_until_ready(&mut self, pipe: &mut File) -> io::Result<()> {
-        let mut missing = self.0.len();
-        let mut ready = [0; 4096];
-
-        while missing > 0 {
-            let timeout = PollTimeout::from(200u8);
-            match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(0) => missing = missing.saturating_sub(self.reap_dead()),
-                Ok(_) => match pipe.read(&mut ready)? {
-                    0 => break,
-                    count => missing = missing.saturating_sub(count),
-                },
-                Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        Ok(())
-    }
-
-    fn reap_dead(&mut self) -> usize {
-        let mut dead = 0;
-        for child in self.0.iter_mut().filter(|child| !child.is_reaped) {
-            let status = waitpid(child.pid, Some(WaitPidFlag::WNOHANG));
-            child.is_reaped = !matches!(status, Ok(WaitStatus::StillAlive));
-            dead += usize::from(child.is_reaped);
-        }
-        dead
-    }
-
     /// Merges the reports of the children; a child that died without one counts as an error.
     fn collect(mut self, plan: &Plan) -> LoadReport {
         let mut sum = LoadReport::empty(plan.windows.len());
-        let mut text = String::new();
+        let mut text = Vec::new();
 
         for (index, child) in (0..).zip(&mut self.0) {
             text.clear();
-            let read = child.result.read_to_string(&mut text);
-            match serde_json::from_str(&text) {
+            let read = child.report.read_to_end(&mut text);
+            match serde_json::from_slice(&text) {
                 Ok(report) if read.is_ok() => sum.add(report),
                 _ => {
                     sum.add_message(ErrorKind::ClientDied, || {
@@ -159,7 +194,7 @@ impl Children {
                     count_dead(&mut sum, plan, index);
                 }
             }
-            child.is_reaped = child.is_reaped || waitpid(child.pid, None).is_ok();
+            child.is_reaped = waitpid(child.pid, None).is_ok();
         }
         sum
     }

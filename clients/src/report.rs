@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::failure::{ErrorCounts, ErrorKind};
 use crate::histogram::DurationHistogram;
+use crate::plan::Window;
 
 /// Results of one [`Window`](crate::Window), over all clients.
 ///
@@ -20,8 +21,12 @@ pub struct WindowReport {
     pub errors: ErrorCounts,
     /// Requests of the quota that were never begun.
     pub unsent: u64,
-    /// Replies that arrived between the end of the ramp and the end of the window.
+    /// Replies that arrived between the end of the ramp and the end of the window, whenever their requests
+    /// were begun. A window with a quota has only those of its own requests.
     pub replies_in_window: u64,
+    /// Time that requests were in flight between the end of the ramp and the end of the window, summed over
+    /// the same requests and those that failed.
+    pub busy_ns: u64,
     /// Requests that failed after the ramp, or were due after it and never begun. In the percentiles
     /// they count as slower than every answered one.
     pub lost: u64,
@@ -40,6 +45,8 @@ pub struct WindowReport {
     pub first_ns: u64,
     /// End of the last reply, on the monotonic clock; 0 if there was none.
     pub last_ns: u64,
+    /// End of the last request, answered or failed, on the monotonic clock; 0 if there was none.
+    pub ended_ns: u64,
     /// Latency of answered requests begun after the ramp: until the last byte received, from the first
     /// byte sent in a closed loop, from the time the request was due in an open loop.
     pub latency: DurationHistogram,
@@ -63,6 +70,31 @@ impl WindowReport {
         self.errors.total()
     }
 
+    /// Length of the measurement in `window`: from the end of the ramp to the end of a window that ends in
+    /// time, else from the begin of the first request to the end of the last one.
+    #[must_use]
+    pub fn elapsed_ns(&self, window: &Window) -> u64 {
+        match window.end_ns {
+            u64::MAX => self.ended_ns.saturating_sub(self.first_ns),
+            end_ns => end_ns - window.measure_ns,
+        }
+    }
+
+    /// Replies per second of the measurement; `None` if it has no length.
+    #[must_use]
+    pub fn throughput_per_second(&self, window: &Window) -> Option<f64> {
+        let elapsed_ns = self.elapsed_ns(window);
+        (elapsed_ns > 0).then(|| self.replies_in_window as f64 * 1e9 / elapsed_ns as f64)
+    }
+
+    /// Requests in flight, averaged over the measurement: the number of busy connections, never more than
+    /// there are clients. By Little's law it is the throughput times the mean service time.
+    #[must_use]
+    pub fn busy_connections(&self, window: &Window) -> Option<f64> {
+        let elapsed_ns = self.elapsed_ns(window);
+        (elapsed_ns > 0).then(|| self.busy_ns as f64 / elapsed_ns as f64)
+    }
+
     /// Adds the counts and histograms of other clients, or of another window.
     pub fn add(&mut self, other: &WindowReport) {
         self.planned += other.planned;
@@ -70,6 +102,7 @@ impl WindowReport {
         self.errors.merge(&other.errors);
         self.unsent += other.unsent;
         self.replies_in_window += other.replies_in_window;
+        self.busy_ns += other.busy_ns;
         self.lost += other.lost;
         self.lost_unsent += other.lost_unsent;
         self.hiccups += other.hiccups;
@@ -82,6 +115,7 @@ impl WindowReport {
             (a, b) => a.min(b),
         };
         self.last_ns = self.last_ns.max(other.last_ns);
+        self.ended_ns = self.ended_ns.max(other.ended_ns);
 
         self.latency += &other.latency;
         self.service += &other.service;
@@ -106,6 +140,8 @@ pub struct LoadReport {
     /// Time until every client was started and, unless it connects for each request, connected or
     /// failed to.
     pub connecting_ns: u64,
+    /// Connections that failed before the start, when no request was due yet, by kind.
+    pub errors_before_start: ErrorCounts,
     /// Message of the first error of each kind.
     pub messages: BTreeMap<ErrorKind, String>,
 }
@@ -128,6 +164,7 @@ impl LoadReport {
         self.first_reply_by_client
             .extend(other.first_reply_by_client);
         self.cpu_ns += other.cpu_ns;
+        self.errors_before_start.merge(&other.errors_before_start);
         for (kind, text) in other.messages {
             self.add_message(kind, || text);
         }

@@ -1,9 +1,11 @@
 //! The driver `tasks`: a tokio task per client, many on few threads.
 
-use std::io;
+use std::iter::StepBy;
 use std::net::TcpStream as StdStream;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,93 +17,248 @@ use tokio::time::{Instant, Sleep};
 
 use crate::client::{Action, Client};
 use crate::clock::{self, SpinWait};
-use crate::connect::socket;
-use crate::failure::{ErrorKind, Failure};
+use crate::connect::{PendingBytes, socket};
+use crate::failure::Failure;
 use crate::pacer::Pacer;
 use crate::plan::Plan;
+use crate::rendezvous::{Rendezvous, ThreadRendezvous};
 use crate::report::LoadReport;
 use crate::{LoadError, blocking};
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
-    let runtime = runtime(plan.task_threads).map_err(LoadError::system(
-        "cannot start the threads of the tasks driver",
-    ))?;
     let shared = Arc::new(Mutex::new(LoadReport::empty(plan.windows.len())));
-    runtime
-        .block_on(run_clients(plan, &shared, start))
-        .map_err(LoadError::system(
-            "cannot pace the requests of the tasks driver",
-        ))?;
+    let threads = plan.task_threads.clamp(1, plan.clients.max(1));
+    let groups: Result<Vec<Group>, LoadError> = (0..threads)
+        .map(|thread| Group::new(plan, &shared, thread, threads))
+        .collect();
+    let mut groups = groups?;
 
-    let report = std::mem::take(&mut *shared.lock().expect("no client panics"));
+    let cpu_ns = if threads == 1 {
+        let mut alone = Alone::new(start);
+        groups.remove(0).run(&mut alone);
+        alone.cpu_ns
+    } else {
+        run_threads(groups, threads, start)?
+    };
+
+    let mut report = std::mem::take(&mut *shared.lock().expect("no client panics"));
+    report.cpu_ns = cpu_ns;
     Ok(report)
 }
 
-fn runtime(threads: u32) -> io::Result<Runtime> {
-    let mut builder = match threads {
-        0 | 1 => Builder::new_current_thread(),
-        _ => Builder::new_multi_thread(),
-    };
-    if threads > 1 {
-        builder.worker_threads(threads as usize);
-    }
-    builder.enable_all().build()
+/// Rendezvous of one thread, which has nobody to wait for.
+struct Alone<F> {
+    start: Option<F>,
+    cpu_before_ns: u64,
+    /// CPU time between start and end.
+    cpu_ns: u64,
 }
 
-/// Starts a task per client, waits until all are ready, and runs them from the start to the end.
-async fn run_clients(
-    plan: &Plan,
-    shared: &Arc<Mutex<LoadReport>>,
-    start: impl FnOnce() -> u64,
-) -> io::Result<()> {
-    let plan = Arc::new(plan.clone());
-    let pacer = Arc::new(Pacer::new()?);
-    let timer = tokio::spawn(Arc::clone(&pacer).run());
-    let (ready, mut all_ready) = mpsc::channel::<()>(1);
-    let (go, started) = watch::channel(None);
+impl<F: FnOnce() -> u64> Alone<F> {
+    fn new(start: F) -> Self {
+        Alone {
+            start: Some(start),
+            cpu_before_ns: 0,
+            cpu_ns: 0,
+        }
+    }
+}
 
-    let mut clients = JoinSet::new();
-    for index in 0..plan.clients {
-        let (plan, shared) = (Arc::clone(&plan), Arc::clone(shared));
-        let (ready, mut started) = (ready.clone(), started.clone());
-        let pacer = Arc::clone(&pacer);
-        clients.spawn(async move {
-            let wait_for_start = async move {
-                drop(ready);
-                let start = started.wait_for(Option::is_some).await;
-                start.ok().and_then(|start| *start)
-            };
-            let client = Client::new(&plan, index, &shared);
-            run_client(&plan, client, &pacer, wait_for_start).await;
+impl<F: FnOnce() -> u64> Rendezvous for Alone<F> {
+    fn wait_for_start(&mut self) -> Option<u64> {
+        let start_ns = self.start.take()?();
+        self.cpu_before_ns = clock::process_cpu();
+        Some(start_ns)
+    }
+
+    fn wait_for_end(&mut self) {
+        self.cpu_ns = clock::process_cpu() - self.cpu_before_ns;
+    }
+}
+
+/// Runs each group of clients on a thread and a runtime of its own; returns their CPU time.
+///
+/// One runtime of several threads would hang if the system refused one of them: tokio then leaves the worker
+/// to a thread that never becomes free.
+fn run_threads(
+    groups: Vec<Group>,
+    threads: u32,
+    start: impl FnOnce() -> u64,
+) -> Result<u64, LoadError> {
+    let rendezvous = &ThreadRendezvous::default();
+
+    thread::scope(|scope| {
+        for (thread, group) in (1..).zip(groups) {
+            let spawned = thread::Builder::new().spawn_scoped(scope, move || {
+                let mut participant = rendezvous.participant();
+                group.run(&mut participant);
+            });
+            if let Err(source) = spawned {
+                rendezvous.cancel();
+                return Err(LoadError::TaskThread {
+                    thread,
+                    threads,
+                    source,
+                });
+            }
+        }
+
+        rendezvous.wait_until_ready(threads);
+        rendezvous.start(start());
+        let cpu_before_ns = clock::process_cpu();
+        rendezvous.wait_until_ended(threads);
+        let cpu_ns = clock::process_cpu() - cpu_before_ns;
+        rendezvous.release();
+        Ok(cpu_ns)
+    })
+}
+
+/// Clients that share a thread: every so many of the plan.
+struct Group {
+    plan: Arc<Plan>,
+    shared: Arc<Mutex<LoadReport>>,
+    runtime: Runtime,
+    pacer: Arc<Pacer>,
+    clients: StepBy<Range<u32>>,
+}
+
+impl Group {
+    fn new(
+        plan: &Plan,
+        shared: &Arc<Mutex<LoadReport>>,
+        thread: u32,
+        threads: u32,
+    ) -> Result<Self, LoadError> {
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(LoadError::system("cannot start the tasks driver"))?;
+        let pacer = {
+            let _entered = runtime.enter();
+            Pacer::new().map_err(LoadError::system(
+                "cannot pace the requests of the tasks driver",
+            ))?
+        };
+        Ok(Group {
+            plan: Arc::new(plan.clone()),
+            shared: Arc::clone(shared),
+            runtime,
+            pacer: Arc::new(pacer),
+            clients: (thread..plan.clients).step_by(threads as usize),
+        })
+    }
+
+    /// Runs all clients, from connecting to the end.
+    fn run(self, rendezvous: &mut impl Rendezvous) {
+        let Group {
+            plan,
+            shared,
+            runtime,
+            pacer,
+            clients,
+        } = self;
+        runtime.block_on(async {
+            let timer = tokio::spawn(Arc::clone(&pacer).run());
+            let (mut leader, phases) = phases();
+
+            let mut tasks = JoinSet::new();
+            for index in clients {
+                let (plan, shared) = (Arc::clone(&plan), Arc::clone(&shared));
+                let (pacer, phases) = (Arc::clone(&pacer), phases.clone());
+                tasks.spawn(async move {
+                    let client = Client::new(&plan, index, &shared);
+                    run_client(&plan, client, &pacer, phases).await;
+                });
+            }
+            drop(phases);
+
+            // To block the thread is right here: every client of it waits.
+            leader.until_ready().await;
+            if let Some(start_ns) = rendezvous.wait_for_start() {
+                leader.start(start_ns);
+                leader.until_ended().await;
+                rendezvous.wait_for_end();
+            }
+            drop(leader);
+            tasks.join_all().await;
+            timer.abort();
         });
     }
-
-    // Nothing is ever sent: the channel closes when the last client is ready.
-    drop(ready);
-    let _ = all_ready.recv().await;
-    // Fails only if no client is left.
-    let _ = go.send(Some(start()));
-
-    let cpu_before = clock::process_cpu();
-    clients.join_all().await;
-    shared.lock().expect("no client panics").cpu_ns = clock::process_cpu() - cpu_before;
-    timer.abort();
-    Ok(())
 }
 
-async fn run_client(
-    plan: &Plan,
-    mut client: Client<'_>,
-    pacer: &Pacer,
-    ready: impl Future<Output = Option<u64>>,
-) {
-    let mut reply = vec![0; client.message().reply_room()];
+/// Phases that the clients of a thread pass together.
+///
+/// Nothing is ever sent over `ready` and `ended`: these channels close when the last client has dropped its
+/// end. `started` closes without a value for a start that is cancelled, `released` for the release.
+struct Leader {
+    ready: mpsc::Receiver<()>,
+    started: watch::Sender<Option<u64>>,
+    ended: mpsc::Receiver<()>,
+    _released: watch::Sender<()>,
+}
+
+/// The clients' side of [`Leader`].
+#[derive(Clone)]
+struct Phases {
+    ready: mpsc::Sender<()>,
+    started: watch::Receiver<Option<u64>>,
+    ended: mpsc::Sender<()>,
+    released: watch::Receiver<()>,
+}
+
+fn phases() -> (Leader, Phases) {
+    let (ready, all_ready) = mpsc::channel(1);
+    let (start, started) = watch::channel(None);
+    let (ended, all_ended) = mpsc::channel(1);
+    let (release, released) = watch::channel(());
+    let leader = Leader {
+        ready: all_ready,
+        started: start,
+        ended: all_ended,
+        _released: release,
+    };
+    let phases = Phases {
+        ready,
+        started,
+        ended,
+        released,
+    };
+    (leader, phases)
+}
+
+impl Leader {
+    async fn until_ready(&mut self) {
+        let _ = self.ready.recv().await;
+    }
+
+    fn start(&self, start_ns: u64) {
+        // Fails only if no client is left.
+        let _ = self.started.send(Some(start_ns));
+    }
+
+    async fn until_ended(&mut self) {
+        let _ = self.ended.recv().await;
+    }
+}
+
+async fn run_client(plan: &Plan, mut client: Client<'_>, pacer: &Pacer, phases: Phases) {
+    let Phases {
+        ready,
+        mut started,
+        ended,
+        mut released,
+    } = phases;
+    let mut reply = vec![0; client.message().reply_capacity()];
     let mut stream = None;
     if client.connects_before_start() {
         stream = connect(plan, &mut client).await;
     }
-    let Some(start) = ready.await else { return };
 
+    drop(ready);
+    let start = started.wait_for(Option::is_some).await;
+    let Some(start) = start.ok().and_then(|start| *start) else {
+        return;
+    };
     client.start(start);
     // One timer for all requests: it is moved only when it expires, not for each of them.
     let mut timer = Box::pin(tokio::time::sleep_until(instant(clock::now(), start)));
@@ -138,6 +295,12 @@ async fn run_client(
         }
     }
 
+    if !client.stays_connected() {
+        drop(stream.take());
+    }
+    drop(ended);
+    // An error is the release: nothing is ever sent.
+    let _ = released.changed().await;
     drop(stream);
     // All tasks share threads: their CPU time is that of the process.
     client.finish(0);
@@ -173,22 +336,11 @@ async fn connect(plan: &Plan, client: &mut Client<'_>) -> Option<TcpStream> {
             .connect(plan.target)
             .await
     };
-    let opened = tokio::time::timeout(timeout, opening).await;
-
-    let now = clock::now();
-    let failure = match opened {
-        Ok(Ok(stream)) => {
-            client.connected(began, now);
-            return Some(stream);
-        }
-        Ok(Err(error)) => Failure::connect(plan.target, &error),
-        Err(_) => Failure::new(
-            ErrorKind::ConnectTimedOut,
-            format!("cannot connect to {} in {timeout:?}", plan.target),
-        ),
+    let opened = match tokio::time::timeout(timeout, opening).await {
+        Ok(opened) => opened.map_err(|error| Failure::connect(plan.target, &error)),
+        Err(_) => Err(Failure::connect_timed_out(plan.target, timeout)),
     };
-    client.failed(began, now, failure);
-    None
+    client.connect_ended(began, clock::now(), opened)
 }
 
 /// Sends one request and receives its reply; returns the time at its end.
@@ -196,41 +348,47 @@ async fn exchange(
     client: &mut Client<'_>,
     stream: &mut TcpStream,
     reply: &mut [u8],
-    mut timer: Pin<&mut Sleep>,
+    timer: Pin<&mut Sleep>,
 ) -> u64 {
+    let early = client.early_reply(|| PendingBytes::of(stream));
     client.request();
     let sent = clock::now();
-    let outcome = {
-        let exchange = send_and_receive(client, stream, reply);
-        tokio::pin!(exchange);
-        loop {
-            tokio::select! {
-                biased;
-                outcome = &mut exchange => break outcome,
-                () = timer.as_mut() => {
-                    let (now, deadline) = (clock::now(), client.deadline(sent));
-                    if now >= deadline {
-                        break Err(Failure::timed_out());
-                    }
-                    timer.as_mut().reset(instant(now, deadline));
-                }
-            }
-        }
+    let outcome = match early {
+        Some(failure) => Err(failure),
+        None => exchange_in_time(client, stream, reply, timer, sent).await,
     };
     let received = clock::now();
 
-    let checked = outcome.and_then(|length| {
-        client.message().check(&reply[..length])?;
-        Ok(length)
+    let outcome = outcome.and_then(|length| {
+        client.check_surplus(|| PendingBytes::of(stream))?;
+        Ok(&reply[..length])
     });
-    match checked {
-        Ok(length) => {
-            client.answered(sent, received);
-            blocking::print_line(client.message().printed_line(&reply[..length]));
-        }
-        Err(failure) => client.failed(sent, received, failure),
-    }
+    blocking::print_line(client.exchange_ended(sent, received, outcome));
     received
+}
+
+async fn exchange_in_time(
+    client: &Client<'_>,
+    stream: &mut TcpStream,
+    reply: &mut [u8],
+    mut timer: Pin<&mut Sleep>,
+    sent_ns: u64,
+) -> Result<usize, Failure> {
+    let exchange = send_and_receive(client, stream, reply);
+    tokio::pin!(exchange);
+    loop {
+        tokio::select! {
+            biased;
+            outcome = &mut exchange => return outcome,
+            () = timer.as_mut() => {
+                let (now, deadline) = (clock::now(), client.deadline(sent_ns));
+                if now >= deadline {
+                    return Err(Failure::timed_out());
+                }
+                timer.as_mut().reset(instant(now, deadline));
+            }
+        }
+    }
 }
 
 async fn send_and_receive(
@@ -242,7 +400,7 @@ async fn send_and_receive(
     let (mut reader, mut writer) = stream.split();
     let receive = async {
         let mut received = 0;
-        while received < reply.len() {
+        while received < message.reply_room() {
             match reader.read(&mut reply[received..]).await {
                 Ok(0) => return message.end_of_stream(&reply[..received]),
                 Ok(count) => received += count,

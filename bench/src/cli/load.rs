@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use echobench_clients::{
     Arrivals, Driver, ErrorKind, LoadReport, Percentiles, Plan, RequestKind, Spacing, Window,
-    WindowReport, WorkMix, Workload, clock, parse_duration,
+    WindowReport, WorkMix, Workload, clock, first_reachable, parse_duration,
 };
 use echobench_protocol::{MAX_PAYLOAD, Service};
 use echobench_servers::{Acceptor, Model, Settings, find};
@@ -147,7 +147,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
              or give the server a process of its own: echobench serve"
         ),
         (Some(model), _) => beside_server(find(model)?, args.service, load)?,
-        (None, Some(target)) => load(resolve(target)?)?,
+        (None, Some(target)) => load(resolve(target, args.timeout)?)?,
         (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000"),
     };
     let outcome = Outcome::new(&plan, &report, awake.is_some());
@@ -305,13 +305,13 @@ fn nanoseconds(time: Duration) -> anyhow::Result<u64> {
     Ok(u64::try_from(time.as_nanos())?)
 }
 
-fn resolve(target: &str) -> anyhow::Result<SocketAddr> {
-    let mut addresses = target
+/// Resolves a name to the first of its addresses that takes connections.
+fn resolve(target: &str, timeout: Duration) -> anyhow::Result<SocketAddr> {
+    let addresses: Vec<SocketAddr> = target
         .to_socket_addrs()
-        .with_context(|| format!("'{target}' is not an address such as 127.0.0.1:7000"))?;
-    addresses
-        .next()
-        .with_context(|| format!("'{target}' has no address"))
+        .with_context(|| format!("'{target}' is not an address such as 127.0.0.1:7000"))?
+        .collect();
+    first_reachable(&addresses, timeout).with_context(|| format!("'{target}' has no address"))
 }
 
 /// Finds out before the measurement whether a file for its result can be written.
@@ -333,6 +333,8 @@ struct Outcome {
     unsent: u64,
     errors: Errors,
     clients_never_served: u64,
+    /// Connections that failed before any request was due.
+    failed_before_start: u64,
     elapsed_ns: u64,
     throughput_per_second: Option<f64>,
     bytes_sent: u64,
@@ -340,7 +342,7 @@ struct Outcome {
     bytes_received: Option<u64>,
     connections: u64,
     rate_per_second: Option<f64>,
-    /// Connections busy on average, by Little's law: rate times mean latency.
+    /// Requests in flight, averaged over the measurement.
     busy_connections: Option<f64>,
     hiccups: u64,
     /// Whether idle CPUs were kept from sleeping.
@@ -386,12 +388,7 @@ impl Outcome {
     fn new(plan: &Plan, report: &LoadReport, awake: bool) -> Self {
         let (measured, before) = report.windows.split_last().expect("a plan has a window");
         let window = plan.windows.last().expect("a plan has a window");
-        let elapsed_ns = match window.requests {
-            None => window.end_ns - window.start_ns,
-            Some(_) => measured.last_ns.saturating_sub(measured.first_ns),
-        };
         let ask = plan.workload.request_kind;
-        let rate = measured.replies_in_window as f64 * 1e9 / elapsed_ns as f64;
         // Connections that were there before the first window belong to it, or to the warm-up.
         let mut connect = measured.connect.clone();
         let mut connections = measured.connections;
@@ -410,20 +407,16 @@ impl Outcome {
             unsent: measured.unsent,
             errors: Errors::of(measured),
             clients_never_served: report.clients_never_served(),
-            elapsed_ns,
-            throughput_per_second: (elapsed_ns > 0).then_some(rate),
+            failed_before_start: report.errors_before_start.total(),
+            elapsed_ns: measured.elapsed_ns(window),
+            throughput_per_second: measured.throughput_per_second(window),
             bytes_sent: measured.bytes,
             bytes_received: (ask != RequestKind::Time).then_some(measured.bytes),
             connections,
             rate_per_second: plan.workload.arrivals.map(|arrivals| arrivals.per_second),
-            busy_connections: (elapsed_ns > 0 && measured.answered > 0).then(|| {
-                let on_the_wire = if measured.service.is_empty() {
-                    &measured.latency
-                } else {
-                    &measured.service
-                };
-                rate * on_the_wire.mean() / 1e9
-            }),
+            busy_connections: measured
+                .busy_connections(window)
+                .filter(|_| measured.answered > 0),
             hiccups: measured.hiccups,
             awake,
             latency_ns: Percentiles::of(&measured.latency, measured.lost),
@@ -440,7 +433,8 @@ impl Outcome {
     }
 
     fn failed(&self) -> u64 {
-        self.errors.total()
+        self.failed_before_start
+            + self.errors.total()
             + self
                 .warmup
                 .as_ref()
@@ -528,7 +522,7 @@ impl Outcome {
         lines.push(format!("{each_way}connections: {connections}"));
         if let Some(busy) = self.busy_connections {
             lines.push(format!(
-                "busy        {busy:.1} of {} connections (Little's law: throughput × mean time)",
+                "busy        {busy:.1} of {} connections (requests in flight, on average)",
                 units::count(u64::from(self.clients))
             ));
         }
@@ -590,10 +584,15 @@ impl Outcome {
                     .iter()
                     .map(|window| window.errors.count(*kind))
                     .sum();
+                let before = report.errors_before_start.count(*kind);
+                let before_start = match before {
+                    0 => String::new(),
+                    _ => format!(", {} of them before the start", units::count(before)),
+                };
                 lines.push(format!(
-                    "error       {}: {} ({message})",
+                    "error       {}: {}{before_start} ({message})",
                     kind.words(),
-                    units::count(count)
+                    units::count(count + before)
                 ));
             }
         }

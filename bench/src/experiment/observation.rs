@@ -311,6 +311,8 @@ impl Block<'_> {
         overran: bool,
     ) -> Validity {
         let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
+        let before_start = &observed.report.errors_before_start;
+        let failed = |kind| total.errors.count(kind) + before_start.count(kind) > 0;
         let mut validity = Validity::default();
         if overran {
             validity.insert(ValidityFlag::Overran);
@@ -324,13 +326,13 @@ impl Block<'_> {
         if self.machine.disturbed(row.other_cpus) {
             validity.insert(ValidityFlag::Disturbed);
         }
-        if total.errors.count(ErrorKind::NoPorts) > 0 {
+        if failed(ErrorKind::NoPorts) {
             validity.insert(ValidityFlag::Ports);
         }
-        if total.errors.count(ErrorKind::NoFiles) > 0 || some(observed.server_exhausted) {
+        if failed(ErrorKind::NoFiles) || some(observed.server_exhausted) {
             validity.insert(ValidityFlag::Files);
         }
-        if some(observed.server_refused) {
+        if some(observed.server_refused) || before_start.total() > 0 {
             validity.insert(ValidityFlag::Refused);
         }
         validity

@@ -59,9 +59,13 @@ pub fn whole(number: f64) -> String {
     count(whole)
 }
 
-/// A rate per second, as a whole number: `98,765/s`.
+/// A rate per second, as a whole number: `98,765/s`. One below 1 has three significant digits: `0.500/s`.
 #[must_use]
 pub fn rate(per_second: f64) -> String {
+    if 0.0 < per_second && per_second < 1.0 {
+        let decimals = to_count(2.0 - per_second.log10().floor());
+        return format!("{per_second:.*}/s", usize::try_from(decimals).unwrap_or(0));
+    }
     format!("{}/s", whole(per_second))
 }
 
@@ -105,6 +109,8 @@ mod tests {
         assert_eq!(duration(12_345.0), "12.3 µs");
         assert_eq!(duration(5_061_000.0), "5.06 ms");
         assert_eq!(duration(2.5e9), "2.50 s");
+        assert_eq!(rate(0.5), "0.500/s");
+        assert_eq!(rate(0.0025), "0.00250/s");
         assert_eq!(bytes(13.6 * 1024.0), "13.6 KiB");
         assert_eq!(bytes(-2048.0), "-2.00 KiB");
         assert_eq!(

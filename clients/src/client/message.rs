@@ -15,7 +15,8 @@ pub(crate) struct Message<'a> {
     workload: &'a Workload,
     client_name: String,
     random: fastrand::Rng,
-    sequence: u64,
+    key: u64,
+    requests: u64,
     frame: Vec<u8>,
 }
 
@@ -38,14 +39,15 @@ impl<'a> Message<'a> {
             workload,
             client_name,
             random: random.fork(),
-            sequence: u64::from(client) << 40,
+            key: scramble(workload.seed) ^ u64::from(client) << 40,
+            requests: 0,
             frame,
         }
     }
 
     /// Builds the next request.
     pub(super) fn next(&mut self, is_first_on_connection: bool) {
-        self.sequence += 1;
+        self.requests += 1;
         let Some((place, payload)) = self.frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return;
         };
@@ -56,7 +58,9 @@ impl<'a> Message<'a> {
                 .work
                 .draw(is_first_on_connection, &mut self.random),
             payload_len: u32::try_from(payload.len()).expect("made from a number like this"),
-            sequence: self.sequence,
+            // Not a number that a server could guess: a reply that it sends before it has read the request is
+            // then never the right one.
+            sequence: scramble(self.key ^ self.requests),
         };
         *place = header.encode();
     }
@@ -64,6 +68,11 @@ impl<'a> Message<'a> {
     /// Frame of the current request; empty if the client sends nothing.
     pub(crate) fn frame(&self) -> &[u8] {
         &self.frame
+    }
+
+    /// Size of a buffer for replies: one byte more than a right one has, so that a longer one is noticed.
+    pub(crate) fn reply_capacity(&self) -> usize {
+        self.reply_room() + 1
     }
 
     /// Maximum length of a right reply, and the exact length of an echo.
@@ -116,6 +125,9 @@ impl<'a> Message<'a> {
             );
         }
 
+        if reply.starts_with(&self.frame) {
+            return surplus(reply.len() - self.frame.len());
+        }
         let at = reply
             .iter()
             .zip(&self.frame)
@@ -143,6 +155,23 @@ impl<'a> Message<'a> {
             ),
         )
     }
+}
+
+/// One-to-one map of 64 bits that leaves no pattern (`SplitMix64`).
+fn scramble(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+/// Failure of a reply with bytes after its end.
+#[cold]
+pub(super) fn surplus(bytes: usize) -> Failure {
+    Failure::new(
+        ErrorKind::WrongBytes,
+        format!("{bytes} or more bytes after the end of a reply"),
+    )
 }
 
 /// Checks a reply of the time service: a line of printable text, and nothing else.

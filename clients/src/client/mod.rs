@@ -11,14 +11,18 @@ mod tally;
 mod tests;
 
 use std::sync::Mutex;
+use std::time::Duration;
+
+use echobench_protocol::error_reason;
 
 use self::message::Message;
 use self::schedule::{Progress, Schedule};
-use self::tally::{AnsweredRequest, Measured, Tally};
+use self::tally::{Measured, RequestTimes, Tally};
 use crate::Driver;
 use crate::clock::SPIN_NS;
-use crate::failure::Failure;
-use crate::plan::{Plan, Window};
+use crate::connect::PendingBytes;
+use crate::failure::{ErrorKind, Failure};
+use crate::plan::{Plan, RequestKind, Window};
 use crate::report::LoadReport;
 
 /// Pause after the first failed connection attempt; it doubles with each further one.
@@ -32,10 +36,10 @@ pub(crate) enum Action {
     SleepUntil(u64),
     /// Wait until this instant as precisely as possible: a request is due.
     Pace(u64),
-    /// Open the connection, then call [`Client::connected`] or [`Client::failed`].
+    /// Open the connection, then call [`Client::connect_ended`].
     Connect,
     /// Call [`Client::request`], send the frame of [`Client::message`], receive the reply, then call
-    /// [`Client::answered`] or [`Client::failed`].
+    /// [`Client::exchange_ended`].
     Exchange,
     /// Close the connection.
     Close,
@@ -194,7 +198,8 @@ impl<'a> Client<'a> {
             Progress::Open => false,
             Progress::Over => true,
             Progress::OutOfTime => {
-                self.count_missed_arrivals(window);
+                let missed = self.schedule.take_missed_arrivals(begun);
+                self.tally.missed(index, missed.all, missed.measured);
                 true
             }
         }
@@ -209,18 +214,6 @@ impl<'a> Client<'a> {
             && now >= self.retry.failing_since_ns + self.plan.workload.timeout_ns
     }
 
-    #[cold]
-    fn count_missed_arrivals(&mut self, window: &Window) {
-        let index = self.schedule.window_index();
-        let measured = self.schedule.measured(window);
-        while let Some(due_ns) = self
-            .schedule
-            .take_missed_arrival(self.tally.accounted(index))
-        {
-            self.tally.missed(index, due_ns >= measured.start);
-        }
-    }
-
     /// Builds the next request.
     pub(crate) fn request(&mut self) {
         self.message.next(self.connection.requests == 0);
@@ -231,8 +224,103 @@ impl<'a> Client<'a> {
         self.schedule.reply_deadline(sent_ns)
     }
 
-    /// Reports a connection that was begun at `began_ns` and established at `now`.
-    pub(crate) fn connected(&mut self, began_ns: u64, now: u64) {
+    /// Reports an attempt to connect that began at `began_ns` and ended at `now`. Returns the connection, unless
+    /// it took longer than the timeout.
+    pub(crate) fn connect_ended<S>(
+        &mut self,
+        began_ns: u64,
+        now: u64,
+        opened: Result<S, Failure>,
+    ) -> Option<S> {
+        let timeout_ns = self.plan.workload.timeout_ns;
+        let in_time = opened.and_then(|stream| {
+            if now - began_ns < timeout_ns {
+                return Ok(stream);
+            }
+            let timeout = Duration::from_nanos(timeout_ns);
+            Err(Failure::connect_timed_out(self.plan.target, timeout))
+        });
+
+        match in_time {
+            Ok(stream) => {
+                self.connected(began_ns, now);
+                Some(stream)
+            }
+            Err(failure) => {
+                self.failed(began_ns, now, failure);
+                None
+            }
+        }
+    }
+
+    /// Reports an exchange that began at `sent_ns` and ended at `received_ns`, with the complete reply if there
+    /// was one. Returns the line to print about it, if any.
+    ///
+    /// A reply that arrives after its deadline is a timeout, whatever the driver noticed first.
+    pub(crate) fn exchange_ended(
+        &mut self,
+        sent_ns: u64,
+        received_ns: u64,
+        outcome: Result<&[u8], Failure>,
+    ) -> Option<String> {
+        let checked = outcome.and_then(|reply| {
+            self.message.check(reply)?;
+            if received_ns < self.deadline(sent_ns) {
+                Ok(reply)
+            } else {
+                Err(Failure::timed_out())
+            }
+        });
+
+        match checked {
+            Ok(reply) => {
+                self.answered(sent_ns, received_ns);
+                self.message.printed_line(reply)
+            }
+            Err(failure) => {
+                self.failed(sent_ns, received_ns, failure);
+                None
+            }
+        }
+    }
+
+    /// Checks for bytes that arrived before the first request on the connection is sent. Later ones need no
+    /// check of their own: a request cannot be guessed, so they are a wrong reply to it.
+    ///
+    /// An error frame is no early reply: a server may refuse a connection before it reads from it.
+    pub(crate) fn early_reply(&self, pending: impl FnOnce() -> PendingBytes) -> Option<Failure> {
+        let expects_none = self.plan.workload.request_kind != RequestKind::Time;
+        if !expects_none || self.connection.requests > 0 {
+            return None;
+        }
+
+        let early = pending();
+        let early = early.as_slice();
+        (!early.is_empty() && error_reason(early).is_none()).then(|| {
+            Failure::new(
+                ErrorKind::EarlyReply,
+                "the server sent bytes before it was sent a request",
+            )
+        })
+    }
+
+    /// Checks, after the last reply on a connection, for bytes that arrived after it. Those after other replies
+    /// are a wrong reply to the next request.
+    pub(crate) fn check_surplus(
+        &self,
+        pending: impl FnOnce() -> PendingBytes,
+    ) -> Result<(), Failure> {
+        let limit = self.plan.workload.requests_per_connection;
+        if limit != Some(self.connection.requests + 1) {
+            return Ok(());
+        }
+        match pending().as_slice().len() {
+            0 => Ok(()),
+            bytes => Err(message::surplus(bytes)),
+        }
+    }
+
+    fn connected(&mut self, began_ns: u64, now: u64) {
         self.connection.is_open = true;
         self.connection.attempts += 1;
         self.connection.requests = 0;
@@ -241,20 +329,18 @@ impl<'a> Client<'a> {
             .connected(self.schedule.window_index(), now - began_ns);
     }
 
-    /// Reports the right reply, complete at `received_ns`, to the request sent at `sent_ns`.
-    pub(crate) fn answered(&mut self, sent_ns: u64, received_ns: u64) {
+    fn answered(&mut self, sent_ns: u64, received_ns: u64) {
         self.connection.requests += 1;
         self.retry.failures = 0;
 
         let window = self.schedule.window().expect("a request has a window");
-        let bounds = self.schedule.measured(window);
-        let request = AnsweredRequest {
+        let times = RequestTimes {
             intended_ns: self.schedule.intended_ns(sent_ns),
-            sent_ns,
-            received_ns,
-            is_reply_in_window: bounds.contains(&received_ns),
+            began_ns: sent_ns,
+            ended_ns: received_ns,
         };
-        let measured = (request.intended_ns >= bounds.start).then(|| {
+        let is_measured = times.intended_ns >= self.schedule.measured(window).start;
+        let measured = is_measured.then(|| {
             let lag = self.schedule.lag(sent_ns, self.free_ns);
             let was_free = lag.as_ref().is_some_and(|lag| lag.was_free);
             Measured {
@@ -264,36 +350,73 @@ impl<'a> Client<'a> {
             }
         });
         self.tally
-            .answered(self.schedule.window_index(), &request, measured);
+            .answered(self.schedule.window_index(), &times, measured);
+        self.credit_windows(sent_ns, received_ns, true);
 
         self.free_ns = received_ns;
         self.is_disturbed = false;
         self.schedule.set_next_due(received_ns);
     }
 
-    /// Reports a request begun at `began_ns` that failed at `now`, or the connection for it; the connection
-    /// is gone.
+    /// Counts a request begun at `began_ns` that failed at `now`, or the connection for it; the connection is
+    /// gone.
     #[cold]
-    pub(crate) fn failed(&mut self, began_ns: u64, now: u64, failure: Failure) {
-        if !self.connection.is_open {
+    fn failed(&mut self, began_ns: u64, now: u64, failure: Failure) {
+        let was_open = self.connection.is_open;
+        self.connection.is_open = false;
+        if !was_open {
             self.connection.attempts += 1;
             self.retry.back_off(now);
         }
-        self.connection.is_open = false;
+        if self.schedule.is_before_start() {
+            self.tally.failed_before_start(failure);
+            return;
+        }
+
         self.retry.failed(began_ns);
         self.is_disturbed = false;
-
-        let intended_ns = self.schedule.intended_ns(began_ns);
+        let times = RequestTimes {
+            intended_ns: self.schedule.intended_ns(began_ns),
+            began_ns,
+            ended_ns: now,
+        };
         let window = self.schedule.window();
         // A request of the ramp that kept the client busy during the measurement is lost, too.
         let is_lost = window.is_some_and(|window| now >= self.schedule.measured(window).start);
-        let index = self.schedule.window_index();
         self.tally
-            .failed(index, (intended_ns, began_ns), is_lost, failure);
+            .failed(self.schedule.window_index(), &times, is_lost, failure);
 
+        if was_open {
+            self.credit_windows(began_ns, now, false);
+        }
         if window.is_some() {
             self.schedule.set_next_due(now);
         }
+    }
+
+    /// Credits a request to every window that it was in flight in: throughput and busy connections of a window
+    /// are those of one population, all that happened in it.
+    fn credit_windows(&mut self, began_ns: u64, ended_ns: u64, has_reply: bool) {
+        for (window, measured) in self.schedule.overlapping(ended_ns) {
+            let from_ns = began_ns.max(measured.start);
+            let busy_ns = ended_ns.min(measured.end).saturating_sub(from_ns);
+            let is_reply_in_window = has_reply && measured.contains(&ended_ns);
+            self.tally.credit(window, busy_ns, is_reply_in_window);
+        }
+    }
+
+    /// Keeps the connection open until all clients have ended. Otherwise those that were served would make room,
+    /// and one late reply each would hide the starvation of the others. Under churn, and where clients share a
+    /// number of requests, they leave when they have made theirs: a server for few clients at a time then serves
+    /// all in turn.
+    pub(crate) fn stays_connected(&self) -> bool {
+        let takes_turns = self.plan.workload.requests_per_connection.is_some()
+            || self
+                .plan
+                .windows
+                .last()
+                .is_some_and(|window| window.requests.is_some());
+        self.plan.end_ns.is_none() && !takes_turns
     }
 
     /// Spin before a request is due. At a rate that would keep a whole CPU spinning, clients would only

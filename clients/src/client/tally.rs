@@ -4,7 +4,7 @@ use std::sync::{Mutex, MutexGuard};
 
 use super::schedule::SendLag;
 use crate::failure::{ErrorCounts, Failure};
-use crate::plan::Plan;
+use crate::plan::{Driver, Plan};
 use crate::report::LoadReport;
 
 /// Number of samples that all clients of a process hold before they are moved to the histograms.
@@ -33,6 +33,7 @@ struct WindowCounts {
     errors: ErrorCounts,
     unsent: u64,
     replies_in_window: u64,
+    busy_ns: u64,
     lost: u64,
     lost_unsent: u64,
     hiccups: u64,
@@ -40,6 +41,7 @@ struct WindowCounts {
     connections: u64,
     first_ns: u64,
     last_ns: u64,
+    ended_ns: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -57,13 +59,13 @@ struct Sample {
     ns: u64,
 }
 
-/// Times of an answered request.
-pub(super) struct AnsweredRequest {
+/// Times of a request that has ended.
+pub(super) struct RequestTimes {
+    /// Begin of its latency.
     pub(super) intended_ns: u64,
-    pub(super) sent_ns: u64,
-    pub(super) received_ns: u64,
-    /// The reply arrived in the measured part of its window.
-    pub(super) is_reply_in_window: bool,
+    /// First byte sent, or begin of the connection that failed.
+    pub(super) began_ns: u64,
+    pub(super) ended_ns: u64,
 }
 
 /// Measured times of a request, beside its latency.
@@ -76,7 +78,11 @@ pub(super) struct Measured {
 
 impl<'a> Tally<'a> {
     pub(super) fn new(plan: &Plan, shared: &'a Mutex<LoadReport>) -> Self {
-        let capacity = SAMPLES_PER_PROCESS / plan.clients.max(1) as usize;
+        let clients = match plan.driver {
+            Driver::Processes => 1,
+            Driver::Threads | Driver::Tasks => plan.clients.max(1),
+        };
+        let capacity = SAMPLES_PER_PROCESS / clients as usize;
         Tally {
             shared,
             windows: vec![WindowCounts::default(); plan.windows.len()],
@@ -97,12 +103,6 @@ impl<'a> Tally<'a> {
         self.windows.get(window).map_or(0, |counts| counts.begun)
     }
 
-    /// Requests of a window that were begun or given up.
-    pub(super) fn accounted(&self, window: usize) -> u64 {
-        let counts = &self.windows[window];
-        counts.begun + counts.unsent
-    }
-
     pub(super) fn connected(&mut self, window: usize, connect_ns: u64) {
         if let Some(counts) = self.windows.get_mut(window) {
             counts.connections += 1;
@@ -114,27 +114,22 @@ impl<'a> Tally<'a> {
     pub(super) fn answered(
         &mut self,
         window: usize,
-        request: &AnsweredRequest,
+        times: &RequestTimes,
         measured: Option<Measured>,
     ) {
         let counts = &mut self.windows[window];
-        if counts.begun == 0 {
-            counts.first_ns = request.sent_ns;
-        }
-        counts.begun += 1;
+        counts.end_request(times);
         counts.answered += 1;
-        counts.last_ns = request.received_ns;
-        counts.replies_in_window += u64::from(request.is_reply_in_window);
+        counts.last_ns = times.ended_ns;
 
-        let first_ns = *self.first_intended_ns.get_or_insert(request.intended_ns);
-        self.first_reply_ns
-            .get_or_insert(request.received_ns - first_ns);
+        let first_ns = *self.first_intended_ns.get_or_insert(times.intended_ns);
+        self.first_reply_ns.get_or_insert(times.ended_ns - first_ns);
 
         let Some(measured) = measured else { return };
-        let latency_ns = request.received_ns - request.intended_ns;
+        let latency_ns = times.ended_ns - times.intended_ns;
         self.sample(window, Metric::Latency, latency_ns);
         if measured.is_open_loop {
-            let service_ns = request.received_ns - request.sent_ns;
+            let service_ns = times.ended_ns - times.began_ns;
             self.sample(window, Metric::Service, service_ns);
         }
         if let Some(lag) = measured.lag {
@@ -151,7 +146,7 @@ impl<'a> Tally<'a> {
     pub(super) fn failed(
         &mut self,
         window: usize,
-        (intended_ns, began_ns): (u64, u64),
+        times: &RequestTimes,
         is_lost: bool,
         failure: Failure,
     ) {
@@ -161,21 +156,35 @@ impl<'a> Tally<'a> {
         let Some(counts) = self.windows.get_mut(window) else {
             return;
         };
-        if counts.begun == 0 {
-            counts.first_ns = began_ns;
-        }
-        counts.begun += 1;
+        counts.end_request(times);
         counts.lost += u64::from(is_lost);
         counts.errors.add(kind, 1);
-        self.first_intended_ns.get_or_insert(intended_ns);
+        self.first_intended_ns.get_or_insert(times.intended_ns);
     }
 
-    /// Counts a request that was due and will not be made.
-    pub(super) fn missed(&mut self, window: usize, is_lost: bool) {
+    /// Counts a connection that failed before the start: no request of the plan is affected yet.
+    #[cold]
+    pub(super) fn failed_before_start(&mut self, failure: Failure) {
+        let Failure { kind, message } = failure;
+        let mut shared = self.shared();
+        shared.errors_before_start.add(kind, 1);
+        shared.add_message(kind, || message);
+    }
+
+    /// Adds to a window the time that a request was in flight in its measured part, and its reply if that
+    /// arrived there.
+    pub(super) fn credit(&mut self, window: usize, busy_ns: u64, has_reply: bool) {
         let counts = &mut self.windows[window];
-        counts.unsent += 1;
-        counts.lost += u64::from(is_lost);
-        counts.lost_unsent += u64::from(is_lost);
+        counts.busy_ns += busy_ns;
+        counts.replies_in_window += u64::from(has_reply);
+    }
+
+    /// Counts requests that were due and will not be made, `measured` of them after the ramp.
+    pub(super) fn missed(&mut self, window: usize, all: u64, measured: u64) {
+        let counts = &mut self.windows[window];
+        counts.unsent += all;
+        counts.lost += measured;
+        counts.lost_unsent += measured;
     }
 
     pub(super) fn hiccup(&mut self, window: usize) {
@@ -247,10 +256,19 @@ impl<'a> Tally<'a> {
 }
 
 impl WindowCounts {
+    fn end_request(&mut self, times: &RequestTimes) {
+        if self.begun == 0 {
+            self.first_ns = times.began_ns;
+        }
+        self.begun += 1;
+        self.ended_ns = times.ended_ns;
+    }
+
     fn add_to(&self, into: &mut crate::WindowReport) {
         into.answered += self.answered;
         into.errors.merge(&self.errors);
         into.replies_in_window += self.replies_in_window;
+        into.busy_ns += self.busy_ns;
         into.lost += self.lost;
         into.lost_unsent += self.lost_unsent;
         into.hiccups += self.hiccups;
@@ -258,6 +276,7 @@ impl WindowCounts {
         into.connections += self.connections;
 
         into.last_ns = into.last_ns.max(self.last_ns);
+        into.ended_ns = into.ended_ns.max(self.ended_ns);
         if self.begun > 0 && (into.first_ns == 0 || self.first_ns < into.first_ns) {
             into.first_ns = self.first_ns;
         }

@@ -1,5 +1,7 @@
 //! The state machine, driven by a clock that jumps and a scripted server.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use echobench_protocol::{HEADER_LEN, Header, Limits, Reason, Work, error_frame};
@@ -523,6 +525,228 @@ fn a_time_reply_is_one_line_of_text() {
     }
 }
 
+#[test]
+fn a_connection_that_fails_before_the_start_is_no_request() {
+    let plan = plan(vec![quota(2)]);
+    let shared = shared(&plan);
+    let mut client = Client::new(&plan, 0, &shared);
+    for _ in 0..3 {
+        attempt(&mut client, Connect, START - MS, Fate::Fails(0));
+    }
+
+    client.start(START);
+    let script = play(&mut client, START, works);
+    assert_eq!(moments(&script, Exchange).len(), 2);
+    client.finish(0);
+
+    let report = shared.into_inner().unwrap();
+    assert_eq!(report.errors_before_start.count(ErrorKind::Reset), 3);
+    assert_eq!(report.messages[&ErrorKind::Reset], "scripted");
+    let window = &report.windows[0];
+    assert_eq!((window.planned, window.answered, window.lost), (2, 2, 0));
+    assert!(window.first_ns >= START);
+}
+
+#[test]
+fn a_reply_counts_in_the_window_that_it_arrives_in() {
+    // Ten clients, one second of work: ten replies per second, of which the warm-up began some.
+    let mut plan = plan(vec![window(0, 0, 1_500), window(1_500, 1_500, 6_500)]);
+    plan.clients = 10;
+    plan.workload.timeout_ns = 5_000 * MS;
+    let shared = shared(&plan);
+    for index in 0..plan.clients {
+        let mut client = Client::new(&plan, index, &shared);
+        client.connected(START - MS, START - MS);
+        client.start(START);
+        play(&mut client, START, |_| Fate::Works(1_000 * MS));
+        client.finish(0);
+    }
+
+    let report = shared.into_inner().unwrap();
+    let [warmup, measured] = &report.windows[..] else {
+        panic!("two windows")
+    };
+    assert_eq!((warmup.answered, warmup.replies_in_window), (20, 10));
+    assert_eq!((measured.answered, measured.replies_in_window), (50, 50));
+    let window = &plan.windows[1];
+    assert_eq!(measured.throughput_per_second(window), Some(10.0));
+    assert_eq!(measured.busy_connections(window), Some(10.0));
+}
+
+#[test]
+fn time_without_replies_is_part_of_the_measurement() {
+    // 100 replies within 2 ms, then a server that answers nothing.
+    let mut fates = (0..101).map(|_| Fate::Works(20_000));
+    let (_, report) = whole(&plan(vec![quota(1_000)]), 0, |_| {
+        fates.next().unwrap_or(Fate::Fails(50 * MS))
+    });
+
+    let window = &report.windows[0];
+    assert_eq!((window.answered, window.failed()), (100, 2));
+    let elapsed_ns = window.elapsed_ns(&quota(1_000));
+    // Two timeouts of 50 ms, and the pause between them.
+    assert!((100 * MS..110 * MS).contains(&elapsed_ns), "{elapsed_ns}");
+    let busy = window.busy_connections(&quota(1_000)).unwrap();
+    assert!(busy <= 1.0, "{busy}");
+
+    // One request: the extremes of its latency are the time that it took.
+    let (_, report) = whole(&plan(vec![quota(1)]), 0, |_| Fate::Works(1_234_567));
+    let window = &report.windows[0];
+    assert_eq!(window.elapsed_ns(&quota(1)), 1_234_567);
+    assert_eq!(window.latency.min(), 1_234_567);
+    assert_eq!(window.latency.max(), 1_234_567);
+    assert_eq!(window.busy_connections(&quota(1)), Some(1.0));
+}
+
+#[test]
+fn late_replies_and_connections_are_timeouts() {
+    let plan = plan(vec![quota(3)]);
+    let shared = shared(&plan);
+    let mut client = Client::new(&plan, 0, &shared);
+    client.start(START);
+    let late = client.connect_ended(START, START + 50 * MS, Ok(()));
+    assert!(late.is_none());
+    let in_time = client.connect_ended(START, START + 50 * MS - 1, Ok(()));
+    assert!(in_time.is_some());
+
+    for (ns, answered) in [(50 * MS - 1, 1), (50 * MS, 1)] {
+        client.request();
+        let reply = client.message().frame().to_vec();
+        client.exchange_ended(START, START + ns, Ok(&reply));
+        assert_eq!(client.tally.begun(0), if ns < 50 * MS { 2 } else { 3 });
+        assert_eq!(client.connection.requests, answered);
+    }
+    assert!(!client.connection.is_open);
+
+    client.finish(0);
+    let report = shared.into_inner().unwrap();
+    let errors = &report.windows[0].errors;
+    assert_eq!(errors.to_string(), "connect_timed_out=1;timed_out=1");
+    assert_eq!(report.windows[0].latency.max(), 50 * MS - 1);
+}
+
+#[test]
+fn served_clients_make_no_room_for_others() {
+    let windows = |last| vec![window(0, 0, 10), last];
+    let stays = |plan: &Plan| Client::new(plan, 0, &shared(plan)).stays_connected();
+    let mut timed = plan(windows(window(10, 10, 20)));
+    assert!(stays(&timed));
+    // The plan has an end of its own, at which all close together.
+    timed.end_ns = Some(30 * MS);
+    assert!(!stays(&timed));
+    assert!(!stays(&plan(windows(quota(5)))));
+    let mut churn = plan(windows(window(10, 10, 20)));
+    churn.workload.requests_per_connection = Some(16);
+    assert!(!stays(&churn));
+}
+
+fn pending(bytes: &[u8]) -> PendingBytes {
+    let (mut writer, reader) = UnixStream::pair().unwrap();
+    writer.write_all(bytes).unwrap();
+    PendingBytes::of(&reader)
+}
+
+#[test]
+fn bytes_before_the_first_request_are_an_early_reply() {
+    let mut plan = plan(vec![quota(3)]);
+    let shared = shared(&plan);
+    let early = |client: &Client<'_>, bytes: &[u8]| {
+        let failure = client.early_reply(|| pending(bytes));
+        failure.map(|failure| failure.kind)
+    };
+
+    let mut client = Client::new(&plan, 0, &shared);
+    client.start(START);
+    client.connected(START, START);
+    assert_eq!(early(&client, b""), None);
+    assert_eq!(early(&client, b"hello"), Some(ErrorKind::EarlyReply));
+    // A server may refuse a connection before it reads from it.
+    assert_eq!(early(&client, &error_frame(Reason::ALL[0], 0)), None);
+    client.answered(START, START + MS);
+    assert_eq!(early(&client, b"hello"), None);
+    drop(client);
+
+    plan.workload.request_kind = RequestKind::Time;
+    let client = Client::new(&plan, 0, &shared);
+    assert_eq!(early(&client, b"noon\n"), None);
+}
+
+#[test]
+fn bytes_after_the_last_reply_on_a_connection_are_wrong() {
+    let mut plan = plan(vec![quota(3)]);
+    plan.workload.requests_per_connection = Some(2);
+    let shared = shared(&plan);
+    let mut client = Client::new(&plan, 0, &shared);
+    client.start(START);
+    client.connected(START, START);
+    assert!(client.check_surplus(|| pending(b"!")).is_ok());
+
+    client.answered(START, START + MS);
+    assert!(client.check_surplus(|| pending(b"")).is_ok());
+    let failure = client.check_surplus(|| pending(b"!")).unwrap_err();
+    assert_eq!(failure.kind, ErrorKind::WrongBytes);
+
+    // In the same read as the reply.
+    client.request();
+    let reply = [client.message().frame(), b"!"].concat();
+    assert_eq!(reply.len(), client.message().reply_capacity());
+    let failure = client.message().check(&reply).unwrap_err();
+    assert_eq!(failure.kind, ErrorKind::WrongBytes);
+    assert_eq!(failure.message, "1 or more bytes after the end of a reply");
+}
+
+#[test]
+fn an_open_loop_far_beyond_reach_ends_in_time() {
+    for spacing in [Spacing::Constant, Spacing::Poisson] {
+        let mut plan = plan(vec![window(0, 1_000, 5_000)]);
+        plan.clients = 2;
+        plan.workload.arrivals = Some(Arrivals {
+            per_second: 1e9,
+            spacing,
+        });
+        let (script, report) = whole(&plan, 1, works);
+        let (end, _) = script[script.len() - 1];
+        assert!(end <= START + 5_051 * MS, "{end}");
+
+        let window = &report.windows[0];
+        balanced(window);
+        let share = |counted: u64, expected: f64| (counted as f64 / expected - 1.0).abs() < 1e-3;
+        assert!(share(window.planned, 2.5e9), "{}", window.planned);
+        assert!(share(window.lost, 2e9), "{}", window.lost);
+        assert_eq!(window.lost, window.lost_unsent);
+    }
+}
+
+#[test]
+fn an_open_loop_of_less_than_a_request_per_second_keeps_its_times() {
+    let mut plan = plan(vec![window(0, 0, 9_000)]);
+    plan.clients = 2;
+    plan.workload.arrivals = Some(Arrivals {
+        per_second: 0.5,
+        spacing: Spacing::Constant,
+    });
+    for (index, seconds) in [(0, [0, 4, 8].as_slice()), (1, &[2, 6])] {
+        let shared = shared(&plan);
+        let mut client = Client::new(&plan, index, &shared);
+        client.connected(START - MS, START - MS);
+        client.start(START);
+        let script = play(&mut client, START, works);
+        let expected: Vec<_> = seconds.iter().map(|s| START + s * 1_000 * MS).collect();
+        assert_eq!(moments(&script, Exchange), expected);
+    }
+
+    // The slowest Poisson process there is: its times may lie beyond the clock.
+    plan.clients = 1_000_000;
+    plan.workload.arrivals = Some(Arrivals {
+        per_second: 0.001,
+        spacing: Spacing::Poisson,
+    });
+    for index in 0..1_000 {
+        let (script, _) = whole(&plan, index, works);
+        assert_eq!(actions(&script), [Done]);
+    }
+}
+
 /// A random plan, and the share of failures of its server.
 fn random_plan(random: &mut fastrand::Rng) -> (Plan, f64) {
     let mut windows = Vec::new();
@@ -567,6 +791,8 @@ struct Expected {
     begun: u64,
     answered: u64,
     measured: u64,
+    replies: u64,
+    busy_ns: u64,
 }
 
 #[test]
@@ -576,11 +802,12 @@ fn everything_planned_is_accounted_for() {
         let (plan, failing) = random_plan(&mut random);
         let shared = shared(&plan);
         let mut expected = vec![Expected::default(); plan.windows.len()];
+        let mut failed_before = 0;
         for index in 0..plan.clients {
             let mut client = Client::new(&plan, index, &shared);
             if client.connects_before_start() {
                 let fate = random_fate(&mut random, failing);
-                expected[0].begun += u64::from(matches!(fate, Fate::Fails(_)));
+                failed_before += u64::from(matches!(fate, Fate::Fails(_)));
                 attempt(&mut client, Connect, START - 10 * MS, fate);
             }
 
@@ -602,6 +829,7 @@ fn everything_planned_is_accounted_for() {
         }
 
         let report = shared.into_inner().unwrap();
+        assert_eq!(report.errors_before_start.total(), failed_before);
         for ((window, report), expected) in plan.windows.iter().zip(&report.windows).zip(expected) {
             balanced(report);
             assert_eq!(report.planned, window.requests.unwrap_or(expected.begun));
@@ -615,7 +843,13 @@ fn everything_planned_is_accounted_for() {
                 assert_eq!(report.latency.len(), expected.measured, "case {case}");
             }
 
-            assert!(report.replies_in_window <= report.answered);
+            assert_eq!(report.replies_in_window, expected.replies, "case {case}");
+            assert_eq!(report.busy_ns, expected.busy_ns, "case {case}");
+            let busy = report.busy_connections(window).unwrap_or(0.0);
+            assert!(
+                busy <= f64::from(plan.clients) + 1e-9,
+                "case {case}: {busy}"
+            );
             assert!(report.lost <= report.failed());
         }
     }
@@ -633,17 +867,30 @@ fn random_fate(random: &mut fastrand::Rng, failing: f64) -> Fate {
 /// Counts an attempt that began `at` nanoseconds after the start, which must be in a window.
 fn count(plan: &Plan, expected: &mut [Expected], at: u64, action: Action, fate: Fate) {
     let inside = |window: &Window| (window.start_ns..window.end_ns).contains(&at);
-    let index = plan.windows.iter().position(inside);
-    let index = index.expect("nothing begins outside the windows");
-    let expected = &mut expected[index];
-    match (action, fate) {
-        (_, Fate::Fails(_)) => expected.begun += 1,
-        (Exchange, Fate::Works(_)) => {
-            expected.begun += 1;
-            expected.answered += 1;
-            expected.measured += u64::from(at >= plan.windows[index].measure_ns);
+    let own = plan.windows.iter().position(inside);
+    let own = own.expect("nothing begins outside the windows");
+
+    let (ns, works) = match fate {
+        Fate::Works(ns) => (ns, true),
+        Fate::Fails(ns) => (ns, false),
+    };
+    if action == Exchange || !works {
+        expected[own].begun += 1;
+    }
+    if action != Exchange {
+        return;
+    }
+
+    let is_measured = at >= plan.windows[own].measure_ns;
+    expected[own].answered += u64::from(works);
+    expected[own].measured += u64::from(works && is_measured);
+    for (index, window) in plan.windows.iter().enumerate() {
+        if index == own || window.requests.is_none() {
+            let (from, to) = (at.max(window.measure_ns), (at + ns).min(window.end_ns));
+            let has_reply = works && (window.measure_ns..window.end_ns).contains(&(at + ns));
+            expected[index].busy_ns += to.saturating_sub(from);
+            expected[index].replies += u64::from(has_reply);
         }
-        _ => {}
     }
 }
 

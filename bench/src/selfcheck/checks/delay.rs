@@ -128,7 +128,7 @@ fn undecided(
         let (low, high) = percentile_interval(count, q, CONFIDENCE)?;
         // Half a rank less, so that rounding cannot lead to the next one.
         let at = |rank: u64| (rank as f64 - 0.5) / count as f64;
-        let at = |rank| window.latency.as_hdr().value_at_quantile(at(rank)) as f64;
+        let at = |rank| window.latency.to_hdr().value_at_quantile(at(rank)) as f64;
         Some((at(low), at(high)))
     };
 
