@@ -225,3 +225,38 @@ fn log_ratios(metric: Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec<
         Source::Sum(_) | Source::Median(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::results::{csv_text, read_blocks, read_slices};
+
+    /// The lines of committed summaries, byte for byte. Metrics that a folder is too old to have are left
+    /// out.
+    #[test]
+    fn committed_summaries_follow_from_their_rows() {
+        let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+        let mut folders = 0;
+        for entry in fs::read_dir(results).unwrap() {
+            let folder = entry.unwrap().path();
+            let Ok(committed) = fs::read_to_string(folder.join("summary.csv")) else {
+                continue;
+            };
+
+            let (slices, blocks) = (read_slices(&folder).unwrap(), read_blocks(&folder).unwrap());
+            let mut summary = summarize(&slices, &blocks);
+            summary.retain(|row| committed.contains(&format!(",{},", row.metric)));
+
+            let recomputed = csv_text(&summary, true).unwrap();
+            for (now, then) in recomputed.lines().zip(committed.lines()) {
+                assert_eq!(now, then, "{}", folder.display());
+            }
+            assert_eq!(recomputed.lines().count(), committed.lines().count());
+            folders += 1;
+        }
+        assert!(folders > 0);
+    }
+}
