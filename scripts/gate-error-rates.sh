@@ -4,11 +4,15 @@
 #
 #   scripts/gate-error-rates.sh 120           on a quiet machine
 #   scripts/gate-error-rates.sh 60 --load     while something else uses the CPUs now and then
+#   scripts/gate-error-rates.sh --from DIR    the rates of an earlier folder; --into FILE for a document
 #
-# Any other option goes to `echobench gate-trials` (see `echobench gate-trials --help`).
+# It is an example of the package, bench/examples/gate-trials; any other option goes to it.
 set -euo pipefail
 CDPATH='' cd -- "$(dirname -- "$0")/.."
 
-echobench=$(scripts/build.sh)
+trials=$(scripts/build.sh --locked --package echobench --example gate-trials)
+if [ "${1-}" = --from ]; then
+    exec "$trials" show "${@:2}"
+fi
 out=results/gate/$(date -u +%Y-%m-%dT%H%M%SZ)
-exec "$echobench" gate-trials "$@" --quick --models thread --out "$out"
+exec "$trials" measure "$@" --quick --models thread --out "$out"

@@ -32,7 +32,7 @@ pub struct GateArgs {
     candidate: PathBuf,
 
     #[command(flatten)]
-    form: Form,
+    form: GateForm,
 
     /// How to print the report
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Table)]
@@ -47,9 +47,9 @@ pub struct GateArgs {
     out: Option<PathBuf>,
 }
 
-/// What a gate runs.
+/// The workload of a gate, as options.
 #[derive(Args)]
-pub(super) struct Form {
+pub struct GateForm {
     /// The workload: a scenario by name (see `echobench list`), or a file: NAME.toml
     #[arg(long, value_name = "SCENARIO", default_value = "gate")]
     scenario: String,
@@ -75,9 +75,9 @@ pub(super) struct Form {
     seed: Option<u64>,
 }
 
-impl Form {
+impl GateForm {
     /// The gate between two builds in this form.
-    pub(super) fn gate(&self, baseline: Build, candidate: Build) -> anyhow::Result<Gate> {
+    pub fn gate(&self, baseline: Build, candidate: Build) -> anyhow::Result<Gate> {
         let (scenario, effort) = self.scenario()?;
         let gate = Gate {
             baseline,
@@ -91,7 +91,7 @@ impl Form {
         Ok(gate)
     }
 
-    pub(super) fn seed(&self) -> u64 {
+    fn seed(&self) -> u64 {
         super::seed(self.seed)
     }
 
@@ -137,11 +137,22 @@ impl Form {
         Ok((scenario, effort))
     }
 
-    pub(super) fn effort_name(&self) -> EffortName {
-        if self.quick {
-            EffortName::Quick
-        } else {
-            EffortName::Full
+    /// The record of a gate in this form that is about to run.
+    #[must_use]
+    pub fn record(&self, gate: &Gate) -> RunRecord {
+        let scenario = gate.scenario.clone();
+        RunRecord {
+            schema_version: SCHEMA_VERSION,
+            effort: if self.quick {
+                EffortName::Quick
+            } else {
+                EffortName::Full
+            },
+            seed: gate.seed,
+            status: RunStatus::Running,
+            resumed: Vec::new(),
+            environment: Environment::capture(),
+            scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),
         }
     }
 }
@@ -150,7 +161,7 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
     let baseline = Build::open("baseline", &args.baseline)?;
     let candidate = Build::open("candidate", &args.candidate)?;
     let gate = args.form.gate(baseline, candidate)?;
-    let mut record = record(&gate, args.form.effort_name());
+    let mut record = args.form.record(&gate);
     let mut writer = args
         .out
         .as_deref()
@@ -195,17 +206,4 @@ fn publish(args: &GateArgs, report: &Report) -> anyhow::Result<ExitCode> {
         noteln!("all rows are in {}", folder.display());
     }
     Ok(ExitCode::from(report.verdict.exit_code()))
-}
-
-pub(super) fn record(gate: &Gate, effort: EffortName) -> RunRecord {
-    let scenario = gate.scenario.clone();
-    RunRecord {
-        schema_version: SCHEMA_VERSION,
-        effort,
-        seed: gate.seed,
-        status: RunStatus::Running,
-        resumed: Vec::new(),
-        environment: Environment::capture(),
-        scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),
-    }
 }

@@ -7,7 +7,6 @@ mod claims;
 mod compare;
 mod completions;
 mod gate;
-mod gate_trials;
 mod history;
 mod list;
 mod load;
@@ -17,6 +16,8 @@ mod selfcheck;
 mod serve;
 mod table;
 mod verify;
+
+pub use gate::GateForm;
 
 /// Which server concurrency model wins for your traffic, by how much, how sure, and at what cost.
 #[derive(clap::Parser)]
@@ -63,9 +64,6 @@ pub enum Command {
     Completions(completions::CompletionsArgs),
     /// Write the man pages into a folder
     Man(completions::ManArgs),
-    /// Find the error rates of the gate on this machine
-    #[command(hide = true)]
-    GateTrials(gate_trials::GateTrialsArgs),
     /// Describe this executable as JSON (used by `gate`)
     #[command(hide = true)]
     About,
@@ -106,7 +104,6 @@ impl Command {
             Command::Verify(args) => verify::run(&args),
             Command::Selfcheck(args) => selfcheck::run(&args),
             Command::Report(args) => report::run(&args),
-            Command::GateTrials(args) => gate_trials::run(&args),
             Command::About => about::run(),
             Command::List => list::run(),
             Command::Completions(args) => completions::completions(&args),

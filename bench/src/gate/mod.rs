@@ -4,9 +4,7 @@
 
 pub mod builds;
 pub mod export;
-pub mod rivals;
 pub mod rule;
-pub mod trials;
 
 use std::fmt;
 use std::time::{Duration, Instant};

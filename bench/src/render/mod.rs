@@ -47,7 +47,8 @@ impl Style {
     }
 
     /// Draws rows of text; all columns but those in `left` are aligned to the right.
-    pub(crate) fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
+    #[must_use]
+    pub fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
         let row = |cells: Vec<String>| Row {
             arm: String::new(),
             section: String::new(),

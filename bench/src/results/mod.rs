@@ -15,16 +15,14 @@ mod write;
 
 pub use column::{BlockStatus, EffortName, RunStatus, Validity, ValidityFlag};
 pub use metric::Metric;
-pub(crate) use read::read;
 pub use read::{
-    BlockLatency, Latencies, is_ledger, read_blocks, read_claims, read_latencies, read_record,
-    read_slices, read_summary,
+    BlockLatency, Latencies, is_ledger, read, read_blocks, read_claims, read_latencies,
+    read_record, read_slices, read_summary,
 };
 pub use record::RunRecord;
 pub use resume::ResumableRun;
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};
-pub(crate) use write::csv_text;
-pub use write::{ClaimsWriter, Writer, default_folder};
+pub use write::{ClaimsWriter, Writer, csv_text, default_folder};
 
 /// Version of the columns; rises when one changes its name or meaning.
 pub const SCHEMA_VERSION: u32 = 1;

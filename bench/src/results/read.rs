@@ -168,7 +168,7 @@ fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<
 }
 
 /// The rows of a CSV file in a folder.
-pub(crate) fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
+pub fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Vec<R>> {
     let lines = read_lines(folder, name)?;
     Ok(lines.into_iter().map(|(row, _)| row).collect())
 }

@@ -192,7 +192,7 @@ pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> Pa
 }
 
 /// Rows as CSV, with or without the line of names.
-pub(crate) fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
+pub fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String> {
     let mut writer = csv::WriterBuilder::new()
         .has_headers(names)
         .from_writer(Vec::new());

@@ -63,6 +63,7 @@ impl Package {
             ("Cargo.toml", manifest),
             ("Cargo.lock", lock),
             ("src/main.rs", main),
+            ("examples/gate-trials.rs", main),
             ("target/release/echobench", stale),
             ("docs/results.md", "`echobench table results/some`\n"),
             (
@@ -142,7 +143,7 @@ fn every_script_runs_what_cargo_built() {
 
     let mut command = script("gate-error-rates.sh");
     command.arg("4");
-    package.runs_fresh(command, "gate-trials 4 --quick");
+    package.runs_fresh(command, "measure 4 --quick");
 
     let built = finish(script("build.sh")).stdout;
     let folder = package.folder.path().canonicalize().unwrap();

@@ -1,4 +1,4 @@
-//! The gate's own error rates: many gates whose truth is known to nobody until they have answered.
+//! Error rates of the gate: many gates between equal builds, half of them with an injected slow-down.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,14 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
-use super::builds::Copies;
-use super::rivals::{RIVALS, Series};
-use super::rule::{Metric, Reason, Verdict};
-use super::{Gate, Observer, Report};
-use crate::host::files::write_file;
-use crate::host::signals::unless_interrupted;
-use crate::results::{SCHEMA_VERSION, csv_text, read};
-use crate::stats::{median, proportion_interval};
+use echobench::gate::builds::Copies;
+use echobench::gate::rule::{Metric, Reason, Verdict};
+use echobench::gate::{Gate, Observer, Report};
+use echobench::host::files::write_file;
+use echobench::host::signals::unless_interrupted;
+use echobench::results::{SCHEMA_VERSION, csv_text, read};
+use echobench::stats::{median, proportion_interval};
+
+use crate::rules::{OTHER_RULES, Series};
 
 /// Blocks from which the size of a slow-down is found, before the first gate.
 const CALIBRATION_BLOCKS: u32 = 24;
@@ -26,7 +27,7 @@ const CALIBRATION_STEPS: u32 = 500;
 /// How often the steps are measured and guessed again.
 const CALIBRATION_LOOKS: u32 = 4;
 /// The confidence of the intervals of error rates.
-pub const CONFIDENCE: f64 = 0.95;
+pub(crate) const CONFIDENCE: f64 = 0.95;
 /// The files of a folder of trials.
 const TRIALS: &str = "trials.csv";
 const BLOCKS: &str = "blocks.csv";
@@ -35,7 +36,7 @@ const RATES: &str = "rates.csv";
 /// What was done to the candidate of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Truth {
+pub(crate) enum Truth {
     /// Nothing.
     Equal,
     /// Its CPU time for each request grew by the share.
@@ -46,108 +47,112 @@ pub enum Truth {
 
 /// One gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrialRow {
+pub(crate) struct TrialRow {
     /// Rises when a column changes its name or meaning.
-    pub schema_version: u32,
+    pub(crate) schema_version: u32,
     /// Its number, from 1.
-    pub trial: u32,
+    pub(crate) trial: u32,
     /// What was done to the candidate.
-    pub truth: Truth,
+    pub(crate) truth: Truth,
     /// Steps of arithmetic that were added to each request.
-    pub injected_steps: u32,
+    pub(crate) injected_steps: u32,
     /// Whether something else used the CPUs now and then.
-    pub load: bool,
+    pub(crate) load: bool,
     /// The answer.
-    pub verdict: Verdict,
+    pub(crate) verdict: Verdict,
     /// Why there was none.
-    pub reason: Option<Reason>,
+    pub(crate) reason: Option<Reason>,
     /// Looks taken.
-    pub looks: u32,
+    pub(crate) looks: u32,
     /// Blocks up to the last look.
-    pub blocks: u32,
+    pub(crate) blocks: u32,
     /// Blocks of the confirmation.
-    pub confirmation_blocks: u32,
+    pub(crate) confirmation_blocks: u32,
     /// Wall time.
-    pub seconds: f64,
+    pub(crate) seconds: f64,
     /// Estimated slow-down in throughput.
-    pub throughput_slowdown: Option<f64>,
+    pub(crate) throughput_slowdown: Option<f64>,
     /// Estimated slow-down in CPU time for each request.
-    pub cpu_slowdown: Option<f64>,
+    pub(crate) cpu_slowdown: Option<f64>,
     /// Estimated slow-down in the 99th percentile of latency.
-    pub p99_slowdown: Option<f64>,
+    pub(crate) p99_slowdown: Option<f64>,
     /// The metrics that the gate called regressions, as in `throughput;cpu`.
-    pub regressed: String,
+    pub(crate) regressed: String,
 }
 
 /// One arm in one block of one gate, up to its last look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct TrialBlockRow {
+pub(crate) struct TrialBlockRow {
     /// Rises when a column changes its name or meaning.
-    pub schema_version: u32,
+    pub(crate) schema_version: u32,
     /// The gate.
-    pub trial: u32,
+    pub(crate) trial: u32,
     /// The block.
-    pub block: u32,
+    pub(crate) block: u32,
     /// `baseline1`, `baseline2` or `candidate`.
-    pub arm: String,
+    pub(crate) arm: String,
     /// Median over slices.
-    pub throughput_per_second: Option<f64>,
+    pub(crate) throughput_per_second: Option<f64>,
     /// CPU time for each request.
-    pub cpu_ns_per_request: Option<f64>,
+    pub(crate) cpu_ns_per_request: Option<f64>,
     /// 99th percentile of latency.
-    pub latency_p99_ns: Option<u64>,
+    pub(crate) latency_p99_ns: Option<u64>,
 }
 
 /// How often a rule said something, in gates of one truth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct RateRow {
+pub(crate) struct RateRow {
     /// Rises when a column changes its name or meaning.
-    pub schema_version: u32,
+    pub(crate) schema_version: u32,
     /// The rule.
-    pub rule: String,
+    pub(crate) rule: String,
     /// What it said.
-    pub said: String,
+    pub(crate) said: String,
     /// What was true.
-    pub truth: Truth,
+    pub(crate) truth: Truth,
     /// How often.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Of so many gates.
-    pub gates: u64,
+    pub(crate) gates: u64,
     /// The share.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Lower end of its exact interval at 95 %.
-    pub low: f64,
+    pub(crate) low: f64,
     /// Upper end of the same.
-    pub high: f64,
+    pub(crate) high: f64,
 }
 
-/// Many gates.
-pub struct Trials {
-    /// How many.
-    pub gates: u32,
+/// Plan of many gates.
+pub(crate) struct Trials {
+    /// Number of gates.
+    pub(crate) gates: u32,
     /// The gate, with equal builds and one model.
-    pub gate: Gate,
+    pub(crate) gate: Gate,
     /// The share by which candidates get slower.
-    pub share: f64,
+    pub(crate) share: f64,
     /// Whether something else uses the CPUs now and then.
-    pub load: bool,
+    pub(crate) load: bool,
 }
 
-/// What trials have seen so far.
+/// Results of the gates that have ended.
 #[derive(Default)]
-pub struct Seen {
+pub(crate) struct TrialResults {
     /// A row for each gate.
-    pub trials: Vec<TrialRow>,
+    pub(crate) trials: Vec<TrialRow>,
     /// A row for each of their blocks and arms.
-    pub blocks: Vec<TrialBlockRow>,
+    pub(crate) blocks: Vec<TrialBlockRow>,
 }
 
 impl Trials {
     /// Runs them all, or as many as there are before an interrupt; `folder` has every finished gate.
-    pub fn run(&mut self, folder: &Path, progress: &dyn Fn(&str)) -> anyhow::Result<Seen> {
+    pub(crate) fn run(
+        &mut self,
+        folder: &Path,
+        progress: &dyn Fn(&str),
+    ) -> anyhow::Result<TrialResults> {
         let mut random = fastrand::Rng::with_seed(self.gate.seed);
         let Some(steps) = unless_interrupted(self.calibrate(progress))? else {
-            return Ok(Seen::default());
+            return Ok(TrialResults::default());
         };
         let mut truths: Vec<Truth> = (0..self.gates)
             .map(|trial| match trial % 4 {
@@ -158,7 +163,7 @@ impl Trials {
             .collect();
         random.shuffle(&mut truths);
         let hog = self.load.then(|| Hog::start(random.u64(..)));
-        let mut seen = Seen::default();
+        let mut results = TrialResults::default();
         for (trial, truth) in (1..).zip(truths) {
             let steps = steps.get(&truth).copied().unwrap_or(0);
             self.gate.seed = random.u64(..);
@@ -191,12 +196,12 @@ impl Trials {
                 self.gates,
                 row.verdict.word()
             ));
-            seen.trials.push(row);
-            seen.blocks.extend(blocks);
-            seen.write(folder)?;
+            results.trials.push(row);
+            results.blocks.extend(blocks);
+            results.write(folder)?;
         }
         drop(hog);
-        Ok(seen)
+        Ok(results)
     }
 
     /// The steps that make a request slower by the share, in each sense.
@@ -321,10 +326,10 @@ fn trial_row(
     }
 }
 
-impl Seen {
+impl TrialResults {
     /// Reads a folder of trials.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
-        Ok(Seen {
+    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
+        Ok(TrialResults {
             trials: read(folder, TRIALS)?,
             blocks: read(folder, BLOCKS)?,
         })
@@ -339,7 +344,7 @@ impl Seen {
 
     /// The error rates of the gate, and of the rules beside it.
     #[must_use]
-    pub fn rates(&self) -> Vec<RateRow> {
+    pub(crate) fn rates(&self) -> Vec<RateRow> {
         let mut rates = Vec::new();
         for verdict in [Verdict::Regression, Verdict::Inconclusive, Verdict::Pass] {
             let said = |row: &TrialRow| Some(row.verdict == verdict);
@@ -350,15 +355,15 @@ impl Seen {
             let said = |row: &TrialRow| Some(row.regressed.split(';').any(|m| m == metric.name()));
             rates.extend(self.rate(&name, "regression", said));
         }
-        for rival in RIVALS {
+        for other in OTHER_RULES {
             let said = |row: &TrialRow| {
                 let all =
-                    Metric::ALL.map(|metric| (rival.says_slower)(&self.series(row.trial, metric)));
+                    Metric::ALL.map(|metric| (other.says_slower)(&self.series(row.trial, metric)));
                 all.iter()
                     .any(Option::is_some)
                     .then(|| all.contains(&Some(true)))
             };
-            rates.extend(self.rate(rival.name, "regression", said));
+            rates.extend(self.rate(other.name, "regression", said));
         }
         rates
     }
@@ -416,7 +421,11 @@ impl Seen {
 
     /// The median slow-downs that the gates of one truth have estimated: what the injection came to.
     #[must_use]
-    pub fn estimated(&self, truth: Truth, value: fn(&TrialRow) -> Option<f64>) -> Option<f64> {
+    pub(crate) fn estimated(
+        &self,
+        truth: Truth,
+        value: fn(&TrialRow) -> Option<f64>,
+    ) -> Option<f64> {
         let rows = self.trials.iter().filter(|row| row.truth == truth);
         median(&rows.filter_map(value).collect::<Vec<_>>())
     }
@@ -500,20 +509,20 @@ mod tests {
         })
     }
 
-    fn example() -> Seen {
-        let mut seen = Seen::default();
+    fn example() -> TrialResults {
+        let mut results = TrialResults::default();
         for trial in 1..=40 {
             let (truth, verdict) = match trial % 2 {
                 0 => (Truth::Equal, Verdict::Pass),
                 _ => (Truth::Cpu, Verdict::Regression),
             };
-            seen.trials.push(row(trial, truth, verdict));
+            results.trials.push(row(trial, truth, verdict));
             // Another time, another speed: only the stored baseline is deceived.
             let speed = if trial % 2 == 0 { 100.0 } else { 150.0 };
-            seen.blocks.extend(blocks(trial, "baseline1", speed));
-            seen.blocks.extend(blocks(trial, "candidate", speed));
+            results.blocks.extend(blocks(trial, "baseline1", speed));
+            results.blocks.extend(blocks(trial, "candidate", speed));
         }
-        seen
+        results
     }
 
     #[test]
@@ -538,11 +547,11 @@ mod tests {
     #[test]
     fn a_folder_of_trials_reads_back() {
         let folder = tempfile::tempdir().unwrap();
-        let seen = example();
-        seen.write(folder.path()).unwrap();
-        let back = Seen::read(folder.path()).unwrap();
-        assert_eq!(back.trials, seen.trials);
-        assert_eq!(back.blocks, seen.blocks);
+        let results = example();
+        results.write(folder.path()).unwrap();
+        let back = TrialResults::read(folder.path()).unwrap();
+        assert_eq!(back.trials, results.trials);
+        assert_eq!(back.blocks, results.blocks);
     }
 
     #[test]

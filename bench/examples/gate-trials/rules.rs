@@ -1,72 +1,68 @@
-//! What other rules would have said of the same blocks: rules that take the baseline and the candidate
-//! one after the other, or take the baseline from another time.
+//! Rules of other tools over the same blocks: they compare a candidate with a baseline that was measured
+//! before it, or at another time.
 
 use statrs::distribution::{ContinuousCDF, Normal, StudentsT};
 
-use crate::stats::median;
+use echobench::stats::median;
 
-/// A slow-down by more than this share is one for the rules that look at ratios alone.
+/// Slow-down from which the rules that look at ratios alone call a candidate slower.
 const RATIO: f64 = 0.10;
-/// The p-value below which the tests find a difference, as their users mostly have it: for each
-/// metric alone.
+/// Level of the tests, the usual one: for each metric by itself.
 const SIGNIFICANT: f64 = 0.05;
 
-/// The values of one metric, one for each block in order of time; more is worse.
+/// Values of one metric, one for each block in order of time; more is worse.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Series {
-    /// Of the baseline.
-    pub baseline: Vec<f64>,
-    /// Of the candidate.
-    pub candidate: Vec<f64>,
-    /// Of the baseline in the gate before; empty for the first.
-    pub stored: Vec<f64>,
+pub(crate) struct Series {
+    pub(crate) baseline: Vec<f64>,
+    pub(crate) candidate: Vec<f64>,
+    /// The baseline of the gate before; empty for the first.
+    pub(crate) stored: Vec<f64>,
 }
 
-/// A rule that calls a candidate slower, or not.
+/// Another tool's rule for a regression.
 #[derive(Clone, Copy, Debug)]
-pub struct Rival {
-    /// What it is.
-    pub name: &'static str,
+pub(crate) struct OtherRule {
+    pub(crate) name: &'static str,
     /// Whether it calls the candidate slower in this metric; `None` without the data it needs.
-    pub says_slower: fn(&Series) -> Option<bool>,
+    pub(crate) says_slower: fn(&Series) -> Option<bool>,
 }
 
-/// All rules.
-pub const RIVALS: [Rival; 5] = [
-    Rival {
+/// All of them.
+pub(crate) const OTHER_RULES: [OtherRule; 5] = [
+    OtherRule {
         name: "10 % ratio, one run after the other",
         says_slower: |series| {
             let (baseline, candidate) = series.one_after_the_other();
             ratio(baseline, candidate)
         },
     },
-    Rival {
+    OtherRule {
         name: "Welch's t-test, one run after the other",
         says_slower: |series| {
             let (baseline, candidate) = series.one_after_the_other();
             Some(welch(baseline, candidate)? < SIGNIFICANT)
         },
     },
-    Rival {
+    OtherRule {
         name: "Mann-Whitney, one run after the other",
         says_slower: |series| {
             let (baseline, candidate) = series.one_after_the_other();
             Some(mann_whitney(baseline, candidate)? < SIGNIFICANT)
         },
     },
-    Rival {
+    OtherRule {
         name: "10 % ratio, stored baseline",
         says_slower: |series| ratio(&series.stored, &series.candidate),
     },
-    Rival {
+    OtherRule {
         name: "Welch's t-test, stored baseline",
         says_slower: |series| Some(welch(&series.stored, &series.candidate)? < SIGNIFICANT),
     },
 ];
 
 impl Series {
-    /// The baseline from the first half of the time and the candidate from the second, as if they had
-    /// been run one after the other.
+    /// The baseline of the first half of the time and the candidate of the second, as if one had been
+    /// measured after the other.
     fn one_after_the_other(&self) -> (&[f64], &[f64]) {
         let middle = self.baseline.len() / 2;
         let begin = middle.min(self.candidate.len());
@@ -152,9 +148,9 @@ mod tests {
             candidate: drift,
             stored: Vec::new(),
         };
-        let said: Vec<_> = RIVALS
+        let said: Vec<_> = OTHER_RULES
             .iter()
-            .map(|rival| (rival.says_slower)(&series))
+            .map(|rule| (rule.says_slower)(&series))
             .collect();
         assert_eq!(said, [Some(true), Some(true), Some(true), None, None]);
     }

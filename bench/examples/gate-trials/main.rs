@@ -1,0 +1,184 @@
+//! Error rates of the gate on this machine, and those of other tools' rules over the same blocks. For
+//! maintainers of the gate: `scripts/gate-error-rates.sh` runs it.
+
+mod rules;
+mod table;
+mod trials;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use echobench::cli::{Command, GateForm};
+use echobench::gate::builds::Build;
+use echobench::host::files::write_file;
+use echobench::host::signals::{catch_interrupts, interrupted};
+use echobench::render::Style;
+use echobench::render::splice::splice;
+use echobench::results::{RunRecord, RunStatus};
+use echobench::{noteln, outln};
+
+use trials::{TrialResults, Trials};
+
+/// Error rates of the gate.
+#[derive(Parser)]
+#[command(name = "gate-trials", disable_help_subcommand = true)]
+struct GateTrials {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// Run many gates between equal builds, half of them with a known slow-down, and count the errors
+    Measure(MeasureArgs),
+    /// Print the error rates of a folder
+    Show(ShowArgs),
+    /// The servers and clients of a gate are this executable again
+    #[command(flatten)]
+    Echobench(Command),
+}
+
+#[derive(Args)]
+struct MeasureArgs {
+    /// Number of gates
+    #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    gates: u32,
+
+    /// A new folder for all verdicts and values
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Let something else use the CPUs at random meanwhile
+    #[arg(long)]
+    load: bool,
+
+    /// The true slow-down of those that are slower, in percent
+    #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
+    slower: u32,
+
+    #[command(flatten)]
+    form: GateForm,
+}
+
+#[derive(Args)]
+struct ShowArgs {
+    /// A folder of trials
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+
+    /// Replace the text between the markers `<!-- rates -->` and `<!-- /rates -->` of this document
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let result = match GateTrials::parse().action {
+        Action::Measure(args) => measure(&args),
+        Action::Show(args) => show(&args),
+        Action::Echobench(command) => command.run(),
+    };
+    result.unwrap_or_else(|error| {
+        noteln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(args: &MeasureArgs) -> anyhow::Result<ExitCode> {
+    let folder = &args.out;
+    if folder.exists() {
+        bail!(
+            "{} is there already; results are never overwritten: give another --out",
+            folder.display()
+        );
+    }
+    let own = std::env::current_exe()?;
+    let build = Build::open("candidate", &own)?;
+    let gate = args.form.gate(build.clone(), build)?;
+    if gate.scenario.models.len() != 1 {
+        bail!(
+            "trials are of one model, whose slow-down is calibrated: give one, as in --models thread"
+        );
+    }
+
+    let mut record = args.form.record(&gate);
+    fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
+    write_record(folder, &record)?;
+    catch_interrupts()?;
+    let mut trials = Trials {
+        gates: args.gates,
+        gate,
+        share: f64::from(args.slower) / 100.0,
+        load: args.load,
+    };
+    let results = trials.run(folder, &|message| noteln!("{message}"))?;
+
+    record.status = if interrupted() {
+        RunStatus::Interrupted
+    } else {
+        RunStatus::Complete
+    };
+    record.environment.finish();
+    write_record(folder, &record)?;
+    outln!("{}", table::text(&results, Style::Plain));
+    if !interrupted() {
+        return Ok(ExitCode::SUCCESS);
+    }
+    noteln!(
+        "interrupted: {} of {} gates are in {}",
+        results.trials.len(),
+        args.gates,
+        folder.display()
+    );
+    Ok(ExitCode::FAILURE)
+}
+
+fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(record)? + "\n";
+    write_file(&folder.join("run.json"), text)
+}
+
+fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
+    let results = TrialResults::read(&args.folder)?;
+    match &args.into {
+        Some(document) => {
+            let text = table::text(&results, Style::Markdown);
+            splice(document, "rates", &command(&args.folder), &text)?;
+        }
+        None => outln!("{}", table::text(&results, Style::Plain)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The command that prints the error rates of a folder, as documents name it.
+fn command(folder: &Path) -> String {
+    let name = folder.display().to_string();
+    format!(
+        "scripts/gate-error-rates.sh --from {}",
+        name.trim_end_matches('/')
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_in_the_documents_is_that_of_the_committed_folder() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let text = fs::read_to_string(root.join("docs/gate.md")).unwrap();
+        let (_, block) = text.split_once("<!-- rates -->\n").unwrap();
+        let (_, rest) = block.split_once("--from ").expect("the command");
+        let folder = Path::new(rest.split('`').next().unwrap());
+
+        let results = TrialResults::read(&root.join(folder)).unwrap();
+        let table = table::text(&results, Style::Markdown);
+        assert!(block.contains(&command(folder)));
+        assert!(
+            block.contains(&table),
+            "scripts/gate-error-rates.sh --from DIR --into docs/gate.md"
+        );
+    }
+}
