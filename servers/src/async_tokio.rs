@@ -12,10 +12,18 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::{Duration, timeout};
 
 use crate::acceptor::{Accept, Acceptor};
-use crate::settings::Settings;
-use crate::{runtime, task};
+use crate::settings::{ModelOption, Settings};
+use crate::{Family, Model, runtime, task};
 
-pub(crate) fn serve(acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+pub(crate) const MODEL: Model = Model {
+    name: "async",
+    summary: "a task per connection on tokio",
+    family: Family::Tasks,
+    options: &[ModelOption::Workers, ModelOption::Runtime],
+    serve,
+};
+
+fn serve(acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     let runtime = runtime::start(settings)?;
     let result = runtime.block_on(accept(acceptor));
 

@@ -12,8 +12,17 @@ use nix::unistd::getpid;
 use crate::acceptor::Acceptor;
 use crate::child;
 use crate::settings::Settings;
+use crate::{Family, Model};
 
-pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+pub(crate) const MODEL: Model = Model {
+    name: "fork",
+    summary: "a process per connection",
+    family: Family::Processes,
+    options: &[],
+    serve,
+};
+
+fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     if !is_single_threaded()? {
         return Err(io::Error::other(
             "a process of several threads cannot fork; give the server a process of its own: echobench serve fork",

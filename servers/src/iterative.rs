@@ -8,12 +8,21 @@ use std::thread;
 
 use crate::acceptor::Acceptor;
 use crate::runtime::cannot_start;
-use crate::settings::Settings;
+use crate::settings::{ModelOption, Settings};
+use crate::{Family, Model};
 
-pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+pub(crate) const MODEL: Model = Model {
+    name: "iterative",
+    summary: "one connection at a time: the baseline",
+    family: Family::Iterative,
+    options: &[ModelOption::StackSize],
+    serve,
+};
+
+fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     let mut incoming = acceptor.incoming()?;
     thread::Builder::new()
-        .stack_size(settings.stack_size)
+        .stack_size(settings.stack_size())
         .spawn(move || {
             while let Some(connection) = incoming.accept() {
                 connection.serve();

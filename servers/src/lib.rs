@@ -53,7 +53,7 @@ use echobench_protocol::UnknownName;
 
 pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
-pub use settings::{Fault, Runtime, Settings};
+pub use settings::{Fault, ModelOption, Runtime, Settings};
 
 /// A concurrency model: a way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +64,41 @@ pub struct Model {
     pub summary: &'static str,
     /// Its family, which decides how it behaves under faults.
     pub family: Family,
+    /// The options it takes, beside those that every model takes.
+    pub options: &'static [ModelOption],
     serve: fn(Acceptor, &Settings) -> io::Result<()>,
 }
 
+/// An option that a model does not take.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("model '{model}' takes no --{option} ({} do)", takers.join(", "))]
+pub struct OptionRefused {
+    /// The model.
+    pub model: &'static str,
+    /// The option.
+    pub option: ModelOption,
+    /// The models that take it.
+    pub takers: Vec<&'static str>,
+}
+
 impl Model {
+    /// Fails if an option is given that has no effect on this model.
+    pub fn check(&self, settings: &Settings) -> Result<(), OptionRefused> {
+        let refused = |option: &ModelOption| !self.options.contains(option);
+        let Some(option) = settings.model_options().find(refused) else {
+            return Ok(());
+        };
+
+        let takers = MODELS
+            .iter()
+            .filter(|model| model.options.contains(&option));
+        Err(OptionRefused {
+            model: self.name,
+            option,
+            takers: takers.map(|model| model.name).collect(),
+        })
+    }
+
     /// Serves the connections of `acceptor` until SIGTERM or SIGINT and the drain that follows.
     ///
     /// To be called on the thread that made the acceptor, before any other thread is started: some
@@ -133,36 +164,11 @@ impl Family {
 
 /// Every model, in the order of every list and table.
 pub const MODELS: &[Model] = &[
-    Model {
-        name: "thread",
-        summary: "a thread per connection",
-        family: Family::Threads,
-        serve: thread_per_connection::serve,
-    },
-    Model {
-        name: "fork",
-        summary: "a process per connection",
-        family: Family::Processes,
-        serve: fork_per_connection::serve,
-    },
-    Model {
-        name: "pool",
-        summary: "a fixed number of worker threads, each with one connection to its end",
-        family: Family::Pool,
-        serve: pool::serve,
-    },
-    Model {
-        name: "async",
-        summary: "a task per connection on tokio",
-        family: Family::Tasks,
-        serve: async_tokio::serve,
-    },
-    Model {
-        name: "iterative",
-        summary: "one connection at a time: the baseline",
-        family: Family::Iterative,
-        serve: iterative::serve,
-    },
+    thread_per_connection::MODEL,
+    fork_per_connection::MODEL,
+    pool::MODEL,
+    async_tokio::MODEL,
+    iterative::MODEL,
 ];
 
 /// Finds a model by its name.
@@ -177,6 +183,8 @@ pub fn find(name: &str) -> Result<&'static Model, UnknownName> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
 
     #[test]
@@ -184,6 +192,23 @@ mod tests {
         for model in MODELS {
             assert_eq!(find(model.name).unwrap().name, model.name);
         }
+    }
+
+    #[test]
+    fn an_option_without_effect_is_refused() {
+        let thread = find("thread").unwrap();
+        let mut settings = Settings {
+            stack_size: Some(64 << 10),
+            ..Settings::default()
+        };
+        assert_eq!(thread.check(&settings), Ok(()));
+
+        settings.workers = NonZeroUsize::new(8);
+        let refused = thread.check(&settings).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "model 'thread' takes no --workers (pool, async do)"
+        );
     }
 
     #[test]

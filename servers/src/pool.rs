@@ -13,13 +13,22 @@ use crossbeam::channel::{self, SendTimeoutError};
 use crate::acceptor::Acceptor;
 use crate::connection::Connection;
 use crate::runtime::cannot_start;
-use crate::settings::Settings;
+use crate::settings::{ModelOption, Settings};
+use crate::{Family, Model};
 
 const DEFAULT_WORKERS: usize = 64;
 /// Longest delay of signals while the channel is full.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+pub(crate) const MODEL: Model = Model {
+    name: "pool",
+    summary: "a fixed number of worker threads, each with one connection to its end",
+    family: Family::Pool,
+    options: &[ModelOption::Workers, ModelOption::StackSize],
+    serve,
+};
+
+fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
     // As many connections may wait here as in the kernel.
     let (sender, receiver) = channel::bounded::<Connection>(settings.backlog as usize);
@@ -27,7 +36,7 @@ pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<(
     for number in 1..=workers {
         let receiver = receiver.clone();
         thread::Builder::new()
-            .stack_size(settings.stack_size)
+            .stack_size(settings.stack_size())
             .spawn(move || receiver.into_iter().for_each(Connection::serve))
             .map_err(|error| cannot_start(number, workers, &error))?;
     }

@@ -20,7 +20,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 
 /// Starts the runtime.
 pub(crate) fn start(settings: &Settings) -> io::Result<runtime::Runtime> {
-    match settings.runtime {
+    match settings.runtime.unwrap_or_default() {
         Runtime::CurrentThread => runtime::Builder::new_current_thread().enable_all().build(),
         Runtime::MultiThread => {
             let workers = settings.workers.map_or_else(available_parallelism, Ok)?;

@@ -15,10 +15,10 @@ pub struct Settings {
     /// Number of worker threads: of `pool` (64 unless given) and of the multi-threaded runtime of
     /// `async` (one per CPU unless given). The other models have no such number.
     pub workers: Option<NonZeroUsize>,
-    /// The runtime of `async`.
-    pub runtime: Runtime,
+    /// The runtime of `async`; multi-thread unless given.
+    pub runtime: Option<Runtime>,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
-    pub stack_size: usize,
+    pub stack_size: Option<usize>,
     /// Length of the kernel's queue of connections not yet accepted.
     pub backlog: u32,
     /// Limit on open connections; further ones are refused.
@@ -56,14 +56,50 @@ impl Settings {
     pub const DRAIN: Duration = Duration::from_secs(5);
 }
 
+impl Settings {
+    /// Stack of a thread that serves connections, in bytes.
+    pub(crate) fn stack_size(&self) -> usize {
+        self.stack_size.unwrap_or(Settings::STACK_SIZE)
+    }
+
+    /// The options that are given, of those which not every model takes.
+    pub(crate) fn model_options(&self) -> impl Iterator<Item = ModelOption> {
+        let given = [
+            (ModelOption::Workers, self.workers.is_some()),
+            (ModelOption::Runtime, self.runtime.is_some()),
+            (ModelOption::StackSize, self.stack_size.is_some()),
+        ];
+        given
+            .into_iter()
+            .filter_map(|(option, given)| given.then_some(option))
+    }
+}
+
+/// Options that not every model takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ModelOption {
+    /// [`Settings::workers`].
+    Workers,
+    /// [`Settings::runtime`].
+    Runtime,
+    /// [`Settings::stack_size`].
+    StackSize,
+}
+
+textual_enum!(ModelOption, "option", {
+    Workers => "workers",
+    Runtime => "runtime",
+    StackSize => "stack-size",
+});
+
 impl Default for Settings {
     fn default() -> Self {
         Settings {
             service: Service::default(),
             limits: Limits::default(),
             workers: None,
-            runtime: Runtime::default(),
-            stack_size: Settings::STACK_SIZE,
+            runtime: None,
+            stack_size: None,
             backlog: Settings::BACKLOG,
             max_connections: Settings::MAX_CONNECTIONS,
             idle_timeout: Settings::IDLE_TIMEOUT,

@@ -8,12 +8,21 @@ use std::io;
 use std::thread;
 
 use crate::acceptor::Acceptor;
-use crate::settings::Settings;
+use crate::settings::{ModelOption, Settings};
+use crate::{Family, Model};
 
-pub(crate) fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+pub(crate) const MODEL: Model = Model {
+    name: "thread",
+    summary: "a thread per connection",
+    family: Family::Threads,
+    options: &[ModelOption::StackSize],
+    serve,
+};
+
+fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     while let Some(connection) = acceptor.accept()? {
         let spawned = thread::Builder::new()
-            .stack_size(settings.stack_size)
+            .stack_size(settings.stack_size())
             .spawn(move || connection.serve());
 
         // Without a thread the connection is dropped, and thereby refused.

@@ -35,9 +35,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
 
-    /// The tokio runtime of `async`: multi-thread or current-thread
-    #[arg(long, default_value_t = Runtime::MultiThread)]
-    runtime: Runtime,
+    /// The tokio runtime of `async`: multi-thread (unless given) or current-thread
+    #[arg(long, value_name = "RUNTIME")]
+    runtime: Option<Runtime>,
 
     /// Connections that may wait in the kernel to be accepted
     #[arg(long, value_name = "N", default_value_t = Settings::BACKLOG,
@@ -72,8 +72,8 @@ pub struct ServeArgs {
     drain: Duration,
 
     /// Stack of each thread that serves connections
-    #[arg(long, value_name = "BYTES", default_value_t = Settings::STACK_SIZE)]
-    stack_size: usize,
+    #[arg(long, value_name = "BYTES")]
+    stack_size: Option<usize>,
 
     /// Write a line with the time and the address of each connection to standard error
     #[arg(long)]
@@ -118,6 +118,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         reap: !args.no_reap,
         injected_steps: args.inject_steps,
     };
+    model.check(&settings)?;
+
     if args.take_alarms {
         ignore_with_handler(Signal::SIGALRM, false)?;
     }
