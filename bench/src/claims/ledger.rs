@@ -109,9 +109,10 @@ impl Ledger {
     fn judge(&mut self, claim: &Claim, lab: &Lab) -> Option<Vec<ClaimRow>> {
         note!("{:<4}{} ", claim.id, claim.claim);
         let began = Instant::now();
-        let watch = DisturbanceWatch::start();
-        let evidence = (claim.experiment)(lab);
-        let disturbed = watch.disturbed();
+        let (evidence, disturbed) = match DisturbanceWatch::start() {
+            Ok(watch) => ((claim.experiment)(lab), watch.disturbed()),
+            Err(error) => (Err(error), false),
+        };
 
         match evidence {
             Ok(evidence) => {

@@ -135,7 +135,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let ask = ask(args)?;
     let hlog = open_result_file(args.hlog.as_deref())?;
     let hgrm = open_result_file(args.hgrm.as_deref())?;
-    let awake = crate::host::cpus::Awake::hold_if(args.awake)?;
+    let awake = crate::host::cpus::CpuIdleGuard::hold_if(args.awake)?;
     let load = |target| {
         let plan = plan(args, ask, target)?;
         let report = echobench_clients::run(&plan, clock::now)?;

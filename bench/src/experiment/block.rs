@@ -36,7 +36,7 @@ impl Condition {
         let schedule = Schedule::new(self, &mut random);
         let mut arms = self.start_arms(&schedule, seed)?;
         let start_ns = self.start_load(&schedule, &mut arms);
-        let machine = MachineWatch::over(start_ns, start_ns + schedule.windows_end_ns());
+        let machine = MachineWatch::between(start_ns, start_ns + schedule.windows_end_ns());
         let deadline = Instant::now() + PATIENCE;
         let observed: Vec<anyhow::Result<Observed>> = arms
             .into_iter()

@@ -1,4 +1,4 @@
-//! CPUs: which ones servers and clients run on, and whether idle ones may sleep.
+//! CPUs: the placement of servers and clients, and the sleep states of idle ones.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -9,16 +9,16 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-/// On which CPUs servers and clients run.
+/// The CPUs on which servers and clients run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Placement {
-    /// Wherever the scheduler puts them.
+    /// All, as the scheduler likes.
     #[default]
     None,
-    /// Servers on the first half of the CPUs, clients on the second.
+    /// The first half for servers, the second for clients.
     Split,
-    /// All on one CPU.
+    /// One for everything.
     Same,
 }
 
@@ -70,10 +70,10 @@ impl FromStr for Placement {
     }
 }
 
-/// Pins the calling thread, and the threads and processes it starts from then on, to these CPUs.
+/// Pins the calling thread, and the threads and processes that it starts afterwards, to these CPUs.
 ///
-/// In a process with one thread that is the process. Fails with `EINVAL` when none of them is
-/// there, or a number is 1,024 or more.
+/// In a process with one thread that is the whole process. Fails with `EINVAL` if none of the CPUs
+/// exists, or a number is 1,024 or more.
 pub fn pin_current_process(cpus: &[usize]) -> nix::Result<()> {
     let mut set = CpuSet::new();
     for &cpu in cpus {
@@ -84,7 +84,7 @@ pub fn pin_current_process(cpus: &[usize]) -> nix::Result<()> {
 
 /// The CPUs on which the calling thread may run, in ascending order.
 ///
-/// Fails with `EINVAL` on a machine of more than 1,024 CPUs.
+/// Fails with `EINVAL` on a machine with more than 1,024 CPUs.
 pub fn allowed_cpus() -> nix::Result<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0))?;
     Ok((0..CpuSet::count())
@@ -92,27 +92,27 @@ pub fn allowed_cpus() -> nix::Result<Vec<usize>> {
         .collect())
 }
 
-/// What lets idle CPUs sleep, like `intel_idle`; `None` where nothing can be told to.
+/// The driver of the sleep states of idle CPUs, such as `intel_idle`; `None` without one.
 #[must_use]
 pub fn idle_driver() -> Option<String> {
     let name = fs::read_to_string("/sys/devices/system/cpu/cpuidle/current_driver").ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty() && name != "none")
 }
 
-/// Keeps idle CPUs from sleeping as long as it lives: they look for work instead, so that to wake one
-/// takes about a microsecond. It is no load of any process, and counts as idle time.
+/// Keeps idle CPUs out of their sleep states (C-states) while it exists. They poll for work instead, so a
+/// wake-up takes about a microsecond. Polling is no load of any process, and counts as idle time.
 ///
 /// Source: `Documentation/power/pm_qos_interface.rst` of Linux; `cyclictest` does the same.
 #[derive(Debug)]
-pub struct Awake {
+pub struct CpuIdleGuard {
     _request: File,
 }
 
-impl Awake {
-    /// The file whose open descriptors are requests for quick wake-ups.
+impl CpuIdleGuard {
+    /// The file each of whose open descriptors requests a wake-up latency.
     pub const FILE: &str = "/dev/cpu_dma_latency";
 
-    /// Keeps idle CPUs awake if that is wanted.
+    /// A guard, if it is `wanted`.
     pub(crate) fn hold_if(wanted: bool) -> anyhow::Result<Option<Self>> {
         wanted.then(Self::hold).transpose().with_context(|| {
             format!(
@@ -122,15 +122,17 @@ impl Awake {
         })
     }
 
-    /// Fails where the file is missing or only root may write it, and where no driver heeds it.
+    /// A guard. Fails if the file is missing or may be written only by root, and without a driver that
+    /// honours it.
     pub fn hold() -> io::Result<Self> {
         if idle_driver().is_none() {
             return Err(io::Error::other("the kernel has no cpuidle driver"));
         }
+
         let mut request = File::options().write(true).open(Self::FILE)?;
         let microseconds: i32 = 0;
         request.write_all(&microseconds.to_ne_bytes())?;
-        Ok(Awake { _request: request })
+        Ok(CpuIdleGuard { _request: request })
     }
 }
 

@@ -69,6 +69,7 @@ impl ResultFile {
                 .open(&self.path)
                 .and_then(|mut device| device.write_all(contents)),
         };
+
         written.with_context(|| cannot_write(&self.path))
     }
 }
@@ -89,6 +90,7 @@ impl Target {
             Err(error) if error.kind() == ErrorKind::NotFound => return Self::new_file(path),
             Err(error) => return Err(error),
         };
+
         if let Some(stream) = standard_stream(&existing)? {
             return Ok(Target::Stream(stream));
         }
@@ -97,11 +99,13 @@ impl Target {
         if kind.is_dir() {
             return Err(ErrorKind::IsADirectory.into());
         }
+
         eaccess(path, AccessFlags::W_OK)?;
         if kind.is_fifo() {
             // To open it would wait for a reader.
             return Ok(Target::Device);
         }
+
         if !kind.is_file() {
             OpenOptions::new().write(true).open(path)?;
             return Ok(Target::Device);
@@ -111,6 +115,7 @@ impl Target {
         if existing.nlink() != 1 || is_descriptor_name(path) {
             return Ok(Target::InPlace);
         }
+
         let path = fs::canonicalize(path)?;
         Ok(if temporary_beside(&path, 0o600).is_ok() {
             Target::Replace {
@@ -135,6 +140,7 @@ impl Target {
             };
             path = folder_of(&path).join(next);
         }
+
         Err(Errno::ELOOP.into())
     }
 }
@@ -146,6 +152,7 @@ fn standard_stream(file: &Metadata) -> io::Result<Option<OwnedFd>> {
         io::stdout().as_fd().try_clone_to_owned()?,
         io::stderr().as_fd().try_clone_to_owned()?,
     ];
+
     for stream in streams {
         let stream = File::from(stream);
         let own = stream.metadata()?;
@@ -153,6 +160,7 @@ fn standard_stream(file: &Metadata) -> io::Result<Option<OwnedFd>> {
             return Ok(Some(stream.into()));
         }
     }
+
     Ok(None)
 }
 
@@ -171,6 +179,7 @@ fn temporary_beside(path: &Path, mode: u32) -> io::Result<NamedTempFile> {
     if path.file_name().is_none() {
         return Err(ErrorKind::IsADirectory.into());
     }
+
     tempfile::Builder::new()
         .prefix(".echobench-")
         .suffix(".part")
@@ -286,6 +295,7 @@ mod tests {
         let below = folder.path().join("below");
         fs::create_dir(&below).unwrap();
         fs::write(below.join("there"), "old").unwrap();
+
         for target in ["below/there", "below/not-yet"] {
             let link = folder.path().join("link");
             symlink(target, &link).unwrap();
@@ -295,6 +305,7 @@ mod tests {
             assert_eq!(written, "new", "{target}");
             fs::remove_file(&link).unwrap();
         }
+
         assert_eq!(names(&below), ["not-yet", "there"]);
 
         let circle = folder.path().join("circle");
@@ -367,6 +378,7 @@ mod tests {
             println!("skipped: root may write everywhere");
             return;
         }
+
         let folder = tempdir().unwrap();
         let document = folder.path().join("document");
         fs::write(&document, "a long old text").unwrap();
@@ -405,19 +417,23 @@ mod tests {
             println!("skipped: only root may mount a small file system");
             return;
         };
+
         let folder = disk.0.path();
         let (document, linked) = (folder.join("document"), folder.join("linked"));
         for path in [&document, &linked] {
             fs::write(path, "old").unwrap();
         }
+
         fs::hard_link(&linked, folder.join("other name")).unwrap();
         for path in [&document, &linked, &folder.join("new")] {
             let error = write_file(path, vec![b'x'; 1 << 20]).unwrap_err();
             assert!(format!("{error:#}").contains("No space left"), "{error:#}");
         }
+
         for path in [&document, &linked] {
             assert_eq!(fs::read_to_string(path).unwrap(), "old");
         }
+
         assert_eq!(names(folder), ["document", "linked", "other name"]);
     }
 }

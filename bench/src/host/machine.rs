@@ -1,20 +1,23 @@
-//! The machine as a whole: CPU time, pressure and steal, and whether something disturbed a measurement.
+//! The machine as a whole: its CPU time, pressure, steal and CPU quota, and whether something disturbed a
+//! measurement.
 
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 
 use echobench_clients::clock;
 use serde::{Deserialize, Serialize};
 
+use super::cpu_quota;
 use super::process_tree::{TICK_NS, field, own_cpu_ns, reaped_cpu_ns};
 use super::signals::interrupted;
+use super::threads;
 
-/// How often the machine is watched during a block.
-const WATCH_EVERY_NS: u64 = 5_000_000;
-/// A stretch without any CPU for the watch that is longer than a scheduler makes it wait, even with a
-/// thousand of our own threads to run.
+/// Interval of wake-ups of the watch.
+const WATCH_INTERVAL_NS: u64 = 5_000_000;
+/// Delay of a wake-up from which on the machine stood still: longer than a scheduler makes a thread wait
+/// that has a thousand others to run.
 const STALL_NS: u64 = 200_000_000;
 /// Shares of CPU time from which on something else disturbs a measurement: the one definition of the word.
 pub(crate) struct DisturbanceLimits {
@@ -38,10 +41,10 @@ impl DisturbanceLimits {
     };
 }
 
-/// What the kernel keeps for one end of an open TCP connection, by the sizes of its slab objects: the
-/// socket, its inode, file and directory entry. Buffers come on top while data is in them.
+/// Kernel memory of one end of an open TCP connection, by the sizes of its slab objects: the socket, its
+/// inode, file and directory entry. Buffers add to it while they hold data.
 ///
-/// `None` where `/proc/slabinfo` cannot be read: it is for root alone.
+/// `None` if `/proc/slabinfo` cannot be read, which only root may.
 #[must_use]
 pub fn socket_bytes() -> Option<u64> {
     let table = fs::read_to_string("/proc/slabinfo").ok()?;
@@ -54,24 +57,28 @@ pub fn socket_bytes() -> Option<u64> {
     Some(size("TCP")? + size("sock_inode_cache")? + size("filp")? + size("dentry")?)
 }
 
-/// The state of the whole machine; all but the load average are totals since it started.
+/// The state of the whole machine. All figures but the load average are totals since its start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// How long some task waited for a CPU (pressure stall information); `None` where the kernel
-    /// does not keep it.
+    /// Time in which some task waited for a CPU (pressure stall information); `None` on kernels
+    /// without it.
     pub cpu_pressure_ns: Option<u64>,
-    /// The time of all CPUs in which the hypervisor ran something else, in ticks.
+    /// CPU time in which the hypervisor ran something else, in ticks.
     pub steal_ns: Option<u64>,
-    /// The time of all CPUs, busy or not, in ticks.
+    /// CPU time, busy or idle, in ticks.
     pub total_cpu_ns: Option<u64>,
-    /// The time of all CPUs in which they had nothing to run, waiting for disks included, in ticks.
+    /// CPU time without anything to run, in ticks; waiting for disks is included.
     pub idle_cpu_ns: Option<u64>,
     /// The average number of runnable or uninterruptible tasks over the last minute.
     pub load_average: Option<f64>,
+    /// Time for which the CPU quota of this process's control group has kept it from CPUs, since the
+    /// group exists; `None` without such a group.
+    #[serde(default)]
+    pub throttled_ns: Option<u64>,
 }
 
 impl Machine {
-    /// The present state; what cannot be read is `None`.
+    /// The present state; figures that cannot be read are `None`.
     #[must_use]
     pub fn read() -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -83,6 +90,7 @@ impl Machine {
             total_cpu_ns: ticks.map(|ticks| nanoseconds(ticks.iter().sum())),
             idle_cpu_ns: ticks.map(|ticks| nanoseconds(ticks[IDLE] + ticks[IO_WAIT])),
             load_average: field(text("/proc/loadavg").as_bytes(), ""),
+            throttled_ns: cpu_quota::throttled_ns(),
         }
     }
 }
@@ -92,7 +100,7 @@ const IDLE: usize = 3;
 const IO_WAIT: usize = 4;
 const STEAL: usize = 7;
 
-/// The times of all CPUs since the start, without those of guests, which user time includes.
+/// The times of all CPUs since the start, without those of guests, which are part of user time.
 fn machine_ticks(stat: &str) -> Option<[u64; STEAL + 1]> {
     let rest = stat.lines().find_map(|line| line.strip_prefix("cpu "))?;
     let mut words = rest.split_ascii_whitespace();
@@ -109,7 +117,7 @@ fn cpu_pressure_ns(pressure: &str) -> Option<u64> {
     Some(total_us.trim().parse::<u64>().ok()? * 1_000)
 }
 
-/// What happened to the whole machine during a block.
+/// Figures of the whole machine over a block.
 pub(crate) struct MachineWatch {
     pub(crate) start_ns: u64,
     span_ns: u64,
@@ -117,30 +125,34 @@ pub(crate) struct MachineWatch {
     pub(crate) idle_ns: Option<u64>,
     pub(crate) steal_ns: Option<u64>,
     pub(crate) pressure_ns: Option<u64>,
+    throttled_ns: Option<u64>,
     pub(crate) stall_max_ns: u64,
 }
 
 impl MachineWatch {
     /// Watches from one instant to another.
-    pub(crate) fn over(start_ns: u64, end_ns: u64) -> Self {
-        let mut watch = Self::during(start_ns, |next_ns| next_ns < end_ns);
+    pub(crate) fn between(start_ns: u64, end_ns: u64) -> Self {
+        let mut watch = Self::while_true(start_ns, |next_ns| next_ns < end_ns);
         watch.span_ns = end_ns - start_ns;
         watch
     }
 
-    /// Watches from an instant on, as long as `goes_on` says so of the instant of the next look. A stall
-    /// shows in the clock readings themselves: steal time may read 0 through a freeze of the whole machine.
-    pub(crate) fn during(start_ns: u64, goes_on: impl Fn(u64) -> bool) -> Self {
+    /// Watches from an instant on, while `goes_on` is true of the instant of the next wake-up.
+    pub(crate) fn while_true(start_ns: u64, goes_on: impl Fn(u64) -> bool) -> Self {
         clock::sleep_until(start_ns);
         let before = Machine::read();
+
+        // Steal time may read 0 through a freeze of the whole machine, but the clock shows it.
         let mut stall_max_ns = 0;
-        let mut next_ns = start_ns + WATCH_EVERY_NS;
+        let mut next_ns = start_ns + WATCH_INTERVAL_NS;
+
         while goes_on(next_ns) && !interrupted() {
             clock::sleep_until(next_ns);
             let now = clock::now();
             stall_max_ns = stall_max_ns.max(now - next_ns);
-            next_ns = now + WATCH_EVERY_NS;
+            next_ns = now + WATCH_INTERVAL_NS;
         }
+
         let after = Machine::read();
         let grown = |read: fn(&Machine) -> Option<u64>| read(&after)?.checked_sub(read(&before)?);
         let idle_ns = grown(|machine| machine.idle_cpu_ns);
@@ -154,21 +166,23 @@ impl MachineWatch {
             idle_ns,
             steal_ns: grown(|machine| machine.steal_ns),
             pressure_ns: grown(|machine| machine.cpu_pressure_ns),
+            throttled_ns: grown(|machine| machine.throttled_ns),
             stall_max_ns,
         }
     }
 
-    /// So much CPU time in CPUs.
+    /// Number of CPUs that this CPU time kept busy.
     pub(crate) fn cpus(&self, ns: u64) -> f64 {
         ns as f64 / self.span_ns as f64
     }
 
-    /// The CPUs that were kept busy by others than those who used `own_ns`.
+    /// Number of CPUs kept busy by processes outside of the experiment, whose own used `own_ns`.
     pub(crate) fn other_cpus(&self, own_ns: u64) -> Option<f64> {
         Some(self.cpus(self.busy_ns?.saturating_sub(own_ns)))
     }
 
-    /// Whether something else used the machine, namely so many CPUs, or it stood still.
+    /// Whether something else disturbed the block: other processes, which used `other_cpus`, the
+    /// hypervisor, a CPU quota, or a stop of the machine.
     pub(crate) fn disturbed(&self, other_cpus: Option<f64>) -> bool {
         let all_ns = self.idle_ns.zip(self.busy_ns);
         let cpus = all_ns.map_or(1.0, |(idle, busy)| self.cpus(idle + busy));
@@ -177,36 +191,41 @@ impl MachineWatch {
         let stolen = self
             .steal_ns
             .is_some_and(|ns| self.cpus(ns) > limits.stolen * cpus);
-        others || stolen || self.stall_max_ns >= STALL_NS
+        let throttled = self.throttled_ns.is_some_and(|ns| ns > 0);
+        others || stolen || throttled || self.stall_max_ns >= STALL_NS
     }
 }
 
-/// A watch under way.
+/// A watch for disturbances in a thread of its own.
 pub struct DisturbanceWatch {
-    over: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
     own_before_ns: u64,
     watcher: JoinHandle<MachineWatch>,
 }
 
 impl DisturbanceWatch {
     /// Watches from now on.
-    #[must_use]
-    pub fn start() -> Self {
-        let over = Arc::new(AtomicBool::new(false));
-        let seen = Arc::clone(&over);
-        let goes_on = move |_| !seen.load(Ordering::Relaxed);
-        DisturbanceWatch {
-            over,
-            own_before_ns: own_cpu_ns() + reaped_cpu_ns(),
-            watcher: thread::spawn(move || MachineWatch::during(clock::now(), goes_on)),
-        }
+    pub fn start() -> anyhow::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let is_stopped = Arc::clone(&stop);
+        let goes_on = move |_| !is_stopped.load(Ordering::Relaxed);
+        let own_before_ns = own_cpu_ns() + reaped_cpu_ns();
+        let watcher = threads::spawn("watch the machine", move || {
+            MachineWatch::while_true(clock::now(), goes_on)
+        })?;
+
+        Ok(DisturbanceWatch {
+            stop,
+            own_before_ns,
+            watcher,
+        })
     }
 
-    /// Whether the machine was disturbed until now. Every process of the experiment has to be
-    /// reaped before: what is left counts as others'.
+    /// Whether the machine was disturbed until now. Every process of the experiment has to be reaped
+    /// before: the CPU time of one that is not counts as that of others.
     #[must_use]
     pub fn disturbed(self) -> bool {
-        self.over.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
         let machine = self.watcher.join().expect("the watch does not panic");
         let own_ns = own_cpu_ns() + reaped_cpu_ns();
         machine.disturbed(machine.other_cpus(own_ns.saturating_sub(self.own_before_ns)))
@@ -238,5 +257,24 @@ mod tests {
         assert!(before.steal_ns <= after.steal_ns);
         assert!(before.cpu_pressure_ns <= after.cpu_pressure_ns);
         assert!(before.idle_cpu_ns < before.total_cpu_ns);
+        assert!(before.throttled_ns <= after.throttled_ns);
+    }
+
+    #[test]
+    fn a_throttled_block_is_disturbed() {
+        let mut watch = MachineWatch {
+            start_ns: 0,
+            span_ns: 1_000,
+            busy_ns: Some(500),
+            idle_ns: Some(500),
+            steal_ns: Some(0),
+            pressure_ns: Some(0),
+            throttled_ns: Some(0),
+            stall_max_ns: 0,
+        };
+
+        assert!(!watch.disturbed(Some(0.0)));
+        watch.throttled_ns = Some(1);
+        assert!(watch.disturbed(Some(0.0)));
     }
 }

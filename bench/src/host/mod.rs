@@ -1,12 +1,15 @@
-//! The host of an experiment: process trees, the machine, CPUs, signals, standard streams, result files,
-//! and the environment record.
+//! The host of an experiment: process trees, the machine and its CPUs, signals, threads, standard streams,
+//! result files, and the environment record.
 
+mod cpu_quota;
 pub mod cpus;
 pub mod environment;
 pub mod files;
 pub mod machine;
+pub mod machine_key;
 pub mod output;
 pub mod process_tree;
 pub mod signals;
-pub mod threads;
+mod system_files;
+pub(crate) mod threads;
 pub mod time;

@@ -81,9 +81,11 @@ pub fn finish(code: ExitCode) -> ExitCode {
     let Some(error) = LOST.get() else {
         return code;
     };
+
     if error.kind() != ErrorKind::BrokenPipe {
         noteln!("error: cannot write to standard output: {error}");
     }
+
     if code == ExitCode::SUCCESS {
         ExitCode::FAILURE
     } else {

@@ -1,9 +1,8 @@
-//! Reads from outside what a process tree costs on Linux, in CPU time, memory and context switches.
+//! CPU time, memory and context switches of a process tree on Linux, read from outside.
 //!
-//! A tree is a process and everything below it by parentage. A process whose parent died has left
-//! the tree, and what a process used counts for its parent only if that parent reaped it. All
-//! figures are totals since the start of the processes; what a stretch of time cost is the
-//! difference of two readings. Sources: `proc(5)`, `wait(2)`, `clock_getcpuclockid(3)`.
+//! A tree is a process and all its descendants. A process whose parent died has left the tree, and its
+//! CPU time counts for its parent only if that parent reaped it. All figures are totals since the start
+//! of the processes; the cost of a stretch of time is the difference of two readings. Sources: `proc(5)`, `wait(2)`, `clock_getcpuclockid(3)`.
 
 use nix::errno::Errno;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -21,12 +20,12 @@ use std::time::Duration;
 /// The CPU time of a process tree since the start of its processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuTime {
-    /// What the existing processes have used: all their threads, also those that ended. Exact to
-    /// the nanosecond.
+    /// That of the existing processes: of all their threads, also of those that ended. Exact to the
+    /// nanosecond.
     pub live_ns: u64,
-    /// What processes used that ended and were reaped by an existing one. Every existing process
-    /// reports this in ticks (10 ms), user and system time apart, each rounded down as a total:
-    /// the error stays below two ticks per existing process however many it reaped.
+    /// That of processes that ended and were reaped by an existing one. Every existing process reports
+    /// it in ticks (10 ms), user and system time apart, each rounded down as a total: the error stays
+    /// below two ticks per existing process, whatever number it reaped.
     pub reaped_ns: u64,
     /// User time of both, from ticks.
     pub user_ns: u64,
@@ -73,12 +72,12 @@ impl Memory {
     }
 }
 
-/// How often the threads of a process tree left a CPU.
+/// Context switches of the threads of a process tree.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContextSwitches {
-    /// They had to wait for something.
+    /// Switches of a thread that had to wait for something.
     pub voluntary: u64,
-    /// Another thread got its turn.
+    /// Switches because another thread got its turn.
     pub involuntary: u64,
 }
 
@@ -116,12 +115,13 @@ pub fn cpu(root: u32) -> io::Result<CpuTime> {
 
 /// The memory of the tree of `root`.
 ///
-/// Fails when there is no such process, or one whose memory may not be looked at.
+/// Fails if there is no such process, or if the memory of one may not be read.
 pub fn memory(root: u32) -> io::Result<Memory> {
     let mut memory = Memory {
         pss_anon_bytes: Some(0),
         ..Memory::default()
     };
+
     let mut text = Vec::new();
     for process in processes(root)? {
         if read_process(&format!("/proc/{}/status", process.pid), &mut text)? {
@@ -142,11 +142,12 @@ pub fn memory(root: u32) -> io::Result<Memory> {
         memory.processes += 1;
         memory.threads += process.threads;
     }
+
     Ok(memory)
 }
 
-/// The context switches of the tree of `root`: of the threads that exist. The switches of threads
-/// and processes that ended are not to be had from outside, so the figure can fall.
+/// The context switches of the tree of `root`, of the threads that exist. Those of threads and processes
+/// that ended cannot be read from outside, so the figure can fall.
 ///
 /// Fails when there is no such process.
 pub fn context_switches(root: u32) -> io::Result<ContextSwitches> {
@@ -161,6 +162,7 @@ pub fn context_switches(root: u32) -> io::Result<ContextSwitches> {
             }
         }
     }
+
     Ok(switches)
 }
 
@@ -194,7 +196,7 @@ pub(super) static TICK_NS: LazyLock<u64> = LazyLock::new(|| {
 static LISTS_CHILDREN: LazyLock<bool> =
     LazyLock::new(|| Path::new("/proc/thread-self/children").exists());
 
-/// One line of `/proc/PID/stat`, as far as it matters here.
+/// The fields of `/proc/PID/stat` that are needed here.
 #[derive(Debug, PartialEq, Eq)]
 struct Process {
     pid: u32,
@@ -207,7 +209,7 @@ struct Process {
 }
 
 impl Process {
-    /// The process now; `None` when there is none. `text` is only a buffer to use again.
+    /// The present state of a process; `None` if it does not exist. `text` is a buffer to use again.
     fn read(pid: u32, text: &mut Vec<u8>) -> io::Result<Option<Self>> {
         if !read_process(&format!("/proc/{pid}/stat"), text)? {
             return Ok(None);
@@ -217,9 +219,10 @@ impl Process {
     }
 
     fn parse(pid: u32, stat: &[u8]) -> Option<Self> {
-        // The second field, the name, is in brackets and may itself hold anything.
+        // The second field, the name, is in brackets and may itself contain brackets and spaces.
         let name_end = stat.iter().rposition(|&byte| byte == b')')?;
         let rest = str::from_utf8(&stat[name_end + 1..]).ok()?;
+
         let mut fields = rest.split_ascii_whitespace();
         // Numbers of fields as in proc(5), the first of the rest being number 3.
         let parent = fields.nth(4 - 3)?.parse().ok()?;
@@ -239,14 +242,14 @@ impl Process {
 /// The processes of a tree at one time.
 struct Listing {
     processes: Vec<Process>,
-    /// Whether none ended while they were read. The kernel's list of children can also skip one
-    /// that lives on, but only when an earlier one ended, which shows here too.
+    /// Whether none ended while they were read. The kernel's list of children can also skip an existing
+    /// one, but only if an earlier one ended, which shows here too.
     complete: bool,
 }
 
 impl Listing {
-    /// Parents come before their children: a child that is reaped in between is then missed, which
-    /// shows, where the other order would silently count its time twice.
+    /// Reads parents before their children. A child that is reaped in between is then missed, which
+    /// shows; the other order would count its time twice without a trace.
     fn read(root: u32) -> io::Result<Self> {
         let listing = if *LISTS_CHILDREN {
             Self::descend(root)?
@@ -260,12 +263,13 @@ impl Listing {
         Ok(listing)
     }
 
-    /// From each process to its children.
+    /// Lists a tree from each process to its children.
     fn descend(root: u32) -> io::Result<Self> {
         let mut text = Vec::new();
         let mut pids = vec![root];
         let mut processes = Vec::new();
         let mut next = 0;
+
         while let Some(&pid) = pids.get(next) {
             next += 1;
             if let Some(process) = Process::read(pid, &mut text)? {
@@ -273,6 +277,7 @@ impl Listing {
                 children(&format!("/proc/{pid}/task"), &mut text, &mut pids)?;
             }
         }
+
         let complete = processes.len() == pids.len();
         Ok(Self {
             processes,
@@ -280,17 +285,19 @@ impl Listing {
         })
     }
 
-    /// Through all processes of the machine, by their parents.
+    /// Finds a tree among all processes of the machine, by their parents.
     fn scan(root: u32) -> io::Result<Self> {
         let mut text = Vec::new();
         let mut all = Vec::new();
         let mut complete = true;
+
         for pid in numbers_in("/proc")? {
             match Process::read(pid, &mut text)? {
                 Some(process) => all.push(process),
                 None => complete = false,
             }
         }
+
         let (mut processes, mut others): (Vec<_>, Vec<_>) =
             all.into_iter().partition(|process| process.pid == root);
         let mut next = 0;
@@ -298,6 +305,7 @@ impl Listing {
             next += 1;
             processes.extend(others.extract_if(.., |process| process.parent == parent));
         }
+
         Ok(Self {
             processes,
             complete,
@@ -313,7 +321,7 @@ fn processes(root: u32) -> io::Result<Vec<Process>> {
     })
 }
 
-/// The first reading that nothing disturbed, or else the last of a few.
+/// The first complete reading, or else the last of a few attempts.
 fn settled<T>(mut reading: impl FnMut() -> io::Result<(T, bool)>) -> io::Result<T> {
     const ATTEMPTS: usize = 3;
     let mut latest = reading()?;
@@ -326,7 +334,7 @@ fn settled<T>(mut reading: impl FnMut() -> io::Result<(T, bool)>) -> io::Result<
     Ok(latest.0)
 }
 
-/// The CPU time of one process; `None` when it is gone.
+/// The CPU time of one process; `None` if it does not exist.
 fn live_ns(pid: u32) -> io::Result<Option<u64>> {
     let pid = Pid::from_raw(pid.cast_signed());
     match clock_getcpuclockid(pid).and_then(clock_gettime) {
@@ -350,7 +358,7 @@ fn children(tasks: &str, text: &mut Vec<u8>, pids: &mut Vec<u32>) -> io::Result<
     Ok(())
 }
 
-/// The names in a folder that are numbers: of processes or threads. None when the folder is gone.
+/// The numbers among the names in a folder: of processes or threads. None if the folder is gone.
 fn numbers_in(folder: &str) -> io::Result<Vec<u32>> {
     let mut numbers = Vec::new();
     let entries = match fs::read_dir(folder) {
@@ -358,6 +366,7 @@ fn numbers_in(folder: &str) -> io::Result<Vec<u32>> {
         Err(error) if is_gone(&error) => return Ok(numbers),
         Err(error) => return Err(error),
     };
+
     for entry in entries {
         match entry {
             Ok(entry) => numbers.extend(
@@ -370,6 +379,7 @@ fn numbers_in(folder: &str) -> io::Result<Vec<u32>> {
             Err(error) => return Err(error),
         }
     }
+
     Ok(numbers)
 }
 
@@ -449,6 +459,7 @@ mod tests {
                 assert_eq!(waited, pid);
                 usage
             };
+
             mem::forget(self);
             let seconds = |time: nix::libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 / 1e6;
             Duration::from_secs_f64(seconds(usage.ru_utime) + seconds(usage.ru_stime))
@@ -528,6 +539,7 @@ mod tests {
             pids.sort_unstable();
             pids
         };
+
         let scanned = pids(Listing::scan(shell.pid()).expect("it runs"));
         assert_eq!(scanned.len(), expected);
         if *LISTS_CHILDREN {
@@ -566,6 +578,7 @@ mod tests {
             assert!(read_process(&format!("/proc/{pid}/status"), &mut text).expect("readable"));
             rss_bytes += field::<u64>(&text, "VmRSS:").expect("a live process") * 1024;
         }
+
         assert_eq!((memory.processes, memory.threads), (9, 9));
         assert!(0 < memory.pss_bytes && memory.pss_bytes < rss_bytes);
         assert!(
@@ -589,6 +602,7 @@ mod tests {
         let shell = Shell::start("echo ready");
         let pid = shell.pid();
         shell.finish();
+
         for result in [
             tree(pid).map(drop),
             cpu(pid).map(drop),
@@ -617,6 +631,7 @@ mod tests {
             reaped_system_ticks: 80,
             threads: 3,
         };
+
         assert_eq!(process, expected);
         assert_eq!(Process::parse(42, b"42 (sh) S 7 42"), None);
     }

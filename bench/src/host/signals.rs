@@ -1,4 +1,4 @@
-//! Signals: interrupts that keep finished work, and handlers that only break off system calls.
+//! Signals: interrupts that keep finished work, and handlers that only interrupt system calls.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,12 @@ use std::thread;
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Set when the person at the terminal wants the end.
+/// Whether an interrupt has been caught.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// From now on SIGINT and SIGTERM do not end the process but make every [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so
-/// that finished work can be kept; a second one ends it at once, and with it every agent.
+/// Catches SIGINT and SIGTERM from now on: the first makes every
+/// [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so that finished work
+/// can be kept; a second one ends this process at once, and with it every child process.
 pub fn catch_interrupts() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
@@ -43,8 +44,8 @@ pub fn unless_interrupted<T>(result: anyhow::Result<T>) -> anyhow::Result<Option
     }
 }
 
-/// From now on this process takes the signal and does nothing about it. Without `restart` every
-/// system call that it meets while waiting is broken off.
+/// Handles a signal from now on by doing nothing. Without `restart`, every blocking system call that it
+/// arrives in fails with `EINTR`.
 pub(crate) fn ignore_with_handler(signal: Signal, restart: bool) -> nix::Result<()> {
     extern "C" fn nothing(_: libc::c_int) {}
     let flags = if restart {

@@ -8,10 +8,10 @@ use super::options::{RunOptions, check_runnable};
 use super::plan;
 use super::progress::Progress;
 use super::sweep::Slo;
-use super::tables::{idle_cpus_note, tables};
+use super::tables::{environment_notes, tables};
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
-use crate::host::cpus::Awake;
+use crate::host::cpus::CpuIdleGuard;
 use crate::host::environment::Environment;
 use crate::host::signals::{catch_interrupts, interrupted};
 use crate::render::Style;
@@ -69,7 +69,7 @@ pub fn execute(task: &RunTask, slo: Slo) -> anyhow::Result<RunOutcome> {
 struct ActiveRun {
     writer: Writer,
     record: RunRecord,
-    _awake: Option<Awake>,
+    _awake: Option<CpuIdleGuard>,
     /// Time between the zero of the interval log and `began`; more than nothing for a resumed run.
     log_age: Duration,
     began: Instant,
@@ -83,7 +83,7 @@ impl ActiveRun {
     fn create(options: &RunOptions) -> anyhow::Result<Self> {
         let scenarios = options.scenarios()?;
         check_runnable(&scenarios)?;
-        let awake = Awake::hold_if(options.no_cpu_idle)?;
+        let awake = CpuIdleGuard::hold_if(options.no_cpu_idle)?;
 
         let environment = Environment {
             awake: options.no_cpu_idle,
@@ -126,7 +126,7 @@ impl ActiveRun {
         let now = Environment::capture();
         plan::check_resumable(&record, &now, folder)?;
         check_runnable(record.scenarios.values())?;
-        let awake = Awake::hold_if(record.environment.awake)?;
+        let awake = CpuIdleGuard::hold_if(record.environment.awake)?;
 
         let conditions = plan::conditions(&record)?;
         let arms_of_block = |first: &BlockRow| plan::arms_of_block(&record, &conditions, first);
@@ -236,7 +236,7 @@ impl ActiveRun {
         out!(
             "{}{}",
             tables(&summary, &self.blocks, Style::of_stdout(), slo),
-            idle_cpus_note(self.record.environment.awake)
+            environment_notes(&self.record.environment)
         );
         let folder = self.writer.folder().display();
         noteln!("\nresults in {folder}");

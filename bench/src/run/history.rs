@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use serde::Deserialize;
 
-use crate::host::environment::MachineKey;
+use crate::host::machine_key::MachineKey;
 use crate::render::Style;
 use crate::results::{ConditionKey, Metric, SummaryRow, read_summary};
 use crate::stats::holm;

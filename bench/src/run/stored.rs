@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::sweep::Slo;
-use super::tables::{idle_cpus_note, tables};
+use super::tables::{environment_notes, tables};
 use crate::render::Style;
 use crate::results::summary::summarize;
 use crate::results::{
@@ -13,8 +13,8 @@ use crate::results::{
 
 /// A run as its results folder holds it.
 pub struct StoredRun {
-    /// Whether idle CPUs were kept out of their sleep states, as far as the record can be read.
-    no_cpu_idle: bool,
+    /// Notes on the environment; empty if the record cannot be read.
+    notes: String,
     /// Summary of the finished blocks.
     pub summary: Vec<SummaryRow>,
     /// The finished blocks.
@@ -31,7 +31,9 @@ impl StoredRun {
             None => summarize(&of_finished_blocks(read_slices(folder)?, &blocks), &blocks),
         };
         Ok(StoredRun {
-            no_cpu_idle: read_record(folder).is_ok_and(|record| record.environment.awake),
+            notes: read_record(folder)
+                .map(|record| environment_notes(&record.environment))
+                .unwrap_or_default(),
             summary,
             blocks,
         })
@@ -40,7 +42,7 @@ impl StoredRun {
     /// The tables and the notes below them.
     #[must_use]
     pub fn tables(&self, style: Style, slo: Slo) -> String {
-        tables(&self.summary, &self.blocks, style, slo) + idle_cpus_note(self.no_cpu_idle)
+        tables(&self.summary, &self.blocks, style, slo) + &self.notes
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use super::sweep::Slo;
+use crate::host::environment::Environment;
 use crate::render::grid::Grid;
 use crate::render::units::{self, to_count};
 use crate::render::{Part, Style};
@@ -26,12 +27,29 @@ pub fn tables(summary: &[SummaryRow], blocks: &[BlockRow], style: Style, slo: Sl
     texts.join("\n")
 }
 
-/// Note below the tables of a run whose idle CPUs were kept out of their sleep states.
-pub(super) fn idle_cpus_note(no_cpu_idle: bool) -> &'static str {
-    if no_cpu_idle {
-        "\nIdle CPUs were kept awake.\n"
-    } else {
-        ""
+/// Notes below the tables of a run on its environment: the state of idle CPUs, and limits on CPU time.
+pub(super) fn environment_notes(environment: &Environment) -> String {
+    let mut notes = Vec::new();
+    if environment.awake {
+        notes.push("Idle CPUs were kept awake.".to_owned());
+    }
+    if let Some(allowed) = environment.machine.allowed_cpus {
+        let all = environment.machine.logical_cpus;
+        notes.push(format!("The run could use {allowed} of {all} CPUs."));
+    }
+    if let Some(quota) = environment.machine.quota() {
+        notes.push(format!("The run had a CPU quota of {quota}."));
+    }
+    if let Some(throttled_ns) = environment.throttled_ns().filter(|&ns| ns > 0) {
+        notes.push(format!(
+            "THROTTLED: by its CPU quota for {}; blocks in which that happened count as disturbed.",
+            units::duration(throttled_ns as f64)
+        ));
+    }
+
+    match notes.join("\n") {
+        text if text.is_empty() => text,
+        text => format!("\n{text}\n"),
     }
 }
 

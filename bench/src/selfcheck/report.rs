@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::rig::Disturbance;
-use crate::host::cpus::Awake;
+use crate::host::cpus::CpuIdleGuard;
 use crate::render::Style;
 use crate::render::grid::{Grid, Row};
 use crate::render::units;
@@ -304,7 +304,7 @@ impl SelfcheckReport {
         } else {
             format!(
                 "; idle CPUs slept, which makes replies late: this user cannot write {}",
-                Awake::FILE
+                CpuIdleGuard::FILE
             )
         };
 

@@ -22,6 +22,7 @@ mod layout;
 mod limits;
 mod load;
 mod probe;
+mod quota;
 mod report;
 mod resume;
 mod revision;

@@ -13,7 +13,7 @@ use nix::sys::prctl::set_timerslack;
 
 use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
 use super::rig::{Disturbance, LEAST_CALM, Load, LoadOutcome, Rig};
-use crate::host::cpus::Awake;
+use crate::host::cpus::CpuIdleGuard;
 use crate::host::machine::Machine;
 use crate::host::time::nanoseconds;
 use crate::processes::start::Server;
@@ -100,7 +100,7 @@ pub(crate) fn run(
     // Without slack a stop begins and ends on time; where that is refused, its true length is measured.
     let _ = set_timerslack(1);
     // A reply is late if its CPU has to wake up first, which says nothing about the generator.
-    let awake = Awake::hold().ok();
+    let awake = CpuIdleGuard::hold().ok();
 
     let mut bench = Bench {
         rig: Rig::new()?,
