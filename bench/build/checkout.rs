@@ -65,7 +65,7 @@ impl Checkout {
         Some(self.root.join(path.trim_end_matches('\n')))
     }
 
-    /// What git prints; `None` when it is not installed or fails.
+    /// Output of git; `None` when it is not installed or fails.
     fn git(&self, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new("git");
         // A hook's variables name the repository that the hook runs in, whatever the folder.

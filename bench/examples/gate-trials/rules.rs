@@ -88,8 +88,10 @@ fn welch(baseline: &[f64], candidate: &[f64]) -> Option<f64> {
     let (other_mean, other_variance) = mean_and_variance(candidate)?;
     let (count, other_count) = (baseline.len() as f64, candidate.len() as f64);
     let (error, other_error) = (variance / count, other_variance / other_count);
+
     let freedom = (error + other_error).powi(2)
         / (error.powi(2) / (count - 1.0) + other_error.powi(2) / (other_count - 1.0));
+
     let t = (other_mean - mean) / (error + other_error).sqrt();
     Some(StudentsT::new(0.0, 1.0, freedom).ok()?.sf(t))
 }
@@ -110,6 +112,7 @@ fn mann_whitney(baseline: &[f64], candidate: &[f64]) -> Option<f64> {
             std::cmp::Ordering::Greater => 0.0,
         })
         .sum();
+
     let (n, m) = (baseline.len() as f64, candidate.len() as f64);
     let deviation = (n * m * (n + m + 1.0) / 12.0).sqrt();
     let z = (above - n * m / 2.0 - 0.5) / deviation;

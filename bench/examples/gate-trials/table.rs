@@ -13,6 +13,7 @@ pub(crate) fn text(results: &TrialResults, style: Style) -> String {
         .map(|row| (&row.rule[..], &row.said[..]))
         .collect();
     rules.dedup();
+
     let condition = |(rule, said): (&str, &str), truth| {
         let own = |row: &&RateRow| (&row.rule[..], &row.said[..], row.truth) == (rule, said, truth);
         or_unknown(rates.iter().find(own), |row| {
@@ -21,14 +22,17 @@ pub(crate) fn text(results: &TrialResults, style: Style) -> String {
             format!("{} of {} [{low}, {high}]", row.count, row.gates)
         })
     };
+
     let rows = rules.into_iter().map(|rule| {
         let mut cells = vec![rule.0.to_owned(), rule.1.to_owned()];
         cells.extend(TRUTHS.map(|truth| condition(rule, truth)));
         cells
     });
+
     let mut names = vec!["rule", "says"];
     names.extend(TRUTHS.map(title));
     let table = style.table(&names, rows.collect(), &[0, 1]);
+
     format!(
         "{table}\n\nIn brackets: exact intervals of the share at {:.0} %, in percent.\n{}",
         100.0 * CONFIDENCE,
@@ -52,6 +56,7 @@ fn injected(results: &TrialResults) -> String {
             estimate(truth, |row| row.p99_slowdown)
         )
     };
+
     let lines = TRUTHS.map(line);
     format!(
         "Median slow-downs that the gates estimated: {}.",

@@ -20,53 +20,53 @@ use echobench::stats::{median, proportion_interval};
 
 use crate::rules::{OTHER_RULES, Series};
 
-/// Blocks from which the size of a slow-down is found, before the first gate.
+/// Blocks of one look at the size of a slow-down, before the first gate.
 const CALIBRATION_BLOCKS: u32 = 24;
-/// Steps of arithmetic for each request in the first of them: enough to slow every model by a good part.
+/// Steps of arithmetic for each request in the first look: enough to slow down any model clearly.
 const CALIBRATION_STEPS: u32 = 500;
-/// How often the steps are measured and guessed again.
+/// Looks, each with a better guess at the steps.
 const CALIBRATION_LOOKS: u32 = 4;
-/// The confidence of the intervals of error rates.
+/// Confidence of the intervals of error rates.
 pub(crate) const CONFIDENCE: f64 = 0.95;
-/// The files of a folder of trials.
+/// Files of a folder of trials.
 const TRIALS: &str = "trials.csv";
 const BLOCKS: &str = "blocks.csv";
 const RATES: &str = "rates.csv";
 
-/// What was done to the candidate of a gate.
+/// Difference between the builds of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Truth {
-    /// Nothing.
+    /// None.
     Equal,
-    /// Its CPU time for each request grew by the share.
+    /// The candidate's CPU time for each request was raised by the share.
     Cpu,
-    /// Its time for each reply grew by the share.
+    /// The candidate's time for each reply was raised by the share.
     Throughput,
 }
 
-/// One gate.
+/// Row of `trials.csv`: one gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrialRow {
     /// Rises when a column changes its name or meaning.
     pub(crate) schema_version: u32,
     /// Its number, from 1.
     pub(crate) trial: u32,
-    /// What was done to the candidate.
+    /// Difference between the builds.
     pub(crate) truth: Truth,
     /// Steps of arithmetic that were added to each request.
     pub(crate) injected_steps: u32,
-    /// Whether something else used the CPUs now and then.
+    /// Whether another thread used the CPUs at random times.
     pub(crate) load: bool,
-    /// The answer.
+    /// Answer of the gate.
     pub(crate) verdict: Verdict,
-    /// Why there was none.
+    /// Reason for an inconclusive answer.
     pub(crate) reason: Option<Reason>,
     /// Looks taken.
     pub(crate) looks: u32,
     /// Blocks up to the last look.
     pub(crate) blocks: u32,
-    /// Blocks of the confirmation.
+    /// Blocks of the confirmation; 0 without one.
     pub(crate) confirmation_blocks: u32,
     /// Wall time.
     pub(crate) seconds: f64,
@@ -76,18 +76,18 @@ pub(crate) struct TrialRow {
     pub(crate) cpu_slowdown: Option<f64>,
     /// Estimated slow-down in the 99th percentile of latency.
     pub(crate) p99_slowdown: Option<f64>,
-    /// The metrics that the gate called regressions, as in `throughput;cpu`.
+    /// Metrics called regressions, as in `throughput;cpu`.
     pub(crate) regressed: String,
 }
 
-/// One arm in one block of one gate, up to its last look.
+/// Row of `blocks.csv`: one arm in one block of one gate, up to its last look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrialBlockRow {
     /// Rises when a column changes its name or meaning.
     pub(crate) schema_version: u32,
-    /// The gate.
+    /// Number of the gate.
     pub(crate) trial: u32,
-    /// The block.
+    /// Number of the block.
     pub(crate) block: u32,
     /// `baseline1`, `baseline2` or `candidate`.
     pub(crate) arm: String,
@@ -99,22 +99,22 @@ pub(crate) struct TrialBlockRow {
     pub(crate) latency_p99_ns: Option<u64>,
 }
 
-/// How often a rule said something, in gates of one truth.
+/// Row of `rates.csv`: the share of an answer among the gates of one truth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RateRow {
     /// Rises when a column changes its name or meaning.
     pub(crate) schema_version: u32,
-    /// The rule.
+    /// Rule that judged the blocks.
     pub(crate) rule: String,
-    /// What it said.
+    /// Its answer.
     pub(crate) said: String,
-    /// What was true.
+    /// Difference between the builds.
     pub(crate) truth: Truth,
-    /// How often.
+    /// Gates with this answer.
     pub(crate) count: u64,
-    /// Of so many gates.
+    /// Gates of this truth.
     pub(crate) gates: u64,
-    /// The share.
+    /// `count` ÷ `gates`.
     pub(crate) share: f64,
     /// Lower end of its exact interval at 95 %.
     pub(crate) low: f64,
@@ -128,23 +128,23 @@ pub(crate) struct Trials {
     pub(crate) gates: u32,
     /// The gate, with equal builds and one model.
     pub(crate) gate: Gate,
-    /// The share by which candidates get slower.
+    /// Share by which candidates are slowed down.
     pub(crate) share: f64,
-    /// Whether something else uses the CPUs now and then.
+    /// Whether another thread uses the CPUs at random times.
     pub(crate) load: bool,
 }
 
 /// Results of the gates that have ended.
 #[derive(Default)]
 pub(crate) struct TrialResults {
-    /// A row for each gate.
+    /// One row per gate.
     pub(crate) trials: Vec<TrialRow>,
-    /// A row for each of their blocks and arms.
+    /// One row per block and arm.
     pub(crate) blocks: Vec<TrialBlockRow>,
 }
 
 impl Trials {
-    /// Runs them all, or as many as there are before an interrupt; `folder` has every finished gate.
+    /// Runs all gates, or those before an interrupt. Every finished gate is written to `folder`.
     pub(crate) fn run(
         &mut self,
         folder: &Path,
@@ -162,12 +162,14 @@ impl Trials {
             })
             .collect();
         random.shuffle(&mut truths);
+
         let hog = self.load.then(|| Hog::start(random.u64(..)));
         let mut results = TrialResults::default();
         for (trial, truth) in (1..).zip(truths) {
             let steps = steps.get(&truth).copied().unwrap_or(0);
             self.gate.seed = random.u64(..);
             self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
+
             let began = Instant::now();
             let mut blocks = Vec::new();
             let outcome = self.gate.run(&mut Observer {
@@ -185,6 +187,7 @@ impl Trials {
                 },
                 progress: &|_| (),
             });
+
             let Some(report) = unless_interrupted(outcome)? else {
                 break;
             };
@@ -196,15 +199,17 @@ impl Trials {
                 self.gates,
                 row.verdict.word()
             ));
+
             results.trials.push(row);
             results.blocks.extend(blocks);
             results.write(folder)?;
         }
+
         drop(hog);
         Ok(results)
     }
 
-    /// The steps that make a request slower by the share, in each sense.
+    /// Finds the steps that slow down the candidate by the share, for each truth.
     fn calibrate(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<BTreeMap<Truth, u32>> {
         let mut found = BTreeMap::new();
         for (truth, metric) in [
@@ -215,6 +220,7 @@ impl Trials {
             let enough = |times: &u32| 0.05 * f64::from(*times) >= self.share;
             let mut steps = CALIBRATION_STEPS * (1..10).find(enough).unwrap_or(10);
             let mut looks = Vec::new();
+
             for _ in 0..CALIBRATION_LOOKS {
                 let slowdown = self.slowdown(steps, metric)?;
                 progress(&format!(
@@ -225,6 +231,7 @@ impl Trials {
                 looks.push((steps, slowdown));
                 steps = steps_for(self.share, metric, &looks)?;
             }
+
             progress(&format!(
                 "{steps} steps are taken for {:.1} % in {}",
                 100.0 * self.share,
@@ -235,18 +242,19 @@ impl Trials {
         Ok(found)
     }
 
-    /// How much slower so many steps for each request make a server.
+    /// Measures the slow-down from so many steps for each request.
     fn slowdown(&mut self, steps: u32, metric: Metric) -> anyhow::Result<f64> {
         self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
         let samples = self.gate.measure(CALIBRATION_BLOCKS)?;
         let sample = samples.iter().find(|sample| sample.metric == metric);
+
         let slowdown = sample.and_then(|sample| median(&sample.candidate));
         Ok(slowdown.map_or(f64::NAN, f64::exp_m1))
     }
 }
 
-/// The next guess at the steps for a slow-down by `share`, after looks at what steps made which: on the
-/// line between the two that enclose it. No steps make none.
+/// Guesses the steps for a slow-down by `share` from earlier looks, each with its steps and slow-down: on
+/// the line between the two looks that enclose it. No steps make no slow-down.
 fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result<u32> {
     let below = looks.iter().filter(|(_, slowdown)| *slowdown < share);
     let above = looks.iter().filter(|(_, slowdown)| *slowdown >= share);
@@ -254,6 +262,7 @@ fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result
         .max_by_key(|(steps, _)| *steps)
         .copied()
         .unwrap_or((0, 0.0));
+
     let Some(&(more, high)) = above.min_by_key(|(steps, _)| *steps) else {
         bail!(
             "{} steps of arithmetic for each request cost less than {:.0} % in {}: the machine is too \
@@ -263,6 +272,7 @@ fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result
             metric.title()
         )
     };
+
     let (less, more) = (f64::from(less), f64::from(more));
     // Fewer steps that cost more are noise; in between is as good as anything.
     let part = if less < more {
@@ -279,7 +289,7 @@ fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result
     Ok(steps)
 }
 
-/// The name of the copy in the name of an arm.
+/// Name of the copy within the name of an arm.
 fn side(arm: &str) -> String {
     let name = Copies::NAMES.into_iter().find(|name| arm.ends_with(name));
     name.unwrap_or_default().to_owned()
@@ -301,12 +311,14 @@ fn trial_row(
         let slowdown = line(metric).and_then(|line| line.slowdown);
         slowdown.filter(|slowdown| slowdown.is_finite())
     };
+
     let confirmed = |metric: &Metric| line(*metric).is_some_and(|line| report.is_confirmed(line));
     let regressed: Vec<&str> = Metric::ALL
         .into_iter()
         .filter(confirmed)
         .map(Metric::name)
         .collect();
+
     TrialRow {
         schema_version: SCHEMA_VERSION,
         trial,
@@ -335,14 +347,14 @@ impl TrialResults {
         })
     }
 
-    /// Writes what is there, and the rates so far.
+    /// Writes all rows, and the rates so far.
     fn write(&self, folder: &Path) -> anyhow::Result<()> {
         write_file(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
         write_file(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
         write_file(&folder.join(RATES), &csv_text(&self.rates(), true)?)
     }
 
-    /// The error rates of the gate, and of the rules beside it.
+    /// Error rates of the gate and of other tools' rules.
     #[must_use]
     pub(crate) fn rates(&self) -> Vec<RateRow> {
         let mut rates = Vec::new();
@@ -350,11 +362,13 @@ impl TrialResults {
             let said = |row: &TrialRow| Some(row.verdict == verdict);
             rates.extend(self.rate("gate", verdict.word(), said));
         }
+
         for metric in Metric::ALL {
             let name = format!("gate, {} alone", metric.title());
             let said = |row: &TrialRow| Some(row.regressed.split(';').any(|m| m == metric.name()));
             rates.extend(self.rate(&name, "regression", said));
         }
+
         for other in OTHER_RULES {
             let said = |row: &TrialRow| {
                 let all =
@@ -368,7 +382,7 @@ impl TrialResults {
         rates
     }
 
-    /// How often `said` holds, for each truth of which there are gates.
+    /// Share of the gates of each truth for which `said` holds; it has no answer where data is missing.
     fn rate(
         &self,
         rule: &str,
@@ -379,6 +393,7 @@ impl TrialResults {
         for row in &self.trials {
             answers.entry(row.truth).or_default().extend(said(row));
         }
+
         answers.retain(|_, answers| !answers.is_empty());
         let rows = answers.into_iter().map(|(truth, answers)| {
             let gates = answers.len() as u64;
@@ -412,6 +427,7 @@ impl TrialResults {
             };
             rows.filter_map(time).collect()
         };
+
         Series {
             baseline: values(trial, Copies::NAMES[0]),
             candidate: values(trial, Copies::NAMES[2]),
@@ -419,7 +435,7 @@ impl TrialResults {
         }
     }
 
-    /// The median slow-downs that the gates of one truth have estimated: what the injection came to.
+    /// Median of the slow-downs that the gates of one truth estimated.
     #[must_use]
     pub(crate) fn estimated(
         &self,
@@ -431,7 +447,7 @@ impl TrialResults {
     }
 }
 
-/// Uses a CPU, and leaves it, at random.
+/// Thread that uses a CPU at random times.
 struct Hog {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -456,6 +472,7 @@ impl Hog {
                 }
             }
         });
+
         Hog {
             stop,
             thread: Some(thread),

@@ -71,7 +71,7 @@ fn first_names(path: &str) -> Vec<String> {
     names
 }
 
-/// Where the text holds this path, as a whole word.
+/// Positions at which the text holds this path as a whole word.
 fn occurrences<'a>(text: &'a str, path: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(path).map(|(at, _)| at).filter(|at| {
         let before = text[..*at].chars().next_back();
@@ -98,7 +98,7 @@ fn inline_modules(code: &str) -> Vec<usize> {
         .collect()
 }
 
-/// What a file imports from other folders, by any path that starts at the root of the crate.
+/// Imports of a file from other folders, by any path that starts at the root of the crate.
 fn imports(path: &str, text: &str, folders: &BTreeSet<String>) -> Vec<Import> {
     let lines = text.lines().map(|line| line.split("//").next());
     let code = lines

@@ -109,7 +109,7 @@ fn state(paths: &[PathBuf]) -> BTreeMap<PathBuf, (SystemTime, u64)> {
     state
 }
 
-/// What a build script watches changes with this command.
+/// Asserts that this command changes a file that the build script watches.
 fn changes_with(root: &Path, arguments: &[&str]) {
     let own = Checkout::at(root).expect("its own checkout");
     let watched = own.changed_by_commits();
