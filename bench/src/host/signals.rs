@@ -1,8 +1,8 @@
 //! Signals: interrupts that keep finished work, and handlers that only interrupt system calls.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::{fs, io};
 
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
@@ -10,14 +10,19 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// Whether an interrupt has been caught.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
-/// Catches SIGINT and SIGTERM from now on: the first makes every
+/// Catches SIGINT, SIGTERM and SIGHUP from now on: the first makes every
 /// [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so that finished work
 /// can be kept; a second one ends this process at once, and with it every child process.
 pub fn catch_interrupts() -> io::Result<()> {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGINT);
     signals.add(Signal::SIGTERM);
+    // A signal that is blocked is delivered even if it is ignored, and nohup means to ignore this one.
+    if !is_ignored(Signal::SIGHUP) {
+        signals.add(Signal::SIGHUP);
+    }
     signals.thread_block()?;
+
     thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
@@ -28,6 +33,14 @@ pub fn catch_interrupts() -> io::Result<()> {
             }
         })?;
     Ok(())
+}
+
+/// Whether this process was started with the signal ignored.
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal as u32 - 1)) != 0)
 }
 
 /// Whether [`catch_interrupts`] has caught one.

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::place::Place;
-use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, executable, finish};
+use crate::common::{Client, Server, copy_for_nobody, echo, eventually, executable, finish};
 use echobench::processes::child::bind_lifetime;
 use echobench::verify;
 use echobench_servers::MODELS;
@@ -151,7 +151,7 @@ fn serves_without(outputs: Outputs, model: &str) {
 
     // A panic and the counters are written too, or would be.
     let address = ([127, 0, 0, 1], port).into();
-    let connect = || Some(Client(verify::connect(address, HANG).ok()?));
+    let connect = || Client::connect(address).ok();
     let mut client = eventually(connect, || (model, outputs));
     client.send(&verify::frame(
         1,

@@ -20,7 +20,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use echobench::processes::{child::bind_lifetime, ready_address};
-use echobench::verify::{self, Exchange as _};
+use echobench::verify::{self, Connection, Limits};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::DurationHistogram;
 use echobench_protocol::Reason;
@@ -113,8 +113,7 @@ impl Server {
     }
 
     pub fn connect(&self) -> Client {
-        let stream = verify::connect(self.address, HANG);
-        Client(stream.expect("the server can be connected to"))
+        Client::connect(self.address).expect("the server can be connected to")
     }
 
     /// A check of the conformance suite holds, and the server is taken for what it is.
@@ -122,7 +121,12 @@ impl Server {
         let check = verify::CHECKS.iter().find(|known| known.name == check);
         let check = check.expect("a check of this name");
         let peer = verify::Peer::known(self.address, HANG);
-        assert_eq!(check.run(peer), verify::Outcome::Passed, "{}", check.what);
+        assert_eq!(
+            check.run(peer),
+            verify::CheckOutcome::Passed,
+            "{}",
+            check.what
+        );
     }
 
     pub fn signal(&self, signal: Signal) {
@@ -289,18 +293,30 @@ pub fn eventually<T, S: std::fmt::Debug>(
 pub struct Client(pub TcpStream);
 
 impl Client {
+    pub fn connect(address: SocketAddr) -> std::io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&address, HANG)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(HANG))?;
+        stream.set_write_timeout(Some(HANG))?;
+        Ok(Client(stream))
+    }
+
+    fn connection(&self) -> Connection<&TcpStream> {
+        Connection::over(&self.0, Limits::new(HANG, HANG))
+    }
+
     pub fn send(&mut self, bytes: &[u8]) {
-        self.0.send(bytes).expect("the server takes it");
+        self.connection().send(bytes).expect("the server takes it");
     }
 
     /// Reads so many bytes.
     pub fn receive(&mut self, count: usize) -> Vec<u8> {
-        self.0.receive(count).expect("a reply")
+        self.connection().receive(count).expect("a reply")
     }
 
     /// Reads what comes before the server closes.
     pub fn rest(&mut self) -> Vec<u8> {
-        self.0.rest().expect("the server closes")
+        self.connection().rest().expect("the server closes")
     }
 
     /// The server closes without another word, in whatever way.
@@ -315,22 +331,26 @@ impl Client {
 
     /// No more requests.
     pub fn finish(&self) {
-        self.0.finish().expect("it is open");
+        self.connection().finish().expect("it is open");
     }
 
     /// Sends a frame and gets it back as it is.
     pub fn exchange(&mut self, frame: &[u8]) {
-        self.0.exchange(frame).expect("the same bytes");
+        self.connection().exchange(frame).expect("the same bytes");
     }
 
     /// Gets an error frame for this request, and then the end.
     pub fn refused(&mut self, reason: Reason, sequence: u64) {
-        self.0.refused(reason, sequence).expect("an error frame");
+        self.connection()
+            .refused(reason, sequence)
+            .expect("an error frame");
     }
 
     /// Closes with a reset.
     pub fn reset(self) {
-        self.0.reset().expect("it is open");
+        Connection::over(self.0, Limits::new(HANG, HANG))
+            .reset()
+            .expect("it is open");
     }
 }
 
