@@ -12,7 +12,7 @@ use echobench::results::{Metric, SummaryRow, read_summary};
 use serde::Deserialize;
 use tempfile::TempDir;
 
-/// What a script in the page finds.
+/// Findings of a script in the page.
 #[derive(Deserialize)]
 struct Found {
     width: f64,
@@ -73,6 +73,7 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
          <link rel=\"icon\" href=\"data:,\"><body style=\"margin: 0\">\
          <iframe src=\"report.html\" style=\"border: 0; width: {width}px; height: 900px\"></iframe>"
     );
+
     fs::write(&around, frame).unwrap();
     let scheme = u8::from(!dark);
     let mut command = Command::new("timeout");
@@ -85,6 +86,7 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
         .arg("--dump-dom")
         .arg(format!("file://{}", around.display()))
         .stdin(Stdio::null());
+
     let output = bind_lifetime(&mut command)
         .output()
         .expect("timeout is there");
@@ -92,11 +94,14 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
+
     let said: Vec<&str> = talk
         .lines()
         .filter(|line| line.contains("CONSOLE"))
         .collect();
+
     assert!(said.is_empty(), "{said:?}");
+
     let found = dom
         .split_once("<pre id=\"found\">")
         .and_then(|(_, rest)| rest.split_once("</pre>"));
@@ -118,22 +123,27 @@ fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
         eprintln!("skipped: there is no Chromium");
         return;
     };
+
     let out = TempDir::new().unwrap();
     let page = out.path().join("report.html");
     let mut command = executable();
     command.arg("report").arg(folder).arg("-o").arg(&page);
+
     assert_eq!(finish(command).code, Some(0));
+
     let html = fs::read_to_string(&page).unwrap();
     assert!(
         !html.contains("http://")
             || html.matches("http://").count() == html.matches("xmlns=").count()
     );
+
     let html = html.replacen("<head>", &format!("<head>{BEFORE}"), 1);
     fs::write(
         &page,
         html.replacen("</body>", &format!("<script>{AFTER}</script></body>"), 1),
     )
     .unwrap();
+
     let pictures = fs::read_dir(page.with_extension("")).unwrap().count();
     for width in [360, 800, 1400] {
         for dark in [false, true] {
@@ -168,6 +178,7 @@ fn equal(summary: &[SummaryRow], found: &Found) {
             row.metric.name().to_owned(),
         )
     };
+
     let rows: HashMap<_, &SummaryRow> = summary.iter().map(|row| (key(row), row)).collect();
     for shown in found.marks.iter().chain(&found.cells) {
         let place = format!("{} {}", shown.arm, shown.metric);
@@ -192,6 +203,7 @@ fn equal(summary: &[SummaryRow], found: &Found) {
             shown.value
         );
     }
+
     for row in summary
         .iter()
         .filter(|row| row.metric == Metric::Throughput && row.estimate.is_some())
@@ -214,7 +226,7 @@ fn same(a: Option<f64>, b: Option<f64>) -> bool {
     matches!((a, b), (Some(a), Some(b)) if (a - b).abs() <= b.abs() * 1e-12)
 }
 
-/// What a reader makes of a number with a unit.
+/// The value of a number with a unit.
 fn number(text: &str) -> f64 {
     let text = text.replace(',', "");
     let (number, unit) = text.split_once(' ').unwrap_or((&text, ""));
@@ -227,6 +239,7 @@ fn number(text: &str) -> f64 {
         "MiB" => 1024.0 * 1024.0,
         other => panic!("no unit: {other}"),
     };
+
     let number = number.trim_end_matches("/s");
     number
         .parse::<f64>()

@@ -99,11 +99,15 @@ fn a_document_gets_the_ledger_and_the_command_that_makes_it() {
         "before\n<!-- claims -->\nfrom before\n<!-- /claims -->\nafter\n",
     )
     .unwrap();
+
     let (folder, path) = (folder.to_str().unwrap(), document.to_str().unwrap());
     let run = finish(claims(&["C3", "--quick", "--out", folder, "--into", path]));
+
     assert_eq!((run.code, run.stdout.as_str()), (Some(0), ""), "{run:?}");
+
     let text = fs::read_to_string(&document).unwrap();
     let begin = format!("before\n<!-- claims -->\n`echobench claims --from {folder}`\n\n| claim |");
+
     assert!(text.starts_with(&begin), "{text}");
     assert!(
         text.contains("| **holds** |") && !text.contains("from before"),
@@ -124,6 +128,7 @@ fn orders_and_storms_are_measured_on_threads_and_processes() {
     judged(&run);
     let rows = rows(&folder);
     let (lost, verdict) = figure(&rows, "lost_or_wrong_replies", "");
+
     assert_eq!(
         (lost.as_str(), verdict.as_str()),
         ("0.0", "holds_only_when")
@@ -132,6 +137,7 @@ fn orders_and_storms_are_measured_on_threads_and_processes() {
         figure(&rows, "broken_off_share", "read, restarted").0,
         "0.0"
     );
+
     for driver in ["threads", "processes"] {
         let share: f64 = figure(&rows, "out_of_order_share", driver)
             .0
@@ -192,12 +198,16 @@ fn a_killed_ledger_leaves_readable_rows_and_no_processes() {
         || (rows_if_any(&folder) > 0).then_some(()),
         || rows_if_any(&folder),
     );
+
     run.processes_until(1, " drive");
     run.signal(Signal::SIGKILL);
     let run = run.end();
+
     assert_eq!(run.code, None, "{run:?}");
+
     let rows = rows(&folder);
     assert!(rows.iter().all(|row| &row[1] == "C3"), "{rows:?}");
+
     let again = finish(claims(&["--from", path]));
     assert!(again.stdout.starts_with("C3 "), "{again:?}");
 }

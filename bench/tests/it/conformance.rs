@@ -1,4 +1,4 @@
-//! What every model has to do, held against the real executable.
+//! Conformance of every model, tested against the real executable.
 
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt as _;
@@ -365,6 +365,7 @@ fn children_are_collected_while_the_server_is_idle() {
         || server.children().is_empty().then_some(()),
         || server.children(),
     );
+
     let counters = server.counters();
     assert_eq!(counters.get("reaped"), 200);
     assert_eq!(counters.get("requests"), 200);
@@ -377,13 +378,16 @@ fn a_killed_child_is_an_error_and_no_more() {
     let mut client = server.connect();
     client.exchange(&echo(1));
     server.counters_until(|counters| counters.get("requests") == 1);
+
     for child in server.children() {
         kill(child, Signal::SIGKILL).unwrap();
     }
     client.closed();
     let counters = server.counters_until(|counters| counters.get("active") == 0);
+
     assert_eq!(counters.get("errors"), 1);
     assert_eq!(counters.get("requests"), 1);
+
     server.connect().exchange(&echo(2));
 }
 
@@ -446,7 +450,9 @@ fn a_connection_without_a_process_is_refused_in_words() {
         .arg(env!("CARGO_BIN_EXE_echobench"))
         .arg(&copy)
         .status();
+
     assert!(copied.unwrap().success());
+
     let mut limited = Command::new(copy);
     if geteuid().is_root() {
         limited.uid(65_534).gid(65_534);
@@ -456,6 +462,7 @@ fn a_connection_without_a_process_is_refused_in_words() {
     unsafe {
         limited.pre_exec(|| Ok(setrlimit(Resource::RLIMIT_NPROC, 1, 1)?));
     }
+
     assert_refused(Server::start_by(limited, &["fork"]));
 }
 

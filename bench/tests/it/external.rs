@@ -30,10 +30,13 @@ fn an_external_server_stands_in_the_same_table() {
         "--external",
         &wrapped,
     ];
+
     let run = finish(place.run(&options));
     assert_eq!(run.code, Some(0), "{run:?}");
+
     let blocks = place.rows("blocks.csv");
     assert_eq!(blocks.len(), 2 * 2 * 3);
+
     for row in &blocks {
         assert_eq!(row["status"], "ok", "{row:?}");
         // Whoever gets no CPU for seconds gets no reply in time; none is ever wrong or lost otherwise.
@@ -51,6 +54,7 @@ fn an_external_server_stands_in_the_same_table() {
             assert_eq!(number(row, "server_processes"), processes, "{row:?}");
         }
     }
+
     for name in ["thread", "raw", "mine"] {
         assert!(run.stdout.contains(name), "{}", run.stdout);
     }
@@ -83,6 +87,7 @@ fn an_external_server_ends_with_a_killed_run() {
         "--blocks",
         "1000",
     ];
+
     let run = Running::start(place.run(&options));
     run.processes_until(2, " drive");
     run.signal(Signal::SIGKILL);
@@ -129,6 +134,7 @@ fn what_cannot_be_measured_is_skipped_with_a_reason() {
     let needing = TINY.replace("[traffic]", &external("needs = \"no-such-program\""));
     let working = TINY.replace("[traffic]", &external(""));
     let working = working.replace("timeout =", "work = \"block:1ms\"\ntimeout =");
+
     for (scenario, reason) in [
         (needing, "no-such-program is not installed"),
         (working, "does no work"),
@@ -153,19 +159,26 @@ fn arms_that_cannot_live_together_follow_each_other() {
     let scenario = format!("alternate = false\n{TINY}");
     let place = Place::with(&scenario);
     let run = finish(place.run(&["--blocks", "2"]));
+
     assert_eq!(run.code, Some(0), "{run:?}");
     assert_eq!(place.rows("blocks.csv").len(), 2 * 2 * 3);
+
     // Each has rounds of its own, with nobody before or after it.
     let slices = place.rows("slices.csv");
+
     assert_eq!(slices.len(), 2 * 2 * 3 * 2);
     assert!(slices.iter().all(|row| row["position"] == "1"));
+
     // Their ratios still compare equal blocks.
     let summary = place.rows("summary.csv");
     let throughput = |row: &&crate::common::place::Row| row["metric"] == "throughput_per_second";
     let compared = summary.iter().filter(throughput);
+
     assert!(compared.clone().count() == 2 * 3, "{summary:?}");
+
     // On a busy machine an arm may have no reply in a slice of some milliseconds, and then no ratio.
     let with_ratio: Vec<_> = compared.filter(|row| !row["ratio"].is_empty()).collect();
+
     assert!(!with_ratio.is_empty(), "{summary:?}");
     assert!(
         with_ratio.iter().all(|row| row["model"] != "thread"),
@@ -201,9 +214,12 @@ fn servers_in_python_are_compared_where_there_is_python() {
         .args(["run", "languages", "--blocks", "1", "--out"])
         .arg(place.results());
     let run = finish(command);
+
     assert_eq!(run.code, Some(0), "{run:?}");
+
     let blocks = place.rows("blocks.csv");
     assert_eq!(blocks.len(), 2 * 7);
+
     for row in blocks {
         let python = row["model"].starts_with("python-");
         let status = if python && !there {

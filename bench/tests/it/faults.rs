@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, geteuid};
 
-/// What becomes of a client that has done nothing wrong.
+/// The fate of a client that has done nothing wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It is answered, and notices nothing.
@@ -56,7 +56,7 @@ const ALL_CUT_OFF: Others = others(CutOff, CutOff);
 struct Row {
     fault: &'static str,
     does: &'static str,
-    /// What becomes of the others, by the family of the model.
+    /// The fate of the other clients, by the family of the model.
     others: fn(Family) -> Others,
     /// Makes the fault happen to a server of this model, and holds the others to their fate.
     happens: fn(&'static Model, Others),
@@ -148,7 +148,7 @@ impl Asked {
     }
 }
 
-/// What becomes of some clients: closed when it is known of all.
+/// The fates of some clients, which stay connected until all are known.
 struct Answers {
     count: usize,
     fates: Receiver<Fate>,
@@ -182,6 +182,7 @@ fn fate(connect: impl FnOnce() -> io::Result<TcpStream>) -> Fate {
             Ok(reply)
         }
     };
+
     match ask() {
         Ok(reply) if reply == echo(7) => Served,
         Ok(reply) if error_reason(&reply) == Some(Reason::Overloaded) => Refused,
@@ -198,6 +199,7 @@ impl Answers {
         } else {
             HANG
         };
+
         let end = Instant::now() + patience;
         let mut fates = Vec::new();
         while fates.len() < self.count {
@@ -210,6 +212,7 @@ impl Answers {
                 Err(RecvTimeoutError::Disconnected) => unreachable!("one answer each"),
             }
         }
+
         assert!(
             fates.iter().all(|fate| *fate == expected),
             "{whose}: {fates:?}"
@@ -232,6 +235,7 @@ fn limit(pid: Pid, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result
         rlim_cur: 0,
         rlim_max: 0,
     };
+
     #[expect(unsafe_code, reason = "there is no safe name for it")]
     // SAFETY: each pointer is null or points to a limit.
     unsafe {
@@ -244,6 +248,7 @@ fn limit(pid: Pid, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result
         let set = libc::prlimit(pid.as_raw(), resource, &raw const new, ptr::null_mut());
         Errno::result(set)?;
     }
+
     Ok(())
 }
 
@@ -337,7 +342,7 @@ const PROCESSES: Row = Row {
     },
 };
 
-/// What `--fault` is about.
+/// A frame that makes a handler fail under `--fault`.
 fn poison() -> Vec<u8> {
     frame(666, 0, Work::Spin(Duration::from_micros(1)))
 }
@@ -456,7 +461,9 @@ fn holds(model: &'static Model, expected: Others, hold: impl Fn(&Server) -> Clie
     let server = Server::start(&[model.name, "--idle-timeout", "200ms"]);
     let held = hold(&server);
     let counters = server.counters_until(|counters| counters.get("timed_out") == 1);
+
     assert_eq!(counters.get("errors"), 0);
+
     server.counters_until(|counters| counters.get("active") == 0);
     is_sound(server);
     drop(held);
@@ -594,10 +601,12 @@ fn terminate(model: &Model, connections: u64) {
         client.send(&echo(sequence));
     }
     let ending = thread::spawn(move || server.stop());
+
     for (sequence, client) in (0..).zip(&mut clients) {
         assert_eq!(client.rest(), echo(sequence));
     }
     let ended = ending.join().unwrap();
+
     assert_eq!(ended.status.code(), Some(0));
     assert_eq!(ended.stderr, "");
     assert_eq!(ended.counters.get("requests"), connections);
@@ -795,7 +804,7 @@ fn hundreds_of_errors_make_one_line() {
     }
 }
 
-/// What stands in a cell.
+/// The text of a cell.
 fn cell(others: Others) -> String {
     let said = |fate| match fate {
         Served => "0",
@@ -803,6 +812,7 @@ fn cell(others: Others) -> String {
         Refused => "refused",
         CutOff => "cut off",
     };
+
     match (others.connected, others.new) {
         (connected, new) if connected == new && new == Served => "0".to_owned(),
         (connected, new) if connected == new => format!("all: {}", said(new)),
@@ -817,15 +827,18 @@ fn the_table_in_the_documents_is_this_one() {
     let mut table = format!("| fault | what the server does | {names} |\n");
     table += &"| --- ".repeat(Family::ALL.len() + 2);
     table += "|\n";
+
     for row in MATRIX {
         let cells = Family::ALL.map(|family| cell((row.others)(family)));
         let cells = cells.join(" | ");
         writeln!(table, "| {} | {} | {cells} |", row.fault, row.does).unwrap();
     }
+
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/faults.md");
     let text = std::fs::read_to_string(&path).unwrap();
     let (before, rest) = text.split_once("<!-- matrix -->\n").unwrap();
     let (inside, after) = rest.split_once("<!-- /matrix -->").unwrap();
+
     if std::env::var_os("ECHOBENCH_WRITE_DOCS").is_some() {
         let whole = format!("{before}<!-- matrix -->\n{table}<!-- /matrix -->{after}");
         std::fs::write(path, whole).unwrap();

@@ -81,6 +81,7 @@ fn slower() -> Report {
         sample("async", Metric::Cpu, 0.0, 5e-4),
         sample("async", Metric::P99, 0.0, 0.02),
     ];
+
     Report {
         schema_version: 1,
         verdict: Verdict::Regression,
@@ -146,16 +147,19 @@ fn inconclusive_is_never_shown_as_a_pass() {
         sample("thread", Metric::Throughput, 0.0, 0.02),
         sample("thread", Metric::Cpu, 0.0, 5e-4),
     ];
+
     let mut report = equal();
     report.verdict = Verdict::Inconclusive;
     report.reason = Some(Reason::TooNoisy);
     report.comparisons = judge(&noisy, LOOKS);
     let table = Format::Table.render(&report).unwrap();
+
     assert!(
         table.starts_with("gate: inconclusive: thread throughput may be"),
         "{table}"
     );
     assert!(!table.contains("pass"), "{table}");
+
     let junit = Format::Junit.render(&report).unwrap();
     assert!(junit.contains("errors=\"1\""), "{junit}");
 }
@@ -186,6 +190,7 @@ fn a_small_gate_answers_and_keeps_its_rows() {
             "json=gate.json",
         ],
     );
+
     // On a busy machine it may not know; that equal builds are a regression, hardly ever.
     let json = fs::read_to_string(place.path().join("gate.json"));
     let json = json.unwrap_or_else(|_| panic!("no report: {run:?}"));
@@ -195,6 +200,7 @@ fn a_small_gate_answers_and_keeps_its_rows() {
         "inconclusive" => 3,
         other => panic!("{other}: {json}"),
     };
+
     assert_eq!(run.code, Some(expected), "{}", run.stderr);
     assert!(run.stdout.starts_with("gate: "), "{}", run.stdout);
     assert!(
@@ -202,12 +208,15 @@ fn a_small_gate_answers_and_keeps_its_rows() {
             .unwrap()
             .contains("</testsuites>")
     );
+
     let blocks = fs::read_to_string(place.path().join("rows/blocks.csv")).unwrap();
     // At least the blocks up to the first look, three arms in each, and the names.
     assert!(blocks.lines().count() > 3 * 12, "{blocks}");
+
     for arm in ["thread baseline1", "thread baseline2", "thread candidate"] {
         assert!(blocks.contains(arm), "{blocks}");
     }
+
     assert!(place.path().join("rows/gate.json").exists());
 }
 
@@ -290,6 +299,7 @@ fn results(folder: &Path, name: &str, started: &str, cpus: u64, ratio: f64) {
          1,steady,8,threads,none,,fork,throughput_per_second,900,890,910,0.95,m,10,thread,\
          {ratio},{low},{high},0.95,lower\n"
     );
+
     fs::write(folder.join("summary.csv"), format!("{names}\n{rows}")).unwrap();
 }
 
@@ -306,9 +316,11 @@ fn runs_on_unlike_machines_are_compared_by_ratios_only_and_on_demand() {
     results(place.path(), "two", "2026-01-02T00:00:00Z", 2, 0.80);
     results(place.path(), "big", "2026-01-03T00:00:00Z", 64, 0.90);
     let alike = echobench(place.path(), &["compare", "one", "two"]);
+
     assert_eq!(alike.code, Some(0), "{}", alike.stderr);
     assert!(alike.stdout.contains("-11.1 %*"), "{}", alike.stdout);
     assert!(alike.stdout.contains("1000"), "{}", alike.stdout);
+
     let unlike = echobench(place.path(), &["compare", "one", "big"]);
     assert_eq!(unlike.code, Some(1));
     assert!(
@@ -316,20 +328,27 @@ fn runs_on_unlike_machines_are_compared_by_ratios_only_and_on_demand() {
         "{}",
         unlike.stderr
     );
+
     let allowed = echobench(place.path(), &["compare", "one", "big", "--allow-unlike"]);
     assert_eq!(allowed.code, Some(0), "{}", allowed.stderr);
     assert!(allowed.stdout.contains("0.900"), "{}", allowed.stdout);
     assert!(!allowed.stdout.contains("1000"), "{}", allowed.stdout);
+
     // The same machine, but its CPUs were kept from sleeping.
     let record = place.path().join("two/run.json");
     let asleep = fs::read_to_string(&record).unwrap();
     let awake = asleep.replacen("\"environment\":{", "\"environment\":{\"awake\":true,", 1);
+
     assert_ne!(awake, asleep);
+
     fs::write(&record, awake).unwrap();
     let unlike = echobench(place.path(), &["compare", "one", "two"]);
+
     assert_eq!(unlike.code, Some(1));
+
     let words = "idle CPUs (asleep and awake)";
     assert!(unlike.stderr.contains(words), "{}", unlike.stderr);
+
     let history = echobench(place.path(), &["history", "."]);
     for title in [
         "xeon-2cpu-kvm, runs: 1",

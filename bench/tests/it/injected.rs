@@ -26,7 +26,7 @@ const HOGS_PER_CPU: usize = 2;
 const FEW_PORTS: &str = r#"
     ip link set lo up && echo 40000 40003 >/proc/sys/net/ipv4/ip_local_port_range && exec "$0" "$@""#;
 
-/// What is done to a run.
+/// A disturbance of a run.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     /// Nothing.
@@ -87,22 +87,27 @@ gap = "20ms""#;
             command.args(["--net", "sh", "-c", FEW_PORTS]);
             command.arg(executable().get_program());
         }
+
         command.arg("run").arg(scenario).arg("--out").arg(&out);
         let cpus = thread::available_parallelism().unwrap().get();
         let hogs = match self {
             Fault::CpuHogs => HOGS_PER_CPU * cpus,
             _ => 0,
         };
+
         let _hogs: Vec<Hog> = (0..hogs).map(|_| Hog::start()).collect();
         let running = Running::start(command);
         let load = || running.processes_until(1, "echobench drive")[0];
+
         match self {
             Fault::FileLimit => forbid_files(load()),
             Fault::LatePacing => hold_back(load()),
             _ => {}
         }
+
         let finished = running.end();
         assert!(out.is_dir(), "{self:?}: {finished:?}");
+
         validity(&out)
     }
 }
@@ -170,6 +175,7 @@ fn faults_are_named() {
         Fault::PortLimit,
         Fault::LatePacing,
     ];
+
     let mut verdicts: BTreeMap<(String, String), u32> = BTreeMap::new();
     let mut missed = Vec::new();
     for number in 0..EACH {
@@ -190,8 +196,10 @@ fn faults_are_named() {
             *verdicts.entry((format!("{fault:?}"), verdict)).or_default() += 1;
         }
     }
+
     for ((fault, verdict), count) in verdicts {
         println!("{fault:<12} {count:>3} × {verdict}");
     }
+
     assert!(missed.is_empty(), "not named: {missed:#?}");
 }

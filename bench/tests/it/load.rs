@@ -67,7 +67,7 @@ fn all_well((code, json): &(i32, Value), requests: u64) {
 /// A server of the test's own.
 struct Own {
     address: SocketAddr,
-    /// Where each of its connections came from.
+    /// The peer address of each of its connections.
     peers: Arc<Mutex<Vec<IpAddr>>>,
 }
 
@@ -87,6 +87,7 @@ fn own(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> O
             });
         }
     });
+
     Own { address, peers }
 }
 
@@ -112,7 +113,7 @@ fn framed(
     })
 }
 
-/// What a bad server does instead of a reply.
+/// The misbehaviour of a bad server, in place of a reply.
 #[derive(Clone, Copy)]
 enum Lie {
     FlipByte,
@@ -209,11 +210,13 @@ fn any_echo_server_will_do() {
         })),
         50,
     );
+
     for driver in DRIVERS {
         all_well(&outcome(server.address, driver, "--requests 50"), 50);
         let options = "--requests 10 --payload 0";
         all_well(&outcome(server.address, driver, options), 10);
     }
+
     let finished = finish(load(server.address, "tasks", "--requests 50"));
     assert_eq!(finished.code, Some(0));
     assert!(
@@ -250,6 +253,7 @@ fn a_bad_reply_is_counted_by_its_kind() {
         (Lie::CloseAtOnce, "early_close", "closed after 0 of 88"),
         (Lie::Reset, "reset", ""),
     ];
+
     for (lie, kind, message) in lies {
         for driver in DRIVERS {
             let server = lying(10, 10, lie);
@@ -684,6 +688,7 @@ fn a_killed_client_is_counted() {
         }
         stream.write_all(frame)
     });
+
     let options = "--clients 3 --requests 30 --timeout 30s --json";
     let load = Running::start(load(server.address, "processes", options));
     let mut pids = load.processes_until(4, "load").into_iter();
@@ -691,6 +696,7 @@ fn a_killed_client_is_counted() {
     kill(victim, Signal::SIGKILL).unwrap();
     open.store(true, Ordering::Relaxed);
     let (code, json) = json(&load.end());
+
     assert_eq!(code, 2);
     assert_eq!(count(&json["errors"]["client_died"]), 1);
     assert_eq!(count(&json["answered"]), 20);

@@ -102,6 +102,7 @@ fn what_cannot_be_measured_is_refused() {
         println!("{arguments}");
         finish(probe(arguments)).refused(&words);
     }
+
     let finished = answers("pool", "many\n");
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(finished.stderr.contains("'many'"), "{finished:?}");

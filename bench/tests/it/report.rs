@@ -19,12 +19,12 @@ use echobench_clients::DurationHistogram;
 use serde_json::json;
 use tempfile::TempDir;
 
-/// What is made up: arms, numbers of clients, and what is particular about some of them.
+/// A made-up run: arms, numbers of clients, and their peculiarities.
 struct Made {
     models: &'static [&'static str],
     clients: &'static [u32],
     blocks: u32,
-    /// How much more an arm serves than others.
+    /// Throughput of an arm, as a factor.
     factor: fn(&str) -> f64,
     fails: fn(&str, u32) -> bool,
     starves: fn(&str, u32) -> u64,
@@ -44,6 +44,7 @@ impl Made {
         let folder = TempDir::new().unwrap();
         let mut writer = Writer::create(folder.path(), &record()).unwrap();
         let (mut slices, mut blocks) = (Vec::new(), Vec::new());
+
         for block in 1..=self.blocks {
             for &clients in self.clients {
                 let (mut of_slices, mut of_blocks, mut log) = (vec![], vec![], String::new());
@@ -62,6 +63,7 @@ impl Made {
                 blocks.extend(of_blocks);
             }
         }
+
         writer.summary(&summarize(&slices, &blocks)).unwrap();
         folder
     }
@@ -87,6 +89,7 @@ impl Made {
             status: BlockStatus::Failed("the server did not start".to_owned()),
             ..BlockRow::default()
         };
+
         if (self.fails)(model, clients) {
             return common;
         }
@@ -195,9 +198,12 @@ fn a_missing_cell_is_a_gap() {
         fails: |model, clients| model == "fork" && clients == 8,
         ..Made::PLAIN
     });
+
     let chart = made.chart("throughput-steady-threads");
     let lines = |arm| series(&chart, arm).matches("stroke-linejoin").count();
+
     assert_eq!((lines("thread"), lines("fork")), (1, 2), "{chart}");
+
     let marks = |arm| series(&chart, arm).matches("data-value").count();
     assert_eq!((marks("thread"), marks("fork")), (3, 2));
     assert!(!made.chart("latency-steady-8-threads").contains("\"fork\""));
@@ -228,6 +234,7 @@ fn one_block_has_no_intervals_and_no_winner() {
         factor: |model| if model == "async" { 3.0 } else { 1.0 },
         ..Made::PLAIN
     });
+
     for name in ["throughput-steady-threads", "latency-steady-8-threads"] {
         let chart = made.chart(name);
         assert!(chart.contains("One block: no intervals."), "{chart}");
@@ -236,6 +243,7 @@ fn one_block_has_no_intervals_and_no_winner() {
             "{chart}"
         );
     }
+
     assert!(
         made.html
             .contains("too few blocks to say at 1, 8 and 64 clients")
@@ -283,12 +291,14 @@ fn an_arm_that_starves_clients_does_not_win() {
         },
         ..Made::PLAIN
     });
+
     let map = made.chart("winners");
     assert_eq!(
         (leaders(&map, 8), leaders(&map, 64)),
         ("async", "thread;fork")
     );
     assert!(made.html.contains("but never answers 32 of them"));
+
     let chart = made.chart("throughput-steady-threads");
     assert_eq!(
         series(&chart, "async").matches("class=\"paper\"").count(),
@@ -330,6 +340,7 @@ fn starts() -> Vec<ClaimRow> {
         rows.push(figure("C1", "fork_start_ns", &at, fork));
         rows.push(figure("C1", "spawn_start_ns", &at, Some(1.4e6)));
     }
+
     let once = rows.last_mut().unwrap();
     (once.low, once.high) = (None, None);
     rows.push(figure(
@@ -338,6 +349,7 @@ fn starts() -> Vec<ClaimRow> {
         "0 MiB",
         Some(5.459_9),
     ));
+
     rows
 }
 
@@ -369,7 +381,9 @@ fn a_ledger_has_its_verdicts_and_the_cost_of_a_start() {
         assert!(series(&chart, arm).contains(&mark), "{mark} in {chart}");
         marks += 1;
     }
+
     assert_eq!(chart.matches("data-value").count(), marks);
+
     for row in rows.iter().filter(|row| row.headline) {
         let cell = format!(
             "data-metric=\"{}\" data-value=\"{}\">5.46</td>",
@@ -379,6 +393,7 @@ fn a_ledger_has_its_verdicts_and_the_cost_of_a_start() {
         assert!(made.html.contains(&cell), "{cell} in {}", made.html);
         assert!(made.html.contains("[2.73, 8.19]"), "{}", made.html);
     }
+
     assert!(made.html.contains("<b>holds only when</b>: x &lt; 2"));
     assert!(made.html.contains("1 claim: holds only when (1)."));
     assert!(made.html.contains("id=\"start-cost\""));
@@ -391,14 +406,17 @@ fn a_start_that_was_not_measured_is_a_gap() {
     let chart = rendered_from(ledger(&starts())).chart("start-cost");
     let lines = |arm| series(&chart, arm).matches("stroke-linejoin").count();
     let bands = |arm| series(&chart, arm).matches("fill-opacity").count();
+
     assert_eq!((lines("thread"), bands("thread")), (1, 1), "{chart}");
     assert_eq!((lines("fork"), bands("fork")), (2, 1), "{chart}");
     assert_eq!((lines("spawn"), bands("spawn")), (1, 1), "{chart}");
     assert!(chart.contains("Without a band"), "{chart}");
+
     let all: Vec<&str> = ["0 MiB", "64 MiB", "256 MiB", "1024 MiB"]
         .into_iter()
         .filter(|at| chart.contains(&format!(">{at}</text>")))
         .collect();
+
     assert_eq!(all.len(), 4, "{all:?}");
 }
 
@@ -424,7 +442,9 @@ fn a_run_that_was_killed_says_so() {
     });
     let page = folder.path().join("elsewhere/page.html");
     let end = report(folder.path(), &["-o", page.to_str().unwrap()]);
+
     assert_eq!(end.code, Some(0), "{end:?}");
+
     let html = fs::read_to_string(&page).unwrap();
     assert!(html.contains("This run is not complete: running."));
     assert!(html.contains("href=\"../blocks.csv\"") && !html.contains("summary.csv\""));
@@ -439,7 +459,7 @@ fn edit(folder: &Path, name: &str, change: impl Fn(&str) -> String) {
     fs::write(path, changed).unwrap();
 }
 
-/// What a damaged folder is refused with.
+/// The error for a damaged folder.
 fn refused(name: &str, change: impl Fn(&str) -> String, words: &[&str]) {
     let folder = Made::PLAIN.folder();
     edit(folder.path(), name, change);
@@ -481,11 +501,13 @@ fn a_damaged_file_is_named_with_its_line() {
         cut,
         &["latency.hlog", "line ", "breaks off"],
     );
+
     refused(
         "latency.hlog",
         |text| line(text, 7, |line| line[..line.len() / 2].to_owned()),
         &["latency.hlog, line 7"],
     );
+
     refused(
         "summary.csv",
         |text| {
@@ -495,11 +517,13 @@ fn a_damaged_file_is_named_with_its_line() {
         },
         &["summary.csv, line 3", "clients", "invalid digit"],
     );
+
     refused(
         "blocks.csv",
         |text| line(text, 5, |line| line.to_owned() + ",1"),
         &["blocks.csv, line 5", "fields instead of"],
     );
+
     refused(
         "run.json",
         |text| text.replacen(':', ";", 1),
@@ -518,6 +542,7 @@ fn a_newer_schema_is_named() {
             &[&[name][..], &words].concat(),
         );
     }
+
     let folder = ledger(&starts());
     edit(folder.path(), "claims.csv", |text| line(text, 3, newer));
     report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
@@ -551,10 +576,12 @@ fn the_tables_and_pictures_of_the_documents_are_up_to_date() {
     let (root, text, folder) = results_page();
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let table = in_root(&root, &["table", &folder, "--markdown"]).stdout;
+
     assert!(
         text.contains(&table),
         "the tables are out of date: scripts/report.sh"
     );
+
     let out = TempDir::new().unwrap();
     let page = out.path().join("report.html");
     in_root(&root, &["report", &folder, "-o", page.to_str().unwrap()]);
@@ -573,6 +600,7 @@ fn the_tables_and_pictures_of_the_documents_are_up_to_date() {
         );
         pictures += 1;
     }
+
     assert!(pictures >= 2);
 }
 
@@ -584,6 +612,7 @@ fn a_table_keeps_to_the_width_of_the_terminal() {
         .current_dir(&root)
         .env("COLUMNS", "80")
         .args(["table", &folder]);
+
     let narrow = finish(command).stdout;
     let table = |line: &&str| line.contains("thread") && line.contains("/s ");
     let widest = narrow
@@ -591,8 +620,10 @@ fn a_table_keeps_to_the_width_of_the_terminal() {
         .filter(table)
         .map(|line| line.chars().count())
         .max();
+
     assert!(widest.is_some_and(|widest| widest <= 80), "{narrow}");
     assert!(narrow.contains("Left out at this width: "), "{narrow}");
+
     let whole = in_root(&root, &["table", &folder]).stdout;
     assert!(!whole.contains("Left out") && whole.contains("mem/conn"));
     assert!(!whole.contains('\u{1b}') && !narrow.contains('\u{1b}'));
@@ -612,10 +643,13 @@ fn completions_and_man_pages_know_every_command() {
             assert!(!script.contains(absent), "{shell}: {absent}: {script}");
         }
     }
+
     let folder = TempDir::new().unwrap();
     let mut command = executable();
     command.arg("man").arg(folder.path());
+
     assert_eq!(finish(command).code, Some(0));
+
     let page = fs::read_to_string(folder.path().join("echobench-report.1")).unwrap();
     assert!(page.contains("SVG"), "{page}");
     assert!(folder.path().join("echobench.1").exists());

@@ -28,7 +28,7 @@ fn whole_lines(place: &Place, name: &str) -> String {
     text
 }
 
-/// What of a finished run depends on its scenario and seed alone.
+/// The part of a finished run that depends on its scenario and seed alone.
 fn structure(place: &Place) -> Vec<String> {
     let columns = |row: &Row, names: &[&str]| {
         let values = names.iter().map(|&name| row[name].as_str());

@@ -29,7 +29,7 @@ pub(crate) const SUMMARY: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
 
-/// What was planned was answered, or failed, or was never sent.
+/// Every planned request was answered, or failed, or was never sent.
 fn accounted_for(row: &Row) {
     let parts = ["answered", "failed", "unsent"].map(|name| number(row, name));
     assert_eq!(number(row, "planned"), parts.iter().sum::<u64>(), "{row:?}");
@@ -335,7 +335,7 @@ fn some_blocks_are_done(place: &Place) {
     eventually(|| (lines() > 2 * 2).then_some(()), lines);
 }
 
-/// What is on disk is whole: two arms with two slices in every finished block.
+/// The files are whole: two arms with two slices in every finished block.
 fn whole_blocks(place: &Place) {
     let blocks = place.rows("blocks.csv");
     let slices = place.rows("slices.csv");

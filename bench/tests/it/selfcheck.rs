@@ -1,5 +1,5 @@
 //! The server with the known behaviour, and the command that holds the load generator against it.
-//! How fast anything is depends on the machine: only what must hold on any machine is asserted.
+//! Speeds depend on the machine: only what must hold on any machine is asserted.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -27,6 +27,7 @@ impl Responder {
             .args(options.split_whitespace())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
+
         let mut child = bind_lifetime(&mut command)
             .spawn()
             .expect("the executable starts");
@@ -190,6 +191,7 @@ fn stops_are_there() {
         assert_eq!(receive(&mut stream, 88), noise(6, 88));
         longest = longest.max(sent.elapsed());
     }
+
     // The request before the stop may have left a moment after its begin.
     assert!(longest >= Duration::from_millis(40), "{longest:?}");
 }
@@ -257,19 +259,23 @@ fn checks(groups: &[&str]) -> Value {
             .filter(|check| check["verdict"] == word)
             .count()
     };
+
     let (code, verdict) = match (verdicts("failed"), verdicts("disturbed")) {
         (0, 0) => (0, "ok"),
         (0, _) => (3, "disturbed"),
         _ => (2, "failed"),
     };
+
     assert_eq!(finished.code, Some(code));
     assert_eq!(json["verdict"], verdict);
+
     for group in groups {
         assert!(
             checks.iter().any(|check| check["check"] == *group),
             "{group}"
         );
     }
+
     for check in checks {
         let (verdict, reason) = (&check["verdict"], &check["disturbance"]);
         if verdict != "figure" {
@@ -279,6 +285,7 @@ fn checks(groups: &[&str]) -> Value {
         assert!(!check["what"].as_str().unwrap().is_empty());
         assert!(check["machine"]["requests"].as_u64().unwrap() > 0);
     }
+
     json
 }
 

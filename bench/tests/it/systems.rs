@@ -29,7 +29,7 @@ fn load(target: SocketAddr, options: &str) -> Command {
     command
 }
 
-/// What `clients` hear when each says its own name.
+/// The replies when each of `clients` says its own name.
 fn names(one: &str, clients: u32) -> HashSet<String> {
     (1..=clients)
         .map(|number| format!("{one} {number} hears: {one} {number}"))
@@ -118,6 +118,7 @@ fn answering_the_first_last(clients: usize) -> (SocketAddr, Seen) {
         record.lock().unwrap().push(frames);
         Ok(())
     };
+
     let serve = Arc::new(serve);
     thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
@@ -125,6 +126,7 @@ fn answering_the_first_last(clients: usize) -> (SocketAddr, Seen) {
             thread::spawn(move || serve(stream));
         }
     });
+
     (address, seen)
 }
 
@@ -238,6 +240,7 @@ fn s5_what_is_not_the_time_is_noticed() {
         assert_eq!(finished.code, Some(1), "{finished:?}");
         assert!(finished.stdout.contains("timed out: 1"), "{finished:?}");
     }
+
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     thread::spawn(move || {
@@ -245,6 +248,7 @@ fn s5_what_is_not_the_time_is_noticed() {
             let _ = stream.write_all(b"half a li");
         }
     });
+
     for (driver, _) in DRIVERS {
         let options = format!("--service time --requests 1 --driver {driver}");
         let finished = finish(load(address, &options));
@@ -313,5 +317,6 @@ fn options_that_do_not_go_together_are_refused() {
     ] {
         finish(load(server.address(), options)).refused(&words);
     }
+
     assert_eq!(server.stop().counters.get("accepted"), 0);
 }

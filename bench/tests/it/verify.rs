@@ -34,7 +34,7 @@ fn outcomes(finished: &Finished) -> Vec<(&str, &str)> {
     pairs
 }
 
-/// What a server is told that only returns bytes.
+/// The line for a check that a plain echo server cannot be asked.
 fn echoes_only(finished: &Finished) {
     assert_eq!(finished.code, Some(0), "{finished:?}");
     let outcomes = outcomes(finished);
@@ -135,16 +135,21 @@ fn servers_in_python_conform() {
 fn a_server_that_does_wrong_is_found_out() {
     let lies = treating(|bytes| bytes[0] ^= 1);
     let finished = verify(&[&lies.to_string()]);
+
     assert_eq!(finished.code, Some(2), "{finished:?}");
+
     for (name, outcome) in &outcomes(&finished)[..6] {
         assert!(outcome.starts_with("FAIL: "), "{name}: {outcome}");
     }
+
     assert!(
         finished.stdout.contains("came back changed"),
         "{finished:?}"
     );
+
     let closes = treating(Vec::clear);
     let finished = verify(&[&closes.to_string()]);
+
     assert_eq!(finished.code, Some(2), "{finished:?}");
     assert!(finished.stdout.contains("FAIL: "), "{finished:?}");
 }
@@ -287,8 +292,10 @@ fn its_own_limit_on_files_is_not_blamed_on_the_server() {
         .args(["-c", script])
         .arg(executable().get_program())
         .arg(server.address().to_string());
+
     let finished = finish(command);
     assert_eq!(finished.code, Some(1), "{finished:?}");
+
     for (name, outcome) in outcomes(&finished) {
         if name == "many" {
             assert!(outcome.starts_with("not done: connection "), "{outcome}");
@@ -310,18 +317,22 @@ fn a_server_that_cannot_be_awaited_is_no_pass() {
          '{program}' serve thread --service raw --listen 127.0.0.1:$1 &\n\
          wait\n"
     );
+
     std::fs::write(&script, text).unwrap();
     let command = format!("mine=sh {} {{port}}", script.display());
     let finished = verify(&["--external", &command]);
+
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(
         finished.stderr.contains("error: the server's end: "),
         "{finished:?}"
     );
+
     let passed = outcomes(&finished)
         .iter()
         .filter(|(_, outcome)| *outcome == "pass")
         .count();
+
     assert_eq!(passed, 6, "{finished:?}");
 }
 
@@ -371,6 +382,7 @@ fn an_interrupt_ends_the_server_too() {
     running.processes_until(2, "echobench respond");
     running.signal(Signal::SIGTERM);
     let finished = running.end();
+
     assert_eq!(finished.code, Some(1), "{finished:?}");
     assert!(
         finished.stderr.contains("error: interrupted"),
@@ -390,13 +402,16 @@ fn without_ipv4_the_advice_can_be_followed() {
         command.args(["-n", "sh", "-c", &script]);
         command
     };
+
     if !geteuid().is_root() {
         println!("skipped: a network namespace needs root");
         return;
     }
+
     let possible = Command::new("unshare")
         .args(["-n", "ip", "address"])
         .output();
+
     if !possible.is_ok_and(|output| output.status.success()) {
         println!("skipped: no network namespace can be made, or ip is not installed");
         return;
@@ -404,8 +419,10 @@ fn without_ipv4_the_advice_can_be_followed() {
 
     let refused = finish(only_ipv6("thread"));
     assert_eq!(refused.code, Some(1), "{refused:?}");
+
     let advice = "'thread --listen [::1]:0'";
     assert!(refused.stderr.contains(advice), "{refused:?}");
+
     let followed = finish(only_ipv6(advice));
     assert_eq!(followed.code, Some(0), "{followed:?}");
 }

@@ -51,6 +51,7 @@ pub fn copy_for_nobody() -> &'static Path {
         assert!(copied.unwrap().success());
         (folder, path)
     });
+
     path
 }
 
@@ -62,7 +63,7 @@ pub struct Server {
     stderr: Option<JoinHandle<String>>,
 }
 
-/// How a server came to its end.
+/// The end of a server process.
 pub struct Ended {
     pub status: ExitStatus,
     pub counters: Counters,
@@ -83,6 +84,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+
         let mut child = bind_lifetime(&mut command)
             .spawn()
             .expect("the executable starts");
@@ -93,12 +95,14 @@ impl Server {
             let _ = errors.read_to_string(&mut text);
             text
         });
+
         let mut server = Server {
             child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             stdout,
             stderr: Some(stderr),
         };
+
         let line = server.line().expect("a server says when it is ready");
         server.address = ready_address(&line).expect("the first line has its address");
         server
@@ -172,7 +176,7 @@ impl Server {
         self.status().is_none()
     }
 
-    /// How it ended, if it has.
+    /// The exit status, if it has ended.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
@@ -354,7 +358,7 @@ impl Client {
     }
 }
 
-/// How a command came to its end.
+/// The end of a command.
 #[derive(Debug)]
 pub struct Finished {
     pub code: Option<i32>,
@@ -403,6 +407,7 @@ impl Running {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+
         let mut child = bind_lifetime(&mut command)
             .spawn()
             .expect("the executable starts");
@@ -413,6 +418,7 @@ impl Running {
             child,
             mark,
         };
+
         (running, input)
     }
 
