@@ -1,4 +1,4 @@
-//! What does it cost to come from rows to verdicts, and would several threads save anything?
+//! Costs of the analysis, from rows to verdicts, and the time that several threads save.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -15,13 +15,14 @@ use crate::common;
 
 /// A run of the committed results, of 13,608 slices.
 const RUN: &str = "../results/2026-11-21-eddd0ca-xeon-2cpu-kvm";
-/// As many as the client processes of the largest section of a table.
+/// The number of client processes of the largest condition.
 const HISTOGRAMS: u64 = 256;
 const SAMPLES: usize = 10_000;
 
 pub(crate) fn analysis(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "analysis");
     group.sampling_mode(SamplingMode::Flat).sample_size(10);
+
     let pools = [("serial", pool(1)), ("rayon", pool(0))];
     let histograms: Vec<_> = (0..HISTOGRAMS).map(latencies).collect();
     for (name, pool) in &pools {
@@ -29,6 +30,7 @@ pub(crate) fn analysis(criterion: &mut Criterion) {
             bencher.iter(|| pool.install(|| merge(&histograms)));
         });
     }
+
     let mut random = fastrand::Rng::with_seed(1);
     for blocks in [21, 1000] {
         let values: Vec<f64> = (0..blocks).map(|_| random.f64()).collect();
@@ -36,10 +38,12 @@ pub(crate) fn analysis(criterion: &mut Criterion) {
             bencher.iter(|| sign_interval(black_box(&values), 0.95));
         });
     }
+
     let p: Vec<f64> = (0..100).map(|_| random.f64()).collect();
     group.bench_function("holm/100", |bencher| {
         bencher.iter(|| holm(black_box(&p), 0.05));
     });
+
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(RUN);
     let slices = read_slices(&folder).expect("it is committed");
     let blocks = read_blocks(&folder).expect("it is committed");
@@ -49,7 +53,7 @@ pub(crate) fn analysis(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// With 0, a thread for each CPU.
+/// A pool of threads; 0 stands for one per CPU.
 fn pool(threads: usize) -> ThreadPool {
     let builder = ThreadPoolBuilder::new().num_threads(threads);
     builder.build().expect("threads can be started")
@@ -59,7 +63,7 @@ fn empty() -> Histogram<u64> {
     Histogram::new(3).expect("three digits are allowed")
 }
 
-/// From microseconds to some hundred milliseconds, as many in each decade.
+/// Latencies from a microsecond to some hundred milliseconds, equally many in each octave.
 fn latencies(seed: u64) -> Histogram<u64> {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut histogram = empty();

@@ -1,5 +1,5 @@
-//! What does the load generator itself cost? One connection on one CPU: a bare loop of writes and
-//! reads, the same with every reply compared, and the load generator, against one `thread` server.
+//! Costs of the load generator itself: a bare loop of writes and reads, the same with every reply compared,
+//! and the load generator, with one connection on one CPU to a `thread` server.
 
 use criterion::{Criterion, Throughput};
 use echobench::host::cpus::{allowed_cpus, pin_current_process};
@@ -14,6 +14,7 @@ pub(crate) fn client(criterion: &mut Criterion) {
     pin_current_process(&cpus[..1]).expect("the CPU is allowed");
     let server = Server::start("thread");
     let target = server.address;
+
     let mut group = common::group(criterion, "client");
     group.throughput(Throughput::Elements(1));
     for (name, check) in [("bare_loop", false), ("bare_loop_checked", true)] {
@@ -21,6 +22,7 @@ pub(crate) fn client(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| bare_loop(target, PAYLOAD, iterations, check));
         });
     }
+
     for (name, driver) in [
         ("load_threads", Driver::Threads),
         ("load_tasks", Driver::Tasks),
@@ -29,5 +31,6 @@ pub(crate) fn client(criterion: &mut Criterion) {
             bencher.iter_custom(|iterations| load(target, driver, 1, None, iterations));
         });
     }
+
     group.finish();
 }

@@ -1,5 +1,5 @@
-//! What does the protocol itself cost? A client makes a frame; a server's session takes it in and gives
-//! it back.
+//! Costs of the protocol itself: a client encodes a frame, and a server's session receives it and sends it
+//! back.
 
 use std::hint::black_box;
 use std::time::UNIX_EPOCH;
@@ -15,6 +15,7 @@ pub(crate) fn codec(criterion: &mut Criterion) {
         let payload = vec![7; bytes as usize];
         let request = frame(&payload);
         group.throughput(Throughput::Bytes(request.len() as u64));
+
         let mut buffer = Vec::with_capacity(request.len());
         group.bench_function(format!("encode/{size}"), |bencher| {
             bencher.iter(|| {
@@ -29,15 +30,17 @@ pub(crate) fn codec(criterion: &mut Criterion) {
                 black_box(buffer.as_slice());
             });
         });
+
         let mut session = Session::new(Service::Echo, Limits::default(), UNIX_EPOCH);
         group.bench_function(format!("decode/{size}"), |bencher| {
             bencher.iter(|| serve(&mut session, black_box(&request)));
         });
     }
+
     group.finish();
 }
 
-/// What a server does for a frame, but for the system calls.
+/// The work of a server for a frame, without the system calls.
 fn serve(session: &mut Session, mut request: &[u8]) {
     loop {
         match session.step() {

@@ -1,4 +1,4 @@
-//! What the groups share: their time, and a server of the built executable with somebody to ask it.
+//! Parts that the groups share: their durations, a server of the built executable, and clients for it.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -12,10 +12,10 @@ use echobench::processes::{child::bind_lifetime, ready_address};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_protocol::{Header, Work};
 
-/// Payloads, by the names they have in the names of benchmarks.
+/// Payload sizes, with their names in the names of benchmarks.
 pub(crate) const SIZES: [(&str, u32); 3] = [("64B", 64), ("1KiB", 1024), ("64KiB", 65_536)];
 
-/// A group whose benchmarks take some three seconds each.
+/// A group whose benchmarks take about three seconds each.
 pub(crate) fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group
@@ -25,12 +25,12 @@ pub(crate) fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGr
     group
 }
 
-/// The executable that is measured.
+/// The executable under test.
 pub(crate) fn executable() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_echobench"))
 }
 
-/// A server process, which ends with this.
+/// A server process, killed when this is dropped.
 pub(crate) struct Server {
     process: Child,
     pub(crate) address: SocketAddr,
@@ -43,11 +43,12 @@ impl Server {
         let mut process = bind_lifetime(&mut command)
             .spawn()
             .expect("the executable is built");
+
         let mut line = String::new();
         let output = process.stdout.take().expect("standard output is piped");
         BufReader::new(output)
             .read_line(&mut line)
-            .expect("the server speaks");
+            .expect("the server prints a line");
         Server {
             address: ready_address(&line).expect("the server is ready"),
             process,
@@ -62,7 +63,7 @@ impl Drop for Server {
     }
 }
 
-/// A request with this payload.
+/// A frame with this payload.
 pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     let header = Header {
         work: Work::None,
@@ -72,7 +73,7 @@ pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
     [&header.encode(), payload].concat()
 }
 
-/// Asks and awaits the reply so many times on one connection, in the simplest way there is.
+/// Time of a number of requests on one connection, with nothing but a write and a read each.
 pub(crate) fn bare_loop(
     target: SocketAddr,
     payload_bytes: u32,
@@ -83,21 +84,25 @@ pub(crate) fn bare_loop(
     stream.set_nodelay(true).expect("a TCP socket");
     let frame = frame(&vec![7; payload_bytes as usize]);
     let mut reply = vec![0; frame.len()];
+
     let mut exchange = || {
         stream.write_all(&frame).expect("the server reads");
         stream.read_exact(&mut reply).expect("the server replies");
         assert!(!check || reply == frame, "a wrong reply");
     };
-    // Without it, the first would wait until the server has accepted.
+
+    // Without it, the first measured request would wait until the server has accepted.
     exchange();
+
     let began = Instant::now();
     for _ in 0..iterations {
         exchange();
     }
+
     began.elapsed()
 }
 
-/// So many requests by the load generator, of 64 bytes each; from the first to the last reply.
+/// Time of a number of requests of 64 bytes by the load generator, from the first request to the last reply.
 pub(crate) fn load(
     target: SocketAddr,
     driver: Driver,
@@ -112,7 +117,7 @@ pub(crate) fn load(
         task_threads: 1,
         workload: Workload {
             requests_per_connection,
-            // With one connection at a time, the last client waits for all others.
+            // With one connection at a time, the last client waits for all others to finish.
             timeout_ns: 60_000_000_000,
             ..Workload::default()
         },
@@ -124,6 +129,7 @@ pub(crate) fn load(
         }],
         end_ns: None,
     };
+
     let report = echobench_clients::run(&plan, clock::now).expect("the server listens");
     let window = &report.windows[0];
     assert_eq!(window.answered, iterations, "{:?}", window.errors);

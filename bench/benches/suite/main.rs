@@ -1,4 +1,4 @@
-//! `cargo bench`: each group one question, all of them in less than ten minutes on two CPUs.
+//! `cargo bench`: one group per question, all of them in less than ten minutes on two CPUs.
 
 mod analysis;
 mod client;
@@ -11,7 +11,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 
 criterion_group!(
     name = benches;
-    // Drawing would take longer than measuring.
+    // Drawing plots takes longer than measuring.
     config = Criterion::default().without_plots();
     targets =
         primitives::spawn,
@@ -21,7 +21,7 @@ criterion_group!(
         servers::throughput,
         codec::codec,
         analysis::analysis,
-        // The last, as it keeps this process on one CPU.
+        // Last, since it pins this process to one CPU.
         client::client
 );
 criterion_main!(benches);

@@ -1,5 +1,5 @@
-//! What does it cost to start something, and to send a message? Each timed by a process of its own:
-//! nothing is ever forked from this one, which has threads and grows.
+//! Costs of starting a thread, process or task, and of sending a message. Each is timed by a process of its
+//! own: nothing is forked from this one, which has threads and grows.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
@@ -21,7 +21,7 @@ fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: String, args: &ProbeArg
     });
 }
 
-/// All on one CPU, so that what is measured is the work and not where the scheduler puts it.
+/// Starts, all on one CPU, so that the work is measured and not the decisions of the scheduler.
 pub(crate) fn spawn(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "spawn");
     for operation in OPERATIONS.iter().filter(|o| o.between().is_empty()) {
@@ -41,15 +41,17 @@ pub(crate) fn spawn(criterion: &mut Criterion) {
             bench(&mut group, operation.name.to_owned(), &args);
         }
     }
+
     group.finish();
 }
 
-/// With both ends on one CPU, and on different ones where there are two: it matters more than what
-/// the message goes through.
+/// Messages, with both ends on one CPU, and on different ones if there are two: that matters more than the
+/// kind of channel.
 pub(crate) fn ipc(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "ipc");
     let several = allowed_cpus().is_ok_and(|cpus| cpus.len() > 1);
     let placements = [Placement::Same, Placement::Split];
+
     for placement in &placements[..=usize::from(several)] {
         for operation in OPERATIONS {
             for between in operation.between() {
@@ -63,5 +65,6 @@ pub(crate) fn ipc(criterion: &mut Criterion) {
             }
         }
     }
+
     group.finish();
 }

@@ -1,5 +1,5 @@
-//! What does each model make of a request, of a connection, and of many clients? Servers are processes
-//! of the built executable, and run where the scheduler puts them.
+//! Costs of a request and of a connection in each model, and its throughput with many clients. Servers are
+//! processes of the built executable; the scheduler places them.
 
 use std::cell::OnceCell;
 
@@ -11,7 +11,7 @@ use crate::common::{self, SIZES, Server, bare_loop, load};
 
 const CONNECTIONS: u32 = 64;
 
-/// One connection, one request at a time.
+/// Round trips: one connection, one request at a time.
 pub(crate) fn round_trip(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "round_trip");
     group.throughput(Throughput::Elements(1));
@@ -24,15 +24,16 @@ pub(crate) fn round_trip(criterion: &mut Criterion) {
             });
         }
     }
+
     group.finish();
 }
 
-/// Connect, one request, close; one after the other.
+/// Connections: connect, one request, close, one after the other.
 pub(crate) fn connection(criterion: &mut Criterion) {
     by_load(criterion, "connection", 1, Some(1));
 }
 
-/// Many connections, each of which asks again as soon as it has its reply.
+/// Throughput: many connections, each of which sends its next request after the reply.
 pub(crate) fn throughput(criterion: &mut Criterion) {
     by_load(criterion, "throughput", CONNECTIONS, None);
 }
@@ -48,6 +49,7 @@ fn by_load(
         .throughput(Throughput::Elements(1))
         .sampling_mode(SamplingMode::Flat)
         .sample_size(10);
+
     for model in MODELS {
         let server = OnceCell::new();
         group.bench_function(model.name, |bencher| {
@@ -63,5 +65,6 @@ fn by_load(
             });
         });
     }
+
     group.finish();
 }

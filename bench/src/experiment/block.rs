@@ -1,5 +1,5 @@
-//! One block of an experiment: fresh servers and clients for every arm, all alive at once, and the
-//! load alternating between them in slices.
+//! One block of an experiment: fresh servers and clients for every arm, all alive at once. The load
+//! alternates between the arms in slices.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,28 +16,35 @@ use crate::scenario::arm::Arm;
 use anyhow::bail;
 use echobench_clients::{Plan, Workload, clock};
 
-/// How long processes may take to come up, or to answer beyond what was planned.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time for processes to start, or to report after the end of the block.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One arm while its block runs.
-struct Running {
+/// Time between the start signal and the start of the first slice.
+const LEAD_NS: u64 = 20_000_000;
+/// The part of it that each client adds, since many clients delay the processes that are to be told.
+const LEAD_PER_CLIENT_NS: u64 = 50_000;
+
+/// The processes of an arm during its block.
+struct RunningArm {
     memory_before: Option<Memory>,
     supervisor: ChildProcess,
     load: ChildProcess,
 }
 
 impl Condition {
-    /// Runs block number `block` (from 1). Fails only when interrupted, or when this process itself
-    /// cannot go on; an arm that fails has a row that says so.
+    /// Runs block number `block` (from 1). Fails only if interrupted, or if this process itself cannot
+    /// continue; an arm that fails has a row with the reason.
     pub fn run_block(&self, block: u32, seed: u64) -> anyhow::Result<BlockOutcome> {
-        // All arms of a block get the same traffic, each block another.
+        // The same traffic for all arms of a block, different traffic in each block.
         let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(block) << 32));
         let seed = random.u64(..);
         let schedule = Schedule::new(self, &mut random);
+
         let mut arms = self.start_arms(&schedule, seed)?;
         let start_ns = self.start_load(&schedule, &mut arms);
         let machine = MachineWatch::between(start_ns, start_ns + schedule.windows_end_ns());
-        let deadline = Instant::now() + PATIENCE;
+
+        let deadline = Instant::now() + TIMEOUT;
         let observed: Vec<anyhow::Result<Observed>> = arms
             .into_iter()
             .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
@@ -45,35 +52,38 @@ impl Condition {
         if interrupted() {
             bail!("interrupted");
         }
+
         let block = Block {
             condition: self,
             schedule: &schedule,
             number: block,
             machine,
         };
+
         Ok(block.outcome(&observed))
     }
 
-    /// Starts the servers, then the clients, until all are connected.
+    /// Starts all servers and load processes, and waits until all clients are connected.
     fn start_arms(
         &self,
         schedule: &Schedule,
         seed: u64,
-    ) -> anyhow::Result<Vec<anyhow::Result<Running>>> {
+    ) -> anyhow::Result<Vec<anyhow::Result<RunningArm>>> {
         let (server_cpus, client_cpus) = self.placement.cpus()?;
         let spawned: Vec<_> = self
             .arms
             .iter()
             .map(|arm| spawn_pair(arm, &server_cpus, &client_cpus))
             .collect();
-        let deadline = Instant::now() + PATIENCE;
+
+        let deadline = Instant::now() + TIMEOUT;
         let planned: Vec<_> = spawned
             .into_iter()
             .enumerate()
             .map(|(index, pair)| {
                 let (supervisor, load) = pair?;
                 let (address, memory_before) = server_is_ready(&supervisor, deadline)?;
-                let mut arm = Running {
+                let mut arm = RunningArm {
                     memory_before,
                     supervisor,
                     load,
@@ -82,12 +92,13 @@ impl Condition {
                 Ok(arm)
             })
             .collect();
-        let connected = planned.into_iter().map(|arm: anyhow::Result<Running>| {
+
+        let connected = planned.into_iter().map(|arm: anyhow::Result<RunningArm>| {
             let arm = arm?;
             match arm.load.receive(deadline)? {
                 FromDriver::Ready => Ok(arm),
                 FromDriver::Failed { message } => bail!("{message}"),
-                FromDriver::Done { .. } => bail!("load process out of step"),
+                FromDriver::Done { .. } => bail!("the load process reported before its start"),
             }
         });
         Ok(connected.collect())
@@ -111,10 +122,12 @@ impl Condition {
         }
     }
 
-    /// Tells everybody when it starts: late enough that all have heard it by then.
-    fn start_load(&self, schedule: &Schedule, arms: &mut [anyhow::Result<Running>]) -> u64 {
+    /// Sends every process the instant of the start, which is late enough for all to be told by then.
+    /// An arm that cannot be told has failed.
+    fn start_load(&self, schedule: &Schedule, arms: &mut [anyhow::Result<RunningArm>]) -> u64 {
         let clients = u64::from(self.clients) * arms.len() as u64;
-        let start_ns = clock::now() + 20_000_000 + clients * 50_000;
+        let start_ns = clock::now() + LEAD_NS + clients * LEAD_PER_CLIENT_NS;
+
         for (index, arm) in arms.iter_mut().enumerate() {
             let Ok(started) = arm else { continue };
             let half_gap = schedule.gap_ns / 2;
@@ -134,19 +147,21 @@ impl Condition {
                 memory_at_ns: start_ns + schedule.windows_end_ns(),
                 memory_until_ns: start_ns + schedule.end_ns(),
             };
-            let told = started
+
+            let sent = started
                 .supervisor
                 .send(&watch)
                 .and_then(|()| started.load.send(&Start { start_ns }));
-            if let Err(error) = told {
+            if let Err(error) = sent {
                 *arm = Err(error);
             }
         }
+
         start_ns
     }
 }
 
-/// The supervisor with its server, and the load process, of one arm.
+/// Starts the supervisor, with its server, and the load process of one arm.
 fn spawn_pair(
     arm: &Arm,
     server_cpus: &[usize],
@@ -155,6 +170,7 @@ fn spawn_pair(
     if let Some(reason) = &arm.skip {
         return Err(Skipped(reason.clone()).into());
     }
+
     let pinned = |command: &str, cpus: &[usize]| {
         let mut arguments = vec![command.to_owned()];
         if !cpus.is_empty() {
@@ -163,6 +179,7 @@ fn spawn_pair(
         }
         arguments
     };
+
     let mut supervise = pinned("supervise", server_cpus);
     supervise.extend(arm.supervised()?);
     let supervisor = ChildProcess::spawn(&format!("the server {}", arm.name), &supervise)?;
@@ -173,6 +190,8 @@ fn spawn_pair(
     Ok((supervisor, load))
 }
 
+/// Waits until the server of a supervisor is ready; returns its address, and its memory before the first
+/// connection.
 pub(crate) fn server_is_ready(
     supervisor: &ChildProcess,
     deadline: Instant,
@@ -180,18 +199,21 @@ pub(crate) fn server_is_ready(
     match supervisor.receive(deadline)? {
         FromSupervisor::Ready { address, memory } => Ok((address.parse()?, memory)),
         FromSupervisor::Exited { status, .. } => bail!("the server did not start: {status}"),
-        FromSupervisor::Watched { .. } => bail!("supervisor out of step"),
+        FromSupervisor::Watched { .. } => {
+            bail!("the supervisor reported before its server was ready")
+        }
     }
 }
 
-impl Running {
-    /// Takes in what the processes report and ends them.
+impl RunningArm {
+    /// Receives the reports of the processes and ends them.
     fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
         let report = match self.load.receive(deadline)? {
             FromDriver::Done { report } => report,
             FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Ready => bail!("load process out of step"),
+            FromDriver::Ready => bail!("the load process was ready twice"),
         };
+
         let mut observed = Observed {
             report,
             cpu: Vec::new(),
@@ -204,6 +226,7 @@ impl Running {
             server_exhausted: None,
             server_failed: None,
         };
+
         loop {
             match self.supervisor.receive(deadline)? {
                 FromSupervisor::Watched {
@@ -232,13 +255,13 @@ impl Running {
                         (!clean).then(|| format!("the server ended: {status}"));
                     return Ok(observed);
                 }
-                FromSupervisor::Ready { .. } => bail!("supervisor out of step"),
+                FromSupervisor::Ready { .. } => bail!("the supervisor was ready twice"),
             }
         }
     }
 }
 
-/// One of the numbers in a server's line of counters.
+/// A number in a server's line of counters.
 fn counter(counters: &str, name: &str) -> Option<u64> {
     let mut fields = counters.split_whitespace();
     fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())

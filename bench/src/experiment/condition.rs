@@ -1,4 +1,4 @@
-//! A condition: the arms, the clients and the placement that one section of a table is about.
+//! Conditions: the arms, clients and placement of one section of a table.
 
 use std::time::Duration;
 
@@ -14,19 +14,19 @@ use crate::scenario::{Effort, Placement, Scenario};
 pub struct Condition {
     /// The workload.
     pub scenario: Scenario,
-    /// The servers that it meets.
+    /// The servers under test.
     pub arms: Vec<Arm>,
-    /// Its effort, quick or full.
+    /// The amount of measurement, quick or full.
     pub effort: Effort,
     /// Number of clients.
     pub clients: u32,
-    /// How they are run.
+    /// The way the clients are run.
     pub driver: Driver,
-    /// Where servers and clients run.
+    /// The CPUs of servers and clients.
     pub placement: Placement,
-    /// Of a rate sweep, the rate as a percentage of each arm's own peak.
+    /// In a rate sweep, the rate as a percentage of each arm's own peak.
     pub load_percent: Option<u32>,
-    /// The peaks of the arms, in requests per second, where they are known.
+    /// The peaks of the arms, in requests per second, if they are known.
     pub peaks: Vec<f64>,
 }
 
@@ -67,7 +67,7 @@ impl Condition {
         conditions
     }
 
-    /// The section of the table that it fills.
+    /// The key of its rows.
     #[must_use]
     pub fn key(&self) -> ConditionKey {
         ConditionKey {
@@ -92,7 +92,7 @@ impl Condition {
         })
     }
 
-    /// How long a block of this cell takes, without starting and ending its processes.
+    /// The length of a block, without the start and the end of its processes.
     #[must_use]
     pub fn block_time(&self) -> Duration {
         let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));

@@ -1,4 +1,4 @@
-//! From what the processes of a block reported to its rows.
+//! The rows of a block, from the reports of its processes.
 
 use std::fmt;
 use std::time::Duration;
@@ -16,29 +16,28 @@ use crate::results::{BlockRow, BlockStatus, SCHEMA_VERSION, SliceRow, Validity, 
 use crate::scenario::Placement;
 use crate::stats::median;
 
-/// A share of CPU time from which on a side counts as having none left.
+/// Share of its CPU time from which on a side has none left.
 const SATURATED: f64 = 0.9;
-/// A share of late requests from which on the load was not what was planned.
+/// Share of late requests above which the load was not the planned one.
 const LATE: f64 = 0.01;
-
-/// A share of slices that ran into the next arm's, from which on arms were not measured apart.
+/// Share of slices with replies in the next arm's slice above which arms were not measured apart.
 const OVERRUN: f64 = 0.1;
 
-/// What an arm's processes reported.
+/// The reports of an arm's processes.
 pub(crate) struct Observed {
     pub(crate) report: LoadReport,
-    /// Readings at the start and after each slice.
+    /// Readings of CPU time at the start and after each slice.
     pub(crate) cpu: Vec<Option<CpuTime>>,
     pub(crate) memory_before: Option<Memory>,
     pub(crate) memory: Option<Memory>,
     pub(crate) context_switches: Option<u64>,
     pub(crate) server_cpu_ns: u64,
     pub(crate) server_requests: Option<u64>,
-    /// Connections that it refused.
+    /// Number of connections that the server refused.
     pub(crate) server_refused: Option<u64>,
-    /// How often it had no descriptor left for a connection.
+    /// Number of times that the server had no descriptor left for a connection.
     pub(crate) server_exhausted: Option<u64>,
-    /// How the server ended, if not as it should.
+    /// The way the server ended, if it failed.
     pub(crate) server_failed: Option<String>,
 }
 
@@ -70,21 +69,21 @@ impl fmt::Display for Skipped {
 
 impl std::error::Error for Skipped {}
 
-/// What one block measured.
+/// The results of one block.
 #[derive(Default)]
 pub struct BlockOutcome {
     /// A row for each slice.
     pub slices: Vec<SliceRow>,
     /// A row for each arm.
     pub blocks: Vec<BlockRow>,
-    /// The latencies of each arm.
+    /// The latencies of each arm, in the order of `blocks`.
     pub latencies: Vec<DurationHistogram>,
-    /// Wrong replies, or counts that differ between client and server.
+    /// Wrong replies, and counts that differ between client and server.
     pub violations: Vec<String>,
 }
 
 impl BlockOutcome {
-    /// The latencies as lines of the interval log, from `start` for `length`.
+    /// The latencies as lines of the interval log, for the interval from `start` of this `length`.
     #[must_use]
     pub fn interval_log(&self, start: Duration, length: Duration) -> String {
         let rows = self.blocks.iter().zip(&self.latencies);
@@ -96,7 +95,7 @@ impl BlockOutcome {
     }
 }
 
-/// A block that has run, and what is known about all its arms alike.
+/// A block that has run, with the figures that all its arms share.
 pub(crate) struct Block<'a> {
     pub(crate) condition: &'a Condition,
     pub(crate) schedule: &'a Schedule,
@@ -112,47 +111,61 @@ impl Block<'_> {
             .flatten()
             .map(|arm| arm.report.cpu_ns + arm.server_slices_ns().unwrap_or(0))
             .sum();
+
         for (index, observed) in arms.iter().enumerate() {
-            let model = &self.condition.arms[index].name;
-            let mut row = self.empty_row(model);
+            let mut row = self.empty_row(&self.condition.arms[index].name);
             row.rate_per_second = self
                 .condition
                 .arrivals(index)
                 .map(|arrivals| arrivals.per_second);
             match observed {
-                Ok(observed) => {
-                    let total = observed.report.total();
-                    let slots = self.schedule.slots_of(index).enumerate();
-                    let slices: Vec<SliceRow> = slots
-                        .map(|(nth, slot)| self.slice_row(model, observed, nth, slot))
-                        .collect();
-                    let rates: Vec<f64> = slices
-                        .iter()
-                        .map(|slice| slice.throughput_per_second)
-                        .collect();
-                    row.throughput_per_second = median(&rates);
-                    self.fill_counts(&mut row, &total, observed);
-                    fill_times(&mut row, &total);
-                    self.fill_cpu(&mut row, index, observed, own_ns);
-                    self.fill_memory(&mut row, observed);
-                    let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
-                    let overran = overran as f64 > OVERRUN * slices.len() as f64;
-                    row.validity = self.validity(&row, &total, observed, overran);
-                    outcome
-                        .violations
-                        .extend(row.violations(&observed.report.messages));
-                    outcome.slices.extend(slices);
-                    outcome.latencies.push(total.latency);
-                }
+                Ok(observed) => self.add_measured(&mut outcome, row, index, observed, own_ns),
                 Err(error) => {
                     row.status = status_of(error);
+                    outcome.blocks.push(row);
                     outcome.latencies.push(WindowReport::default().latency);
                 }
             }
-            outcome.blocks.push(row);
         }
+
         outcome.slices.sort_by_key(|row| row.start_ns);
         outcome
+    }
+
+    /// Adds the rows of a measured arm. All arms together used `own_ns` of CPU time.
+    fn add_measured(
+        &self,
+        outcome: &mut BlockOutcome,
+        mut row: BlockRow,
+        index: usize,
+        observed: &Observed,
+        own_ns: u64,
+    ) {
+        let total = observed.report.total();
+        let slots = self.schedule.slots_of(index).enumerate();
+        let slices: Vec<SliceRow> = slots
+            .map(|(nth, slot)| self.slice_row(&row.model, observed, nth, slot))
+            .collect();
+        let rates: Vec<f64> = slices
+            .iter()
+            .map(|slice| slice.throughput_per_second)
+            .collect();
+
+        row.throughput_per_second = median(&rates);
+        self.fill_counts(&mut row, &total, observed);
+        fill_times(&mut row, &total);
+        self.fill_cpu(&mut row, index, observed, own_ns);
+        self.fill_memory(&mut row, observed);
+
+        let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
+        let overran = overran as f64 > OVERRUN * slices.len() as f64;
+        row.validity = self.validity(&row, &total, observed, overran);
+
+        let violations = row.violations(&observed.report.messages);
+        outcome.violations.extend(violations);
+        outcome.slices.extend(slices);
+        outcome.latencies.push(total.latency);
+        outcome.blocks.push(row);
     }
 
     fn empty_row(&self, model: &str) -> BlockRow {
@@ -179,6 +192,7 @@ impl Block<'_> {
         let latency = Percentiles::of(&seen.latency, seen.lost);
         let reading = |nth: usize| observed.cpu.get(nth).copied().flatten();
         let cpu = reading(nth).zip(reading(nth + 1));
+
         SliceRow {
             schema_version: SCHEMA_VERSION,
             scenario: self.condition.scenario.name.clone(),
@@ -211,6 +225,7 @@ impl Block<'_> {
         if let Some(failed) = &observed.server_failed {
             row.status = BlockStatus::Failed(failed.clone());
         }
+
         let report = &observed.report;
         row.planned = total.planned;
         row.answered = total.answered;
@@ -224,6 +239,7 @@ impl Block<'_> {
         if row.clients_never_served == 0 {
             row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
         }
+
         if self
             .condition
             .scenario
@@ -235,6 +251,7 @@ impl Block<'_> {
             let connected = total.connections.min(u64::from(self.condition.clients));
             row.connected_per_second = Some(connected as f64 * 1e9 / report.connecting_ns as f64);
         }
+
         row.server_requests = observed.server_requests;
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         row.stall_max_ns = self.machine.stall_max_ns;
@@ -253,6 +270,7 @@ impl Block<'_> {
         let Some((first, last)) = observed.first_cpu().zip(observed.last_cpu()) else {
             return;
         };
+
         let used = |read: fn(&CpuTime) -> u64| read(&last).saturating_sub(read(&first)) as f64;
         row.server_cpus = Some(used(CpuTime::total_ns) / load_ns);
         if row.answered > 0 {
@@ -277,9 +295,11 @@ impl Block<'_> {
         let Some((before, with)) = observed.memory_before.zip(observed.memory) else {
             return;
         };
+
         row.server_processes = Some(with.processes);
         row.server_threads = Some(with.threads);
-        // Under churn there is no connection to pay for.
+
+        // Under churn no connection lasts, so there is none to divide by.
         if self
             .condition
             .scenario
@@ -289,9 +309,11 @@ impl Block<'_> {
         {
             return;
         }
+
         let each = |with: u64, without: u64| {
             Some((with as f64 - without as f64) / f64::from(self.condition.clients))
         };
+
         row.memory_bytes_per_connection = with
             .pss_anon_bytes
             .zip(before.pss_anon_bytes)
@@ -302,7 +324,7 @@ impl Block<'_> {
         row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
     }
 
-    /// What limited or disturbed an arm.
+    /// The conditions that limited or disturbed an arm.
     fn validity(
         &self,
         row: &BlockRow,
@@ -317,40 +339,50 @@ impl Block<'_> {
         if overran {
             validity.insert(ValidityFlag::Overran);
         }
+
         if self.generator_was_the_limit(row) {
             validity.insert(ValidityFlag::Generator);
         }
+
         if total.late as f64 > LATE * total.answered as f64 {
             validity.insert(ValidityFlag::Late);
         }
+
         if self.machine.disturbed(row.other_cpus) {
             validity.insert(ValidityFlag::Disturbed);
         }
+
         if failed(ErrorKind::NoPorts) {
             validity.insert(ValidityFlag::Ports);
         }
+
         if failed(ErrorKind::NoFiles) || some(observed.server_exhausted) {
             validity.insert(ValidityFlag::Files);
         }
+
         if some(observed.server_refused) || before_start.total() > 0 {
             validity.insert(ValidityFlag::Refused);
         }
+
         validity
     }
 
-    /// Whether the clients used all the CPU they could have while the server did not. Where both share
-    /// CPUs there is no such thing: they take it from each other.
+    /// Whether the clients used all the CPU time they could have while the server did not. Threads and
+    /// processes that share CPUs with the server never count: each side takes CPU time from the other.
     fn generator_was_the_limit(&self, row: &BlockRow) -> bool {
         let Some((clients, server)) = row.client_cpus.zip(row.server_cpus) else {
             return false;
         };
+
         let Ok((server_cpus, client_cpus)) = self.condition.placement.cpus() else {
             return false;
         };
+
         let one_thread = self.condition.driver == Driver::Tasks;
         if self.condition.placement != Placement::Split {
             return one_thread && clients >= SATURATED && server < SATURATED;
         }
+
         let all = if one_thread { 1 } else { client_cpus.len() };
         clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
     }

@@ -1,4 +1,4 @@
-//! Puts the arms of a block into balanced random orders.
+//! Balanced random orders of the arms in a block.
 
 /// The order of the arms in each of `rounds` rounds: one slice per arm and round.
 ///
@@ -31,10 +31,12 @@ fn square(arms: usize, rng: &mut fastrand::Rng) -> Vec<Vec<usize>> {
     if arms == 0 {
         return vec![Vec::new()];
     }
+
     let zigzag = (0..arms).map(|i| match i % 2 {
         0 => (arms - i / 2) % arms,
         _ => i / 2 + 1,
     });
+
     let mut labels: Vec<usize> = (0..arms).collect();
     rng.shuffle(&mut labels);
     let mut rows: Vec<Vec<usize>> = (0..arms)
@@ -51,7 +53,7 @@ fn square(arms: usize, rng: &mut fastrand::Rng) -> Vec<Vec<usize>> {
 mod tests {
     use super::*;
 
-    /// How often each pair of numbers below `arms` occurs.
+    /// Number of occurrences of each pair of numbers below `arms`.
     fn tally(arms: usize, pairs: impl Iterator<Item = (usize, usize)>) -> Vec<usize> {
         let mut counts = vec![0; arms * arms];
         for (a, b) in pairs {

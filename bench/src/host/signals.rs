@@ -5,7 +5,7 @@ use std::thread;
 use std::{fs, io};
 
 use nix::libc;
-use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction, signal};
 
 /// Whether an interrupt has been caught.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -46,6 +46,14 @@ fn is_ignored(signal: Signal) -> bool {
 /// Whether [`catch_interrupts`] has caught one.
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
+}
+
+/// Restores the default action of SIGCHLD, which a parent may have left ignored. The kernel would then
+/// reap every child itself, and lose its exit status and its CPU time.
+pub fn reset_sigchld() {
+    #[expect(unsafe_code, reason = "a disposition can only be set this way")]
+    // SAFETY: the default disposition is no handler. It fails only for a signal that does not exist.
+    let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
 }
 
 /// `None` in place of an error once the process has been interrupted: the error is then a consequence.
