@@ -249,6 +249,7 @@ mod tests {
         ] {
             assert_eq!(round_trip(&status), (text.to_owned(), status));
         }
+
         for (status, text) in [
             (RunStatus::Running, "running"),
             (RunStatus::Complete, "complete"),
@@ -267,6 +268,7 @@ mod tests {
             round_trip(&validity),
             ("generator;disturbed".to_owned(), validity)
         );
+
         assert_eq!(
             round_trip(&Validity::default()),
             ("valid".to_owned(), Validity::default())

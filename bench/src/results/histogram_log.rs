@@ -1,12 +1,12 @@
-//! The two text forms of latency histograms that other tools read, both by Gil Tene's HdrHistogram:
-//! the interval log and the percentile table.
+//! Text forms of latency histograms that other tools read, both of Gil Tene's HdrHistogram: the interval
+//! log and the percentile table.
 
 use std::fmt::Write;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use echobench_clients::DurationHistogram;
 
-/// Both forms show milliseconds where they show numbers; the histograms themselves hold nanoseconds.
+/// Both forms show values in milliseconds; the histograms hold nanoseconds.
 const NS_PER_MS: f64 = 1e6;
 
 /// The first lines of an interval log whose times are relative to now.
@@ -24,8 +24,8 @@ pub fn interval_log_header() -> String {
     )
 }
 
-/// One line of an interval log: what was recorded from `start` after the beginning of the log, for
-/// the time `length`, under the name `tag`.
+/// One line of an interval log: a histogram of the values recorded from `start` after the zero of the log,
+/// for the time `length`, under the name `tag`.
 #[must_use]
 pub fn interval_line(
     tag: &str,
@@ -54,6 +54,7 @@ pub fn read_interval_line(line: &str) -> Result<Option<(&str, DurationHistogram)
     if line.is_empty() || line.starts_with(['#', '"']) {
         return Ok(None);
     }
+
     let fields: Vec<&str> = line.split(',').collect();
     let [tag, _start, _length, _max, histogram] = fields[..] else {
         return Err(format!("{} fields instead of 5", fields.len()));
@@ -69,8 +70,10 @@ pub fn percentile_table(histogram: &DurationHistogram) -> String {
         "{:>12} {:>14} {:>10} {:>14}\n\n",
         "Value", "Percentile", "TotalCount", "1/(1-Percentile)"
     );
+
     let mut count = 0;
     let hdr = histogram.to_hdr();
+
     for step in hdr.iter_quantiles(5) {
         let value = step.value_iterated_to().min(histogram.max()) as f64 / NS_PER_MS;
         let quantile = step.quantile_iterated_to();
@@ -83,6 +86,7 @@ pub fn percentile_table(histogram: &DurationHistogram) -> String {
         };
         writeln!(text, "{row}{odds}").expect("writing to a string succeeds");
     }
+
     writeln!(
         text,
         "#[Mean    = {:>12.6}, StdDeviation   = {:>12.6}]\n\
@@ -96,6 +100,7 @@ pub fn percentile_table(histogram: &DurationHistogram) -> String {
         hdr.buckets()
     )
     .expect("writing to a string succeeds");
+
     text
 }
 
@@ -116,6 +121,7 @@ mod tests {
             Duration::from_secs(2),
             &sample(),
         );
+
         let log = interval_log_header() + &line;
         let entries: Vec<_> = IntervalLogIterator::new(log.as_bytes())
             .map(Result::unwrap)
@@ -123,18 +129,22 @@ mod tests {
         let [LogEntry::BaseTime(_), LogEntry::Interval(interval)] = &entries[..] else {
             panic!("{entries:?}")
         };
+
         assert_eq!(
             interval.tag().map(|tag| tag.as_str()),
             Some("pool_--workers_8")
         );
+
         assert_eq!(interval.start_timestamp(), Duration::from_millis(1500));
         let text = interval.encoded_histogram();
         let read = DurationHistogram::from_base64(text).unwrap();
+
         assert_eq!(read.to_hdr(), sample().to_hdr());
         let all: Vec<_> = log
             .lines()
             .filter_map(|line| read_interval_line(line).unwrap())
             .collect();
+
         assert_eq!(all, [("pool_--workers_8", read)]);
         assert!(read_interval_line(&line[..line.len() / 2]).is_err());
     }

@@ -40,17 +40,17 @@ pub fn read_claims(folder: &Path) -> anyhow::Result<Vec<ClaimRow>> {
 pub fn read_summary(folder: &Path) -> anyhow::Result<Option<Vec<SummaryRow>>> {
     let killed = !folder.join(SUMMARY).exists() && folder.join(BLOCKS).exists();
     if killed {
-        Ok(None)
-    } else {
-        // A metric of another version is left out: it has no place in any table.
-        let is_known = |row: &csv::StringRecord, names: &csv::StringRecord| {
-            let column = names.iter().position(|name| name == "metric");
-            let metric = column.and_then(|column| row.get(column));
-            metric.is_none_or(|metric| metric.parse::<Metric>().is_ok())
-        };
-        let lines = read_lines_where(folder, SUMMARY, is_known)?;
-        Ok(Some(lines.into_iter().map(|(row, _)| row).collect()))
+        return Ok(None);
     }
+
+    // Metrics of other versions are skipped: no table here has a place for them.
+    let is_known = |row: &csv::StringRecord, names: &csv::StringRecord| {
+        let column = names.iter().position(|name| name == "metric");
+        let metric = column.and_then(|column| row.get(column));
+        metric.is_none_or(|metric| metric.parse::<Metric>().is_ok())
+    };
+    let lines = read_lines_where(folder, SUMMARY, is_known)?;
+    Ok(Some(lines.into_iter().map(|(row, _)| row).collect()))
 }
 
 /// The record of a run.
@@ -58,16 +58,19 @@ pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
     let (path, text) = open(folder, RECORD)?;
     let fault = |error: serde_json::Error| {
         let text = error.to_string();
-        // It says the line itself, and last.
+        // serde_json appends the place to its message; ours names the file before the line.
         let what = text.split(" at line ").next().unwrap_or(&text);
         anyhow!("{}, line {}: {what}", path.display(), error.line())
     };
+
+    // The version first: in a record of another version, other fields may be missing as well.
     let known: serde_json::Value = serde_json::from_str(&text).map_err(fault)?;
     let version = &known["schema_version"];
     if *version != SCHEMA_VERSION {
         let place = path.display().to_string();
         bail!("{}", other_version(&place, &version.to_string()));
     }
+
     let mut record: RunRecord = serde_json::from_str(&text).map_err(fault)?;
     for (name, scenario) in &mut record.scenarios {
         scenario.name.clone_from(name);
@@ -75,38 +78,40 @@ pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
     Ok(record)
 }
 
-/// The latencies of one arm in one block.
+/// Latencies of one arm in one block.
 pub struct BlockLatency {
-    /// Those of answered requests.
+    /// Latencies of answered requests.
     pub histogram: DurationHistogram,
-    /// Requests without one, which are slower than all of them.
+    /// Requests without a latency, which count as slower than all others.
     pub lost: u64,
 }
 
-/// The latencies of a run: for each arm a histogram for each block that counts.
+/// Latencies of a run: for each arm a histogram for each measured block.
 #[derive(Default)]
 pub struct Latencies(BTreeMap<String, Vec<BlockLatency>>);
 
 impl Latencies {
-    /// Those of an arm, by its [`ConditionKey::tag`].
+    /// The latencies of an arm, by its [`ConditionKey::tag`](super::ConditionKey::tag).
     #[must_use]
     pub fn of(&self, tag: &str) -> &[BlockLatency] {
         self.0.get(&written_tag(tag)).map_or(&[], Vec::as_slice)
     }
 }
 
-/// The latencies of a results folder; none if the folder is without them.
+/// The latencies of a results folder; empty if it has no interval log.
 pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Latencies> {
     if !folder.join(LATENCY).exists() {
         return Ok(Latencies::default());
     }
     let (path, mut text) = open(folder, LATENCY)?;
     whole_lines(folder, &path, &mut text)?;
+
     let mut lost: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for row in blocks.iter().filter(|row| row.is_ok()) {
         let tag = written_tag(&row.condition().tag(&row.model));
         lost.entry(tag).or_default().push(row.failed + row.unsent);
     }
+
     let mut latencies = Latencies::default();
     for (index, line) in text.lines().enumerate() {
         let read = read_interval_line(line)
@@ -114,8 +119,9 @@ pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Late
         let Some((tag, histogram)) = read else {
             continue;
         };
+
+        // A block is written here before its rows are: after a kill the last one may have none.
         let known = latencies.0.entry(tag.to_owned()).or_default();
-        // A block is written here first: the last one may have no row yet.
         if let Some(&lost) = lost.get(tag).and_then(|lost| lost.get(known.len())) {
             known.push(BlockLatency { histogram, lost });
         }
@@ -123,6 +129,7 @@ pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Late
     Ok(latencies)
 }
 
+/// The path and the text of a file of a results folder.
 fn open(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
     if !folder.is_dir() {
         bail!(
@@ -130,6 +137,7 @@ fn open(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
             folder.display()
         );
     }
+
     let path = folder.join(name);
     match fs::read_to_string(&path) {
         Ok(text) => Ok((path, text)),
@@ -148,8 +156,8 @@ fn other_version(place: &str, version: &str) -> String {
     )
 }
 
-/// Takes away a line that a run which was killed has left unfinished. Where that cannot have
-/// happened, the file is damaged.
+/// Removes the partial line that a killed run has left at the end. In a file in which a kill cannot
+/// leave one, it is an error.
 fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<()> {
     let end = text.rfind('\n').map_or(0, |end| end + 1);
     if end < text.len() {
@@ -164,6 +172,7 @@ fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<
         }
         text.truncate(end);
     }
+
     Ok(())
 }
 
@@ -173,7 +182,7 @@ pub fn read<R: DeserializeOwned>(folder: &Path, name: &str) -> anyhow::Result<Ve
     Ok(lines.into_iter().map(|(row, _)| row).collect())
 }
 
-/// The rows of a CSV, each with the position of its end in the file.
+/// The rows of a CSV file, each with the position of its end in the file.
 pub(super) fn read_lines<R: DeserializeOwned>(
     folder: &Path,
     name: &str,
@@ -181,7 +190,7 @@ pub(super) fn read_lines<R: DeserializeOwned>(
     read_lines_where(folder, name, |_, _| true)
 }
 
-/// The same, of those lines alone for which `wanted` holds, given the line and the names of the columns.
+/// The same of the lines for which `wanted` holds, given the line and the names of the columns.
 fn read_lines_where<R: DeserializeOwned>(
     folder: &Path,
     name: &str,
@@ -189,11 +198,13 @@ fn read_lines_where<R: DeserializeOwned>(
 ) -> anyhow::Result<Vec<(R, u64)>> {
     let (path, mut text) = open(folder, name)?;
     whole_lines(folder, &path, &mut text)?;
+
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let names = reader.headers()?.clone();
     let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
     let at = |line: u64| format!("{}, line {line}", path.display());
+
     loop {
         match reader.read_record(&mut record) {
             Ok(true) => {}
@@ -203,6 +214,7 @@ fn read_lines_where<R: DeserializeOwned>(
                 bail!("{place}: {}", csv_fault(&error, &names));
             }
         }
+
         let place = at(record.position().map_or(0, csv::Position::line));
         let version = record.get(0).unwrap_or_default();
         if version != SCHEMA_VERSION.to_string() {
@@ -218,7 +230,7 @@ fn read_lines_where<R: DeserializeOwned>(
     }
 }
 
-/// What is wrong with a line, without the line.
+/// The message of a CSV error, without its place.
 fn csv_fault(error: &csv::Error, names: &csv::StringRecord) -> String {
     match error.kind() {
         csv::ErrorKind::UnequalLengths {

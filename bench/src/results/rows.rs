@@ -257,6 +257,7 @@ impl BlockRow {
             "{}, {} {}, {}, block {}",
             self.scenario, self.clients, self.driver, self.model, self.block
         );
+
         let mut violations = Vec::new();
 
         for kind in [
@@ -281,6 +282,7 @@ impl BlockRow {
                 self.answered
             ));
         }
+
         violations
     }
 }

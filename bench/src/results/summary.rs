@@ -1,4 +1,4 @@
-//! From rows to answers: medians over blocks, ratios to the reference arm, and the verdicts.
+//! Summary of a run: medians over blocks, ratios to the reference arm, and their verdicts.
 
 use std::collections::BTreeMap;
 
@@ -6,115 +6,130 @@ use super::metric::{Metric, Source};
 use crate::results::{BlockRow, ConditionKey, SCHEMA_VERSION, SliceRow, SummaryRow};
 use crate::stats::{compare_family, median, sign_interval};
 
-/// The arm that ratios refer to, where it is there; else the first arm.
+/// The arm that ratios refer to, if it was measured; else the first arm.
 pub const REFERENCE: &str = "thread";
-/// The rate of wrong "differences" over all comparisons of one scenario and metric.
+/// Error rate of the verdicts over all comparisons of one scenario and metric.
 pub const ALPHA: f64 = 0.05;
-/// The confidence of the interval of a single estimate.
+/// Confidence of the interval of a single estimate.
 const CONFIDENCE: f64 = 0.95;
 
-/// The rows of one arm.
+/// The rows of one arm under one condition.
 #[derive(Default)]
-struct Arm<'a> {
+struct ArmRows<'a> {
+    /// Measured blocks.
     blocks: Vec<&'a BlockRow>,
+    /// Slices by block and round.
     slices: BTreeMap<(u32, u32), &'a SliceRow>,
 }
 
-/// The arms of each section, and the sections of each scenario, in the order in which they came.
-struct Table<'a> {
-    sections: Vec<(ConditionKey, Vec<(&'a str, Arm<'a>)>)>,
+/// The arms of one condition by name, in the order of their first rows.
+type Arms<'a> = Vec<(&'a str, ArmRows<'a>)>;
+
+/// All rows of a run by condition and arm, in the order of their first rows.
+struct RunRows<'a> {
+    conditions: Vec<(ConditionKey, Arms<'a>)>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> RunRows<'a> {
     fn new(slices: &'a [SliceRow], blocks: &'a [BlockRow]) -> Self {
-        let mut table = Table {
-            sections: Vec::new(),
+        let mut rows = RunRows {
+            conditions: Vec::new(),
         };
+
         for row in blocks {
-            let key = row.condition();
-            let arm = table.arm(key, &row.model);
+            let arm = rows.arm(row.condition(), &row.model);
             if row.is_ok() {
                 arm.blocks.push(row);
             }
         }
+
         for row in slices {
-            let key = row.condition();
-            table
-                .arm(key, &row.model)
-                .slices
-                .insert((row.block, row.round), row);
+            let arm = rows.arm(row.condition(), &row.model);
+            arm.slices.insert((row.block, row.round), row);
         }
-        table
+
+        rows
     }
 
-    fn arm(&mut self, key: ConditionKey, model: &'a str) -> &mut Arm<'a> {
-        let arms = entry(&mut self.sections, key);
+    fn arm(&mut self, key: ConditionKey, model: &'a str) -> &mut ArmRows<'a> {
+        let arms = entry(&mut self.conditions, key);
         entry(arms, model)
+    }
+
+    fn scenarios(&self) -> Vec<&str> {
+        let mut scenarios: Vec<&str> = Vec::new();
+        for (key, _) in &self.conditions {
+            if !scenarios.contains(&key.scenario.as_str()) {
+                scenarios.push(&key.scenario);
+            }
+        }
+        scenarios
     }
 }
 
-/// The value of a key in a list that keeps the order in which keys came.
+/// The value of a key in a list, which keeps the order in which keys were added.
 fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
-    let index = list
-        .iter()
-        .position(|(known, _)| *known == key)
-        .unwrap_or_else(|| {
-            list.push((key, V::default()));
-            list.len() - 1
-        });
+    let known = list.iter().position(|(known, _)| *known == key);
+    let index = known.unwrap_or_else(|| {
+        list.push((key, V::default()));
+        list.len() - 1
+    });
     &mut list[index].1
 }
 
-/// The summary of all rows of a run: for each arm and metric an estimate, and its ratio to the
-/// reference arm.
+/// Summarizes all rows of a run: for each arm and metric an estimate, and its ratio to the reference
+/// arm.
 ///
-/// All ratios of one scenario and metric are one family: their verdicts together are wrong with a
-/// probability of at most [`ALPHA`].
+/// All ratios of one scenario and metric are one family: the probability of any wrong verdict among
+/// them is at most [`ALPHA`].
 #[must_use]
 pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow]) -> Vec<SummaryRow> {
-    let table = Table::new(slices, blocks);
+    let run = RunRows::new(slices, blocks);
     let mut rows = Vec::new();
-    let mut scenarios: Vec<&str> = Vec::new();
-    for (ConditionKey { scenario, .. }, _) in &table.sections {
-        if !scenarios.contains(&scenario.as_str()) {
-            scenarios.push(scenario);
-        }
-    }
-    for scenario in scenarios {
+    for scenario in run.scenarios() {
         for &metric in Metric::ALL {
-            rows.extend(summarize_metric(&table, scenario, metric));
+            rows.extend(summarize_metric(&run, scenario, metric));
         }
     }
     rows
 }
 
-fn summarize_metric(table: &Table<'_>, scenario: &str, metric: Metric) -> Vec<SummaryRow> {
+/// Summarizes the throughput alone, for interim figures.
+#[must_use]
+pub fn summarize_throughput(
+    scenario: &str,
+    slices: &[SliceRow],
+    blocks: &[BlockRow],
+) -> Vec<SummaryRow> {
+    summarize_metric(&RunRows::new(slices, blocks), scenario, Metric::Throughput)
+}
+
+fn summarize_metric(run: &RunRows<'_>, scenario: &str, metric: Metric) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
+    let mut compared = Vec::new();
     let mut family = Vec::new();
-    for (section, arms) in table
-        .sections
-        .iter()
-        .filter(|(section, _)| section.scenario == scenario)
-    {
-        let reference = arms
-            .iter()
-            .find(|(name, _)| *name == REFERENCE)
-            .or(arms.first());
+
+    let conditions = run.conditions.iter();
+    for (key, arms) in conditions.filter(|(key, _)| key.scenario == scenario) {
+        let reference = arms.iter().find(|(name, _)| *name == REFERENCE);
+        let reference = reference.or(arms.first());
+
         for (name, arm) in arms {
-            let mut row = estimate(section, name, arm, metric);
+            let mut row = estimate(key, name, arm, metric);
             if let Some((reference_name, reference)) = reference
                 && reference_name != name
                 && let Some(ratios) = log_ratios(metric, arm, reference)
             {
                 row.reference = Some((*reference_name).to_owned());
-                family.push((rows.len(), ratios));
+                compared.push(rows.len());
+                family.push(ratios);
             }
             rows.push(row);
         }
     }
-    let (places, ratios): (Vec<usize>, Vec<Vec<f64>>) = family.into_iter().unzip();
-    for (place, comparison) in places.into_iter().zip(compare_family(&ratios, ALPHA)) {
-        let row = &mut rows[place];
+
+    for (index, comparison) in compared.into_iter().zip(compare_family(&family, ALPHA)) {
+        let row = &mut rows[index];
         row.ratio = comparison.ratio;
         row.ratio_low = comparison.low;
         row.ratio_high = comparison.high;
@@ -126,14 +141,16 @@ fn summarize_metric(table: &Table<'_>, scenario: &str, metric: Metric) -> Vec<Su
     rows
 }
 
-fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: Metric) -> SummaryRow {
+/// The row of one arm and metric, without a comparison.
+fn estimate(key: &ConditionKey, model: &str, arm: &ArmRows<'_>, metric: Metric) -> SummaryRow {
     let ConditionKey {
         scenario,
         placement,
         driver,
         clients,
         load_percent,
-    } = section.clone();
+    } = key.clone();
+
     let mut row = SummaryRow {
         schema_version: SCHEMA_VERSION,
         scenario,
@@ -156,6 +173,7 @@ fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: Metric) 
         ratio_level: None,
         verdict: None,
     };
+
     let values: Vec<f64> = match metric.source() {
         Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
             arm.blocks.iter().filter_map(|block| value(block)).collect()
@@ -166,13 +184,16 @@ fn estimate(section: &ConditionKey, model: &str, arm: &Arm<'_>, metric: Metric) 
             return row;
         }
     };
+
     row.blocks = values.len();
     row.estimate = median(&values);
+
     if let Some(interval) = sign_interval(&values, CONFIDENCE) {
         row.low = Some(interval.low);
         row.high = Some(interval.high);
         row.level = Some(interval.level);
     }
+
     row
 }
 
@@ -182,29 +203,20 @@ pub fn interval_of(values: &[f64]) -> Option<(f64, f64)> {
     sign_interval(values, CONFIDENCE).map(|interval| (interval.low, interval.high))
 }
 
-/// The summary of the throughput alone, for those who cannot wait.
-#[must_use]
-pub fn summarize_throughput(
-    scenario: &str,
-    slices: &[SliceRow],
-    blocks: &[BlockRow],
-) -> Vec<SummaryRow> {
-    summarize_metric(&Table::new(slices, blocks), scenario, Metric::Throughput)
-}
-
-/// The logarithm of the ratio to the reference in each block in which both have a value.
-fn log_ratios(metric: Metric, arm: &Arm<'_>, reference: &Arm<'_>) -> Option<Vec<f64>> {
+/// Natural logarithms of the ratio to the reference, one for each block in which both have a value; `None`
+/// for a metric that is not compared.
+fn log_ratios(metric: Metric, arm: &ArmRows<'_>, reference: &ArmRows<'_>) -> Option<Vec<f64>> {
     let ratio = |value: Option<f64>, of: Option<f64>| match (value, of) {
         (Some(value), Some(of)) if value > 0.0 && of > 0.0 => Some((value / of).ln()),
         _ => None,
     };
+
     let both = arm.blocks.iter().filter_map(|block| {
-        let same = reference
-            .blocks
-            .iter()
-            .find(|other| other.block == block.block)?;
-        Some((*block, *same))
+        let mut others = reference.blocks.iter();
+        let other = others.find(|other| other.block == block.block)?;
+        Some((*block, *other))
     });
+
     match metric.source() {
         Source::Block(value) => Some(
             both.filter_map(|(a, b)| ratio(value(a), value(b)))

@@ -23,15 +23,16 @@ pub struct Writer {
     /// Locked, so that no two runs write to the same folder.
     pub(super) blocks: Flock<File>,
     pub(super) latency: File,
-    /// The first rows bring the line of names with them.
+    /// Whether the names of the columns are written; they are with the first rows.
     pub(super) named: bool,
 }
 
 impl Writer {
-    /// Makes the folder, which must not exist yet or be empty.
+    /// Creates the folder, which must not exist yet or be empty.
     pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
         let place = || format!("cannot write results to {}", folder.display());
-        make_empty(folder)?;
+        create_empty(folder)?;
+
         let mut writer = Self::open(folder)?;
         writer
             .latency
@@ -45,6 +46,7 @@ impl Writer {
     pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
         let append = |name: &str| append_to(folder, name);
         let blocks = Flock::lock(append(BLOCKS)?, FlockArg::LockExclusiveNonblock);
+
         let blocks = match blocks {
             Ok(blocks) => blocks,
             Err((_, Errno::EWOULDBLOCK)) => {
@@ -55,6 +57,7 @@ impl Writer {
             }
             Err((_, error)) => bail!("cannot lock {}/blocks.csv: {error}", folder.display()),
         };
+
         Ok(Writer {
             slices: append(SLICES)?,
             blocks,
@@ -79,13 +82,16 @@ impl Writer {
     ) -> anyhow::Result<()> {
         let place = || format!("cannot write results to {}", self.folder.display());
         let names = !std::mem::replace(&mut self.named, true);
+
         self.slices
             .write_all(csv_text(slices, names)?.as_bytes())
             .with_context(place)?;
         self.latency
             .write_all(latency.as_bytes())
             .with_context(place)?;
-        // Last, since a block counts as finished when it has its row here.
+
+        // Last, since a block with rows in this file counts as finished: a kill before it leaves the block
+        // to be measured again.
         self.blocks
             .write_all(csv_text(blocks, names)?.as_bytes())
             .with_context(place)
@@ -102,18 +108,18 @@ impl Writer {
     }
 }
 
-/// The results folder of the ledger of claims that is being written.
+/// A results folder of a ledger of claims that is being written.
 pub struct ClaimsWriter {
     folder: PathBuf,
     claims: File,
-    /// The first rows bring the line of names with them.
+    /// Whether the names of the columns are written; they are with the first rows.
     named: bool,
 }
 
 impl ClaimsWriter {
-    /// Makes the folder, which must not exist yet or be empty.
+    /// Creates the folder, which must not exist yet or be empty.
     pub fn create(folder: &Path, record: &RunRecord) -> anyhow::Result<Self> {
-        make_empty(folder)?;
+        create_empty(folder)?;
         write_record(folder, record)?;
         Ok(ClaimsWriter {
             claims: append_to(folder, CLAIMS)?,
@@ -142,10 +148,11 @@ impl ClaimsWriter {
     }
 }
 
-/// A folder of which nothing can be overwritten.
-fn make_empty(folder: &Path) -> anyhow::Result<()> {
+/// Creates a folder, or checks that it is empty.
+fn create_empty(folder: &Path) -> anyhow::Result<()> {
     let place = || format!("cannot write results to {}", folder.display());
     fs::create_dir_all(folder).with_context(place)?;
+
     if fs::read_dir(folder).with_context(place)?.next().is_some() {
         bail!(
             "{} is not empty; results are never overwritten: give another --out",
@@ -170,12 +177,13 @@ fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
     )
 }
 
-/// Where results go if nobody says otherwise. Short forms are not for keeping: they have a place of
-/// their own, which git ignores. `suffix` tells what is in it, if not a run.
+/// Default results folder: `results/DATE-REVISION-MACHINE`, or for the short form one under
+/// `results/quick`, which git ignores. `suffix` names the contents, if they are not those of a run.
 #[must_use]
 pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> PathBuf {
     let revision = environment.short_revision().unwrap_or("unknown");
     let now = jiff::Timestamp::now();
+
     let base = if full {
         let date = now.strftime("%Y-%m-%d");
         let machine = environment.machine.slug();
@@ -184,6 +192,7 @@ pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> Pa
         let time = now.strftime("%Y-%m-%dT%H%M%SZ");
         Path::new("results/quick").join(format!("{time}-{revision}{suffix}"))
     };
+
     let next = (2..).map(|n| PathBuf::from(format!("{}-{n}", base.display())));
     std::iter::once(base.clone())
         .chain(next)
@@ -199,5 +208,6 @@ pub fn csv_text<R: Serialize>(rows: &[R], names: bool) -> anyhow::Result<String>
     for row in rows {
         writer.serialize(row)?;
     }
+
     Ok(String::from_utf8(writer.into_inner()?)?)
 }

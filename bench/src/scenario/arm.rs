@@ -1,4 +1,4 @@
-//! The arms of an experiment: what each one is called, and the command line that starts its server.
+//! Arms of an experiment: their names, and the command lines that start their servers.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::str::FromStr;
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
-/// What stands for the port in the command line of an external server.
+/// Placeholder of the port in the command line of an external server.
 pub const PORT: &str = "{port}";
 
-/// Servers that are shipped with echobench. Their text is part of the executable, so that it can be
-/// copied alone.
+/// External servers that are shipped with echobench. Their text is part of the executable, which then
+/// works without any other file.
 const SHIPPED: &[(&str, &str)] = &[
     (
         "{threading_echo.py}",
@@ -30,24 +30,24 @@ const SHIPPED: &[(&str, &str)] = &[
 /// One server under test.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arm {
-    /// The name in tables and in the column `model`; no two arms of a cell share it.
+    /// The name in tables and in the column `model`, unique under a condition.
     pub name: String,
-    /// Where its server comes from.
+    /// Origin of its server.
     pub program: Program,
     /// The arguments of that program.
     pub arguments: Vec<String>,
-    /// Why it is not run, if so.
+    /// Reason for not running it, if there is one.
     pub skip: Option<String>,
 }
 
-/// Where a server comes from.
+/// Origin of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// This executable.
     Own,
     /// Another build of it.
     Build(PathBuf),
-    /// Another project: the program is looked up as a shell does, and it does not say when it is ready.
+    /// Another project: the program is found as a shell finds it, and does not report when it is ready.
     External(String),
 }
 
@@ -63,7 +63,7 @@ impl Arm {
         }
     }
 
-    /// The same, called `name` and served by another build.
+    /// The same model under the name `name`, served by another build.
     #[must_use]
     pub fn of_build(name: String, build: &Path, model: &str) -> Self {
         Arm {
@@ -74,7 +74,7 @@ impl Arm {
         }
     }
 
-    /// An external server. Fails when its command line cannot be read.
+    /// An external server. Fails if its command line cannot be parsed.
     pub fn of_external(external: &External) -> anyhow::Result<Self> {
         let mut words = external.words()?.into_iter();
         let program = words.next().context("a command has a word")?;
@@ -86,18 +86,20 @@ impl Arm {
         })
     }
 
-    /// The command line of the server. Fails when the program's path is not UTF-8.
+    /// The command line of the server. Fails if the program's path is not UTF-8.
     pub fn command(&self) -> anyhow::Result<Vec<String>> {
         let program = match &self.program {
             Program::Own => std::env::current_exe().context("cannot find this executable")?,
             Program::Build(path) => path.clone(),
             Program::External(name) => name.into(),
         };
+
         let program = program
             .into_os_string()
             .into_string()
             .ok()
             .with_context(|| format!("the path of the executable of {} is not UTF-8", self.name))?;
+
         let mut command = vec![program];
         command.extend_from_slice(&self.arguments);
         Ok(command)
@@ -120,16 +122,16 @@ fn serve(model: &str) -> Vec<String> {
     words.map(str::to_owned).collect()
 }
 
-/// A server of another project that returns every byte, and how to start it.
+/// A server of another project that echoes every byte.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct External {
     /// The name in tables.
     pub name: String,
-    /// Its command line, quoted as for a shell. `{port}` becomes the port on which it is to listen, and
-    /// the name of a shipped server, as in `{asyncio_echo.py}`, its text.
+    /// Its command line, quoted as for a shell. `{port}` is replaced by the port to listen on, and the name
+    /// of a shipped server, as in `{asyncio_echo.py}`, by its text.
     pub command: String,
-    /// The program without which it is skipped, not failed.
+    /// A program that it needs; without it the arm is skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub needs: Option<String>,
 }
@@ -144,6 +146,7 @@ impl External {
                 self.command
             );
         };
+
         let shipped = |word: String| {
             let text = SHIPPED.iter().find(|(name, _)| *name == word);
             text.map_or(word, |(_, text)| (*text).to_owned())
@@ -151,16 +154,18 @@ impl External {
         Ok(words.into_iter().map(shipped).collect())
     }
 
-    /// What must hold before it can be an arm.
+    /// Checks that it can be an arm.
     pub fn check(&self) -> anyhow::Result<()> {
         let name = &self.name;
         if name.is_empty() || name.chars().any(char::is_control) {
             bail!("an external server needs a name, as in mine='server {PORT}'");
         }
+
         let first = name.split_whitespace().next().unwrap_or_default();
         if echobench_servers::find(first).is_ok() {
             bail!("external server '{name}' has the name of a model; give it another");
         }
+
         if !self.words()?.iter().any(|word| word.contains(PORT)) {
             bail!(
                 "external server '{name}': its command does not say where the port goes; add {PORT}"
@@ -169,7 +174,7 @@ impl External {
         Ok(())
     }
 
-    /// Why it cannot be run here, if a program that it needs is not there.
+    /// The reason why it cannot run here, if a program that it needs is missing.
     fn missing(&self) -> Option<String> {
         let needs = self.needs.as_deref()?;
         let found = std::env::var_os("PATH").is_some_and(|path| {
@@ -189,6 +194,7 @@ impl FromStr for External {
         let Some((name, command)) = text.split_once('=') else {
             bail!("not of the form NAME='command with {PORT}'");
         };
+
         let external = External {
             name: name.trim().to_owned(),
             command: command.to_owned(),
@@ -226,6 +232,7 @@ mod tests {
             "-p",
             PORT,
         ];
+
         assert_eq!(arm.supervised().unwrap(), expected);
         assert_eq!((arm.name.as_str(), arm.skip), ("mine", None));
     }
@@ -241,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_external_server_is_said() {
+    fn invalid_external_servers_are_refused_with_the_reason() {
         for (text, word) in [
             ("server {port}", "NAME="),
             ("=server {port}", "needs a name"),
@@ -255,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_needs_is_looked_up() {
+    fn a_needed_program_is_looked_up() {
         let needing = |needs: &str| External {
             name: "x".to_owned(),
             command: "x {port}".to_owned(),

@@ -10,7 +10,8 @@ pub use crate::host::cpus::Placement;
 use crate::host::time::nanoseconds;
 use anyhow::{Context, bail};
 use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_duration};
-use echobench_protocol::MAX_PAYLOAD;
+use echobench_protocol::{MAX_PAYLOAD, serde_by_name, textual_enum};
+use echobench_servers::{MODELS, Model};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::scenario::arm::{Arm, External};
@@ -36,44 +37,89 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("gate", include_str!("../../scenarios/gate.toml")),
 ];
 
-/// Between two slices of an open loop there must be time to send what is late, and to be answered.
+/// Shortest gap after a slice of an open loop: time to send late requests and to receive their replies.
 const OPEN_LOOP_GAP: Duration = Duration::from_millis(20);
 
-/// One workload and how it is measured.
+/// A workload and its measurement.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Scenario {
-    /// From the name of its file.
+    /// Name, from that of its file.
     #[serde(skip)]
     pub name: String,
-    /// The question it answers, in one line.
+    /// The question that it answers, in one line.
     pub question: String,
-    /// The arms: a model each, with options of `serve` if it needs any, as in `pool --workers 8`.
+    /// The arms: a model each, with options of `serve` if needed, as in `pool --workers 8`; or in a file
+    /// the name of a set of models, see [`ModelSet`].
+    #[serde(deserialize_with = "models")]
     pub models: Vec<String>,
-    /// More arms: servers of other projects.
+    /// Further arms: servers of other projects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub external: Vec<External>,
-    /// Whether the arms of a block are alive at once and driven in turn, or, where the machine cannot
-    /// hold them all, one after the other.
+    /// Whether the arms of a block run at the same time and are driven in turn. If not, they run one after
+    /// the other: for loads of which the machine cannot hold several.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub alternate: bool,
-    /// Numbers of clients; a table has a section for each.
+    /// Numbers of clients, each a condition of its own.
     pub clients: Vec<u32>,
-    /// How the clients are run.
+    /// Forms of the clients, each a condition of its own.
     pub drivers: Vec<Driver>,
-    /// On which CPUs servers and clients run; each has a section of its own in the table.
+    /// CPUs of servers and clients, each placement a condition of its own.
     #[serde(default = "anywhere")]
     pub placements: Vec<Placement>,
-    /// What the clients ask.
+    /// Requests of the clients.
     pub traffic: Traffic,
-    /// If given, the scenario first finds each arm's peak as a closed loop, then drives it at rates
-    /// relative to that as an open one.
+    /// Rate sweep: the peak of each arm is found in a closed loop, then an open loop drives it at rates
+    /// relative to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
-    /// How long the short form takes.
+    /// Amount of measurement of the short form.
     pub quick: Effort,
-    /// How long the form takes whose results are committed.
+    /// Amount of measurement of the long form, whose results are committed.
     pub full: Effort,
+}
+
+/// A set of models, by its name in a scenario file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelSet {
+    /// Every model.
+    All,
+    /// Every model that serves several connections at the same time.
+    Concurrent,
+}
+
+textual_enum!(ModelSet, "set of models", { All => "all", Concurrent => "concurrent" });
+
+serde_by_name!(ModelSet);
+
+impl ModelSet {
+    /// Names of its models, in the order of every table.
+    fn models(self) -> Vec<String> {
+        let is_in = |model: &&Model| match self {
+            ModelSet::All => true,
+            ModelSet::Concurrent => !model.family.is_iterative(),
+        };
+        let models = MODELS.iter().filter(is_in);
+        models.map(|model| model.name.to_owned()).collect()
+    }
+}
+
+/// Reads a list of arms, or the name of a set of models.
+fn models<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(
+        untagged,
+        expecting = "models needs a list of models, \"all\" or \"concurrent\""
+    )]
+    enum Models {
+        Listed(Vec<String>),
+        Set(ModelSet),
+    }
+
+    Ok(match Models::deserialize(deserializer)? {
+        Models::Listed(models) => models,
+        Models::Set(set) => set.models(),
+    })
 }
 
 fn yes() -> bool {
@@ -84,13 +130,13 @@ fn anywhere() -> Vec<Placement> {
     vec![Placement::None]
 }
 
-/// What the clients of a scenario ask.
+/// Requests of the clients of a scenario.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Payload of each request.
     pub payload_bytes: u32,
-    /// What the server does before it replies.
+    /// Work of the server before it replies.
     #[serde(default)]
     pub work: WorkMix,
     /// Pause of a client between a reply and its next request.
@@ -99,14 +145,37 @@ pub struct Traffic {
     /// The schedule of an open loop; a closed loop if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<Arrivals>,
-    /// Only so many of the clients ask, the others hold idle connections; all ask if not given.
+    /// Number of clients that send requests, the others hold idle connections; all if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub active_clients: Option<u32>,
-    /// Requests on a connection before the next is opened (1: churn); for ever if not given.
+    /// Requests on a connection before the client opens another one (1: churn); unlimited if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u64>,
-    /// How long a client waits for a connection or a reply.
+    /// Longest wait of a client for a connection or a reply.
     pub timeout: Span,
+}
+
+impl Traffic {
+    fn check(&self) -> anyhow::Result<()> {
+        if self.active_clients == Some(0) {
+            bail!("traffic.active_clients: 0 clients make no load; give 1 or more");
+        }
+        if self.payload_bytes > MAX_PAYLOAD {
+            bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
+        }
+        if let Some(arrivals) = self.arrivals
+            && !(0.001..=1e9).contains(&arrivals.per_second)
+        {
+            bail!(
+                "traffic.arrivals.per_second must be a number of requests a second, such as 1000"
+            );
+        }
+
+        if self.timeout.ns() == 0 || self.requests_per_connection == Some(0) {
+            bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
+        }
+        Ok(())
+    }
 }
 
 /// The rates of a rate sweep.
@@ -115,29 +184,42 @@ pub struct Traffic {
 pub struct Sweep {
     /// In percent of each arm's own peak.
     pub percent: Vec<u32>,
-    /// How requests follow each other.
+    /// Spacing of the requests.
     pub spacing: Spacing,
-    /// Blocks from which the peaks are found.
+    /// Number of blocks from which the peaks are found.
     pub peak_blocks: u32,
 }
 
-/// How much is measured: each block has `rounds` rounds, in each of which every arm has one slice.
+/// Amount of measurement: each block has `rounds` rounds, in each of which every arm has one slice.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Effort {
-    /// Blocks, each with fresh processes.
+    /// Number of blocks, each with fresh processes.
     pub blocks: u32,
-    /// Rounds at least; rounded up to a multiple of the arms, so that orders are balanced.
+    /// Least number of rounds; rounded up to a multiple of the arms, so that orders are balanced.
     pub rounds: usize,
-    /// The measured part of a slice.
+    /// Length of the measured part of a slice.
     pub slice: Span,
-    /// Before it, the time in which clients begin, each at its own moment.
+    /// Time before it in which the clients begin, each at its own moment.
     pub ramp: Span,
-    /// After it, the time for requests under way to end before the next arm's slice.
+    /// Time after it in which requests in flight end, before the next arm's slice.
     pub gap: Span,
 }
 
-/// A stretch of time as people write it, `30ms`.
+impl Effort {
+    /// Checks one form of a scenario, by its name; `open` if it has an open loop.
+    fn check(&self, name: &str, open: bool) -> anyhow::Result<()> {
+        if open && self.gap.0 < OPEN_LOOP_GAP {
+            bail!("{name}: an open loop needs a gap of {OPEN_LOOP_GAP:?} for its late requests");
+        }
+        if self.blocks == 0 || self.rounds == 0 || self.slice.ns() == 0 {
+            bail!("{name}: blocks, rounds and slice must be more than 0");
+        }
+        Ok(())
+    }
+}
+
+/// A duration in its textual form, as in `30ms`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span(pub Duration);
 
@@ -158,7 +240,7 @@ impl<'de> Deserialize<'de> for Span {
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The integer nanoseconds and the unit, which reads back exactly.
+        // Whole nanoseconds read back exactly; a decimal fraction of a larger unit might not.
         serializer.collect_str(&format_args!("{}ns", self.0.as_nanos()))
     }
 }
@@ -175,18 +257,15 @@ impl Scenario {
     /// A committed scenario by its name, or the one in a file whose name ends in `.toml`.
     pub fn find(name: &str) -> anyhow::Result<Self> {
         let path = Path::new(name);
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        let is_file = path.extension().is_some_and(|end| end == "toml");
+
+        if is_file {
             let text = fs::read_to_string(path)
                 .with_context(|| format!("cannot read the scenario {name}"))?;
-            let stem = path
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .unwrap_or(name);
-            return Self::parse(stem, name, &text);
+            let stem = path.file_stem().and_then(|stem| stem.to_str());
+            return Self::parse(stem.unwrap_or(name), name, &text);
         }
+
         let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
             let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
             bail!(
@@ -194,6 +273,7 @@ impl Scenario {
                 names.join(", ")
             );
         };
+
         Self::parse(name, &format!("{name}.toml"), text)
     }
 
@@ -205,6 +285,7 @@ impl Scenario {
             let message = error.message().replace('\n', "; ");
             anyhow::anyhow!("{file}, line {line} ('{key}'): {message}")
         })?;
+
         name.clone_into(&mut scenario.name);
         scenario
             .check()
@@ -212,7 +293,7 @@ impl Scenario {
         Ok(scenario)
     }
 
-    /// What TOML's types cannot say.
+    /// Checks everything that the types of the file do not.
     fn check(&self) -> anyhow::Result<()> {
         if self.models.is_empty() && self.external.is_empty()
             || self.clients.is_empty()
@@ -221,43 +302,24 @@ impl Scenario {
         {
             bail!("models, clients, drivers and placements must each name at least one");
         }
-        if self.clients.contains(&0) || self.traffic.active_clients == Some(0) {
+        if self.clients.contains(&0) {
             bail!("clients: 0 clients make no load; give 1 or more");
         }
+
         self.check_arms()?;
-        if self.traffic.payload_bytes > MAX_PAYLOAD {
-            bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
-        }
+        self.traffic.check()?;
         if let Some(sweep) = &self.sweep
             && (sweep.percent.is_empty() || sweep.percent.contains(&0) || sweep.peak_blocks == 0)
         {
             bail!("sweep.percent needs rates of 1 or more, and sweep.peak_blocks 1 or more blocks");
         }
-        if let Some(arrivals) = self.traffic.arrivals
-            && !(0.001..=1e9).contains(&arrivals.per_second)
-        {
-            bail!(
-                "traffic.arrivals.per_second must be a number of requests a second, such as 1000"
-            );
-        }
-        if self.traffic.timeout.ns() == 0 || self.traffic.requests_per_connection == Some(0) {
-            bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
-        }
-        for (name, effort) in [("quick", &self.quick), ("full", &self.full)] {
-            let open = self.sweep.is_some() || self.traffic.arrivals.is_some();
-            if open && effort.gap.0 < OPEN_LOOP_GAP {
-                bail!(
-                    "{name}: an open loop needs a gap of {OPEN_LOOP_GAP:?} for its late requests"
-                );
-            }
-            if effort.blocks == 0 || effort.rounds == 0 || effort.slice.ns() == 0 {
-                bail!("{name}: blocks, rounds and slice must be more than 0");
-            }
-        }
-        Ok(())
+
+        let open = self.sweep.is_some() || self.traffic.arrivals.is_some();
+        self.quick.check("quick", open)?;
+        self.full.check("full", open)
     }
 
-    /// Every arm can be read, and has a name of its own.
+    /// Checks that every arm can be read and has a name of its own.
     pub fn check_arms(&self) -> anyhow::Result<()> {
         for model in &self.models {
             check_arm(model)?;
@@ -265,24 +327,27 @@ impl Scenario {
         for external in &self.external {
             external.check()?;
         }
+
         let external = self.external.iter().map(|external| &external.name);
         let names: Vec<_> = self.models.iter().chain(external).collect();
+
         for (index, name) in names.iter().enumerate() {
             if names[..index].contains(name) {
                 bail!("model '{name}' is named twice");
             }
         }
+
         Ok(())
     }
 
-    /// Its arms, models first. External servers only return bytes: where requests ask for work, they are
-    /// skipped.
+    /// The arms, models first. External servers only echo: where requests ask for work, they are skipped.
     pub fn arms(&self) -> anyhow::Result<Vec<Arm>> {
         let mut arms: Vec<_> = self
             .models
             .iter()
             .map(|model| Arm::of_model(model))
             .collect();
+
         for external in &self.external {
             let mut arm = Arm::of_external(external)?;
             if self.traffic.work != WorkMix::default() {
@@ -310,7 +375,7 @@ impl Scenario {
     }
 }
 
-/// An arm begins with the name of a model; options of `serve` may follow.
+/// Checks that an arm begins with the name of a model; options of `serve` may follow.
 pub fn check_arm(arm: &str) -> anyhow::Result<()> {
     let name = arm.split_whitespace().next().unwrap_or_default();
     echobench_servers::find(name)?;
@@ -343,6 +408,21 @@ mod tests {
     }
 
     #[test]
+    fn a_set_of_models_is_recorded_as_its_models() {
+        let steady = Scenario::find("steady").unwrap();
+        let concurrent: Vec<&str> = MODELS
+            .iter()
+            .filter(|model| !model.family.is_iterative())
+            .map(|model| model.name)
+            .collect();
+        assert_eq!(steady.models, concurrent);
+        assert_eq!(Scenario::find("churn").unwrap().models.len(), MODELS.len());
+
+        let recorded = serde_json::to_value(&steady).unwrap();
+        assert_eq!(recorded["models"], serde_json::json!(concurrent));
+    }
+
+    #[test]
     fn bad_files_say_where() {
         let good = BUILT_IN[0].1;
         for (bad, words) in [
@@ -356,8 +436,12 @@ mod tests {
                 vec!["0 clients"],
             ),
             (
-                good.replace("\"fork\"", "\"fibre\""),
+                good.replace("\"concurrent\"", "[\"thread\", \"fibre\"]"),
                 vec!["fibre", "thread", "fork"],
+            ),
+            (
+                good.replace("\"concurrent\"", "\"most\""),
+                vec!["line 2", "all", "concurrent"],
             ),
             ("question = ".to_owned(), vec!["line 1"]),
         ] {

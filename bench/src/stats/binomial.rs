@@ -41,14 +41,17 @@ pub fn proportion_interval(successes: u64, trials: u64, confidence: f64) -> (f64
             .expect("both counts are positive")
             .inverse_cdf(q)
     };
+
     let low = match successes {
         0 => 0.0,
         _ => quantile(successes, failures + 1, side),
     };
+
     let high = match failures {
         0 => 1.0,
         _ => quantile(successes + 1, failures, 1.0 - side),
     };
+
     (low, high)
 }
 

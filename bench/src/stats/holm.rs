@@ -101,6 +101,7 @@ pub fn compare_family(log_ratios: &[Vec<f64>], alpha: f64) -> Vec<Comparison> {
         .iter()
         .map(|values| sorted(values).unwrap_or_default())
         .collect();
+
     let p: Vec<f64> = families
         .iter()
         .map(|values| {
@@ -127,6 +128,7 @@ fn judged(sorted: &[f64], p: f64, share: f64) -> Comparison {
         Some(interval) if interval.high < 0.0 => RatioVerdict::Lower,
         Some(_) => RatioVerdict::Unresolved,
     };
+
     Comparison {
         ratio: median(sorted).map(f64::exp),
         low: interval.map(|interval| interval.low.exp()),
@@ -159,6 +161,7 @@ pub fn rises_in_family(samples: &[Vec<f64>], alpha: f64) -> Vec<OneSided> {
         .iter()
         .map(|values| sorted(values).unwrap_or_default())
         .collect();
+
     let p: Vec<f64> = samples
         .iter()
         .map(|values| {
@@ -199,6 +202,7 @@ fn holm_shares(p: &[f64], alpha: f64) -> Vec<f64> {
     let mut shares = vec![alpha; p.len()];
     let mut share = alpha;
     let mut previous = None;
+
     for (step, &index) in order.iter().enumerate() {
         let stopped = previous.is_some_and(|previous: f64| previous > share);
         if !stopped && previous != Some(p[index]) {
@@ -207,6 +211,7 @@ fn holm_shares(p: &[f64], alpha: f64) -> Vec<f64> {
         shares[index] = share;
         previous = Some(p[index]);
     }
+
     shares
 }
 
@@ -232,13 +237,16 @@ mod tests {
     fn equal_p_values_share_the_strictest_step() {
         let decisions = holm(&[0.012, 0.012, 0.012, 0.9], 0.05);
         assert!(decisions[..3].iter().all(|d| d.rejected));
+
         assert!(
             decisions[..3]
                 .iter()
                 .all(|d| close(d.level, 1.0 - 0.05 / 4.0))
         );
+
         assert!(!decisions[3].rejected);
         assert!(close(decisions[3].level, 0.95));
+
         // At the first step all three fail, though the third alone would pass at its own.
         let decisions = holm(&[0.02, 0.02, 0.02], 0.05);
         assert!(decisions.iter().all(|d| !d.rejected));
@@ -293,6 +301,7 @@ mod tests {
             let comparisons = compare_family(family, 0.05);
             comparisons.iter().map(|c| c.verdict).collect()
         };
+
         assert_eq!(
             verdicts(&[up.clone(), down, vec![0.0; 10], up[..5].to_vec()]),
             [
@@ -302,6 +311,7 @@ mod tests {
                 RatioVerdict::TooFewBlocks
             ]
         );
+
         let empty = compare_family(&[vec![]], 0.05)[0];
         assert_eq!((empty.ratio, empty.low, empty.blocks), (None, None, 0));
         assert_eq!(empty.verdict, RatioVerdict::TooFewBlocks);
@@ -336,6 +346,7 @@ mod tests {
                     .any(|c| c.verdict != RatioVerdict::Unresolved)
             })
             .count();
+
         assert!(alarms as f64 / f64::from(trials) <= 0.06, "{alarms}");
     }
 
@@ -354,10 +365,12 @@ mod tests {
                 assert_eq!(rise.low > Some(0.0), decision.rejected, "{rise:?}");
             }
         }
+
         // One of ten below: P(at most 1 of 10) = 11/1024.
         let mut values = vec![1.0; 9];
         values.push(-1.0);
         let rise = rises_in_family(&[values], 0.05)[0];
+
         assert!(close(rise.p, 11.0 / 1024.0));
         assert_eq!(rise.low, Some(1.0));
     }
