@@ -8,6 +8,8 @@ use crate::textual_enum;
 /// Initial buffer of a connection, in bytes. It grows by doubling as bytes arrive, never because a
 /// header announces them: a header costs a client nothing.
 const SMALLEST_BUFFER: usize = 4096;
+/// Largest buffer of the raw service, in bytes. It has no frames that would bound it.
+const LARGEST_RAW_BUFFER: usize = 256 << 10;
 /// Limits on the input that is discarded after an error frame. The client may still be sending, and a
 /// close with unread bytes would reset the connection: the error frame could be lost.
 const LINGER_READS: u32 = 4096;
@@ -110,20 +112,22 @@ impl Session {
 
     /// The buffer to read into; never empty while the step is [`Step::Receive`].
     pub fn space(&mut self) -> &mut [u8] {
-        if self.start == self.end {
+        // A read that filled the buffer leaves more behind. Echo keeps the bytes until the frame is
+        // complete; raw has sent them, and would read a large request in pieces of the same size.
+        let filled = self.end == self.buffer.len();
+        let sent = self.start == self.end;
+        if sent {
             self.start = 0;
             self.end = 0;
         }
 
-        if self.end == self.buffer.len() {
-            if self.start > 0 {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            } else {
-                let size = (self.buffer.len() * 2).max(SMALLEST_BUFFER);
-                self.buffer.resize(size, 0);
-            }
+        if filled && self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        } else if filled && (!sent || self.may_grow_when_sent()) {
+            let size = (self.buffer.len() * 2).max(SMALLEST_BUFFER);
+            self.buffer.resize(size, 0);
         }
 
         &mut self.buffer[self.end..]
@@ -199,6 +203,12 @@ impl Session {
     #[must_use]
     pub fn protocol_error(&self) -> bool {
         self.protocol_error
+    }
+
+    /// Whether the buffer grows although all of its bytes were sent.
+    fn may_grow_when_sent(&self) -> bool {
+        let size = self.buffer.len();
+        size == 0 || (self.service == Service::Raw && size < LARGEST_RAW_BUFFER)
     }
 
     /// Finds the next step for `buffer[start..end]`.

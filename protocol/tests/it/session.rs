@@ -181,6 +181,27 @@ fn the_raw_service_takes_anything() {
 }
 
 #[test]
+fn the_raw_service_reads_large_requests_in_large_pieces() {
+    let mut session = session(Service::Raw);
+    let mut sizes = Vec::new();
+    for _ in 0..10 {
+        let count = session.space().len();
+        sizes.push(count);
+        session.received(count);
+        session.sent(count);
+    }
+    assert_eq!(sizes[..3], [4096, 8192, 16_384]);
+    // It stops growing: a connection costs a bounded amount of memory.
+    assert_eq!(sizes[9], 256 << 10);
+
+    // Small requests leave it as it is.
+    let size = session.space().len();
+    session.received(1);
+    session.sent(1);
+    assert_eq!(session.space().len(), size);
+}
+
+#[test]
 fn the_time_service_sends_the_time_it_is_given() {
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
     let mut session = Session::new(Service::Time, Limits::default(), now);
