@@ -13,6 +13,8 @@ use nix::libc::c_int;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -32,6 +34,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const STOP: u64 = 2;
+const TIMER: u64 = 3;
 
 /// Interrupts accept(2) of a thread; SIGALRM stays free for experiments with interrupted system calls.
 const INTERRUPT: Signal = Signal::SIGUSR2;
@@ -40,8 +43,8 @@ const INTERRUPT: Signal = Signal::SIGUSR2;
 pub(crate) enum Accept {
     /// A connection, with a non-blocking socket.
     Connection(Connection),
-    /// No connection until [`Acceptor::events`] is readable, or this much time has passed.
-    Wait(Duration),
+    /// No connection until [`Acceptor::events`] is readable.
+    Wait,
     /// The server has ended.
     Stop,
 }
@@ -73,6 +76,9 @@ pub struct Acceptor {
     server: Arc<Server>,
     epoll: Epoll,
     signals: SignalFd,
+    /// Readable when the next timer is due, for those who wait for [`Acceptor::events`].
+    timer: TimerFd,
+    timer_due: Option<Instant>,
     listener: Option<Listener>,
     /// The place in which this process accepts.
     place: Place,
@@ -108,11 +114,14 @@ impl Acceptor {
         report_panics(&server);
 
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(io::Error::from)?;
+        let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags).map_err(io::Error::from)?;
         let readable = |source| EpollEvent::new(EpollFlags::EPOLLIN, source);
         epoll
             .add(&listener, readable(LISTENER))
             .and_then(|()| epoll.add(&signals, readable(SIGNALS)))
             .and_then(|()| epoll.add(server.stop_event(), readable(STOP)))
+            .and_then(|()| epoll.add(&timer, readable(TIMER)))
             .map_err(io::Error::from)?;
 
         Ok(Acceptor {
@@ -120,6 +129,8 @@ impl Acceptor {
             server,
             epoll,
             signals,
+            timer,
+            timer_due: None,
             listener: Some(listener),
             shared: Vec::new(),
             address,
@@ -160,7 +171,7 @@ impl Acceptor {
         loop {
             match self.next(true)? {
                 Accept::Connection(connection) => return Ok(Some(connection)),
-                Accept::Wait(_) => {}
+                Accept::Wait => {}
                 Accept::Stop => return Ok(None),
             }
         }
@@ -232,7 +243,8 @@ impl Acceptor {
             };
             let any_event = self.poll_events(limit)?;
             if !any_event && self.burst == 0 && !may_wait {
-                return Ok(Accept::Wait(self.next_timeout()));
+                self.arm_timer()?;
+                return Ok(Accept::Wait);
             }
         }
     }
@@ -264,7 +276,7 @@ impl Acceptor {
         // Rounded up: waking before a timer is due would mean waking twice.
         let millis = limit.as_nanos().div_ceil(1_000_000);
         let timeout = EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
-        let mut events = [EpollEvent::empty(); 3];
+        let mut events = [EpollEvent::empty(); 4];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -275,6 +287,11 @@ impl Acceptor {
             match event.data() {
                 LISTENER => self.burst = self.burst.max(BURST),
                 SIGNALS => self.handle_signals()?,
+                TIMER => {
+                    // To read it makes it unreadable. It may have been set anew meanwhile.
+                    let _ = self.timer.wait();
+                    self.timer_due = None;
+                }
                 _ => {
                     // It stays readable for the threads that accept for themselves.
                     self.epoll.delete(self.server.stop_event())?;
@@ -343,8 +360,31 @@ impl Acceptor {
 
     /// The time until the next timer is due.
     fn next_timeout(&self) -> Duration {
+        self.next_due().saturating_duration_since(Instant::now())
+    }
+
+    /// Makes [`Acceptor::events`] readable when the next timer is due. One system call per timer, and
+    /// none per wait: a runtime with a timer of its own would set one in the kernel for every wait.
+    fn arm_timer(&mut self) -> io::Result<()> {
+        let due = self.next_due();
+        if self.timer_due == Some(due) {
+            return Ok(());
+        }
+
+        // Zero would disarm it.
+        let time = due.saturating_duration_since(Instant::now());
+        let time = TimeSpec::from_duration(time.max(Duration::from_nanos(1)));
+        self.timer
+            .set(Expiration::OneShot(time), TimerSetTimeFlags::empty())?;
+        self.timer_due = Some(due);
+        Ok(())
+    }
+
+    /// The instant at which the next timer is due.
+    fn next_due(&self) -> Instant {
+        let now = Instant::now();
         if !matches!(self.phase, Phase::Accepting) {
-            return DRAIN_INTERVAL;
+            return now + DRAIN_INTERVAL;
         }
 
         [
@@ -354,8 +394,7 @@ impl Acceptor {
         ]
         .into_iter()
         .flatten()
-        .map(|due| due.saturating_duration_since(Instant::now()))
-        .fold(LONGEST_WAIT, Duration::min)
+        .fold(saturating_add(now, Duration::MAX), Instant::min)
     }
 
     /// Accepts nothing for a while: out of descriptors or memory.

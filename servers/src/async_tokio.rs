@@ -9,7 +9,6 @@ use std::io;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::time::{Duration, timeout};
 
 use crate::acceptor::{Accept, Acceptor};
 use crate::settings::{ModelOption, Settings};
@@ -37,25 +36,17 @@ async fn accept(mut acceptor: Acceptor) -> io::Result<()> {
     // SAFETY: an `OwnedFd` stays open and the same until it is dropped.
     let events =
         unsafe { AsyncFd::register_with_interest(acceptor.events()?, Interest::READABLE) }?;
-    let mut limit = Duration::ZERO;
 
     loop {
-        let ready = timeout(limit, events.readable()).await;
-
-        limit = loop {
-            match acceptor.poll_accept()? {
-                Accept::Connection(connection) => {
-                    tokio::spawn(task::serve(connection));
-                    // Without it a burst of connections would starve the tasks of this thread.
-                    tokio::task::consume_budget().await;
-                }
-                Accept::Wait(limit) => break limit,
-                Accept::Stop => return Ok(()),
+        match acceptor.poll_accept()? {
+            Accept::Connection(connection) => {
+                tokio::spawn(task::serve(connection));
+                // Without it a burst of connections would starve the tasks of this thread.
+                tokio::task::consume_budget().await;
             }
-        };
-
-        if let Ok(guard) = ready {
-            guard?.clear_ready();
+            // Cleared first: what happens from here on makes it readable again.
+            Accept::Wait => events.readable().await?.clear_ready(),
+            Accept::Stop => return Ok(()),
         }
     }
 }
