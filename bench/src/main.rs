@@ -4,6 +4,7 @@
 //! 0: success. 1: it could not be done. 2: a regression, or a failed claim or verification.
 //! 3: inconclusive or contaminated.
 
+use std::ffi::{c_char, c_int};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -14,8 +15,17 @@ use echobench::host::output;
 use echobench::host::signals::reset_sigchld;
 use echobench::noteln;
 use echobench_fork::is_single_threaded;
+use echobench_servers::{omit_signal_stacks, restore_signals};
+
+/// Run by the loader before `main`: threads go without the signal stacks of the standard library.
+#[expect(unsafe_code, reason = "the loader calls what it finds in this section")]
+// SAFETY: it is the section for functions of this type, and `omit_signal_stacks` keeps to its rules.
+#[unsafe(link_section = ".init_array")]
+#[used]
+static BEFORE_MAIN: unsafe extern "C" fn(c_int, *const *const c_char) = omit_signal_stacks;
 
 fn main() -> ExitCode {
+    restore_signals();
     reset_sigchld();
     let code = match parse_args_on_short_lived_thread() {
         Ok(cli) => run(cli),

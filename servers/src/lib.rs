@@ -12,6 +12,7 @@
 //!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
 //!   children; `child` is the setup of such a child.
+//! - `overflow` frees threads from the signal stacks of the standard library.
 //! - `idle` detects idle clients; `work` does the work that a request asks for.
 //! - [`Settings`] are the same for every model they apply to.
 //!
@@ -35,6 +36,7 @@ mod counters;
 mod idle;
 mod incoming;
 mod listener;
+mod overflow;
 mod runtime;
 mod server;
 mod settings;
@@ -53,6 +55,7 @@ use echobench_protocol::UnknownName;
 
 pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
+pub use overflow::{omit_signal_stacks, restore_signals};
 pub use settings::{Fault, ModelOption, Runtime, Settings};
 
 /// A concurrency model: a way to serve many connections at once.

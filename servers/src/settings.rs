@@ -19,6 +19,10 @@ pub struct Settings {
     pub runtime: Option<Runtime>,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
     pub stack_size: Option<usize>,
+    /// Whether each thread of `thread` has the signal stack that the standard library gives to threads.
+    /// That is decided before `main`, by `--signal-stack` on the command line; see
+    /// [`omit_signal_stacks`](crate::omit_signal_stacks).
+    pub signal_stack: bool,
     /// Length of the kernel's queue of connections not yet accepted.
     pub backlog: u32,
     /// Limit on open connections; further ones are refused.
@@ -68,6 +72,7 @@ impl Settings {
             (ModelOption::Workers, self.workers.is_some()),
             (ModelOption::Runtime, self.runtime.is_some()),
             (ModelOption::StackSize, self.stack_size.is_some()),
+            (ModelOption::SignalStack, self.signal_stack),
         ];
         given
             .into_iter()
@@ -84,12 +89,15 @@ pub enum ModelOption {
     Runtime,
     /// [`Settings::stack_size`].
     StackSize,
+    /// [`Settings::signal_stack`].
+    SignalStack,
 }
 
 textual_enum!(ModelOption, "option", {
     Workers => "workers",
     Runtime => "runtime",
     StackSize => "stack-size",
+    SignalStack => "signal-stack",
 });
 
 impl Default for Settings {
@@ -100,6 +108,7 @@ impl Default for Settings {
             workers: None,
             runtime: None,
             stack_size: None,
+            signal_stack: false,
             backlog: Settings::BACKLOG,
             max_connections: Settings::MAX_CONNECTIONS,
             idle_timeout: Settings::IDLE_TIMEOUT,

@@ -15,7 +15,7 @@ pub(crate) const MODEL: Model = Model {
     name: "thread",
     summary: "a thread per connection",
     family: Family::Threads,
-    options: &[ModelOption::StackSize],
+    options: &[ModelOption::StackSize, ModelOption::SignalStack],
     serve,
 };
 

@@ -19,6 +19,10 @@ use crate::host::signals::ignore_with_handler;
 /// Prints `ready ADDR` when it can be connected to. SIGUSR1 prints a line of counters, and so does
 /// the end. A second SIGTERM or SIGINT ends the server without waiting for its connections.
 #[derive(Args, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
+)]
 pub struct ServeArgs {
     #[arg(help = format!("Concurrency model: {}", model_names()))]
     model: String,
@@ -75,6 +79,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "BYTES")]
     stack_size: Option<usize>,
 
+    /// Keep the signal stack that the Rust standard library gives to each thread for its report of stack
+    /// overflows (`thread`; the servers go without)
+    #[arg(long)]
+    signal_stack: bool,
+
     /// Write a line with the time and the address of each connection to standard error
     #[arg(long)]
     verbose: bool,
@@ -108,6 +117,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         workers: args.workers,
         runtime: args.runtime,
         stack_size: args.stack_size,
+        signal_stack: args.signal_stack,
         backlog: args.backlog,
         max_connections: args.max_connections,
         idle_timeout: args.idle_timeout,

@@ -189,12 +189,38 @@ fn an_ignored_sigchld_is_reset() {
     assert_eq!(place.status(), "complete");
 }
 
+/// A line of `/proc/PID/status`.
+fn status_line(server: &Server, name: &str) -> String {
+    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim_matches([':', '\t', ' ']).to_owned()
+}
+
 /// The resident memory of a server, in KiB.
 fn resident_kib(server: &Server) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let words = line.unwrap().trim_end_matches("kB").trim();
-    words.parse().unwrap()
+    let size = status_line(server, "VmRSS");
+    size.trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Whether a set of signals in `/proc/PID/status` holds SIGSEGV and SIGBUS.
+fn has_fault_signals(server: &Server, set: &str) -> bool {
+    let mask = u64::from_str_radix(&status_line(server, set), 16).unwrap();
+    [Signal::SIGSEGV, Signal::SIGBUS]
+        .iter()
+        .all(|&signal| mask & 1 << (signal as i32 - 1) != 0)
+}
+
+#[test]
+#[cfg(target_env = "gnu")]
+fn threads_go_without_signal_stacks_unless_told_otherwise() {
+    // The standard library gives them to threads if it handles these signals.
+    let server = Server::start(&["thread"]);
+    assert!(!has_fault_signals(&server, "SigCgt"));
+    // Child processes would inherit it.
+    assert!(!has_fault_signals(&server, "SigIgn"));
+
+    let server = Server::start(&["thread", "--signal-stack"]);
+    assert!(has_fault_signals(&server, "SigCgt"));
 }
 
 /// Makes `count` connections of one request each, none of which may fail.
