@@ -92,6 +92,7 @@ fn measure_bursts(lab: &Lab) -> anyhow::Result<Evidence> {
 
 /// Bursts at one busy server for each backlog and size.
 fn round(sizes: &[u32]) -> anyhow::Result<Vec<Burst>> {
+    lab::fail_if_interrupted()?;
     let mut servers = Vec::new();
     for backlog in BACKLOGS {
         for &size in sizes {

@@ -1,5 +1,7 @@
 //! Evidence of a claim: named figures, each with its interval.
 
+use anyhow::bail;
+
 use crate::stats::{median, sign_interval};
 
 /// Joint confidence of the intervals that decide one claim.
@@ -120,6 +122,18 @@ impl Evidence {
         })
     }
 
+    /// Fails if a figure could not be measured: a rule must not decide by what is left.
+    pub(super) fn complete(self) -> anyhow::Result<Self> {
+        let measured = |figure: &&Figure| figure.value.is_some_and(f64::is_finite);
+        let missing = self.figures.iter().find(|figure| !measured(figure));
+
+        match missing {
+            None if self.figures.is_empty() => bail!("nothing was measured"),
+            None => Ok(self),
+            Some(Figure { metric, at, .. }) => bail!("{metric} at '{at}' could not be measured"),
+        }
+    }
+
     fn add(&mut self, figure: Figure) -> &mut Figure {
         self.figures.push(figure);
         let last = self.figures.len() - 1;
@@ -181,6 +195,26 @@ mod tests {
             evidence.exact("zombies", "", 0.0).at_least(1.0),
             Some(false)
         );
+    }
+
+    #[test]
+    fn evidence_without_a_measured_value_is_not_complete() {
+        let with = |values: &[f64], count: f64| {
+            let mut evidence = Evidence::default();
+            evidence.ratio("a_over_b_ratio", "8 clients", (values, &[1.0; 6]), 1);
+            evidence.exact("share", "", count);
+            evidence.complete()
+        };
+        let good = [1.0, 2.0, 3.0, 1.0, 2.0, 3.0];
+        assert!(with(&good, 0.0).is_ok());
+
+        let negative = [1.0, -2.0, 3.0, 1.0, 2.0, 3.0];
+        let error = with(&negative, 0.0).unwrap_err().to_string();
+        assert_eq!(error, "a_over_b_ratio at '8 clients' could not be measured");
+        // Nothing of nothing, and something of nothing.
+        assert!(with(&good, f64::NAN).is_err() && with(&good, f64::INFINITY).is_err());
+        assert!(with(&[], 0.0).is_err());
+        assert!(Evidence::default().complete().is_err());
     }
 
     #[test]

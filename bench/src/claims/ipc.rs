@@ -165,6 +165,7 @@ fn measure_short_sends(lab: &Lab) -> anyhow::Result<Evidence> {
     ] {
         let mut sum = Sent::default();
         for number in 0..lab.pick(8, 64) {
+            lab::fail_if_interrupted()?;
             let sent = transfer(server.address(), sending, number)?;
             sum.calls += sent.calls;
             sum.short += sent.short;
@@ -193,11 +194,11 @@ fn transfer(address: SocketAddr, sending: Sending, number: u64) -> anyhow::Resul
     let stream = TcpStream::from(socket);
 
     let (reader, length) = (stream.try_clone()?, message.len());
-    let receiver = thread::spawn(move || receive(reader, length));
-    let sender = thread::spawn({
+    let receiver = lab::spawn(move || receive(reader, length))?;
+    let sender = lab::spawn({
         let (stream, message) = (stream.try_clone()?, message.clone());
         move || send_all(&stream, &message)
-    });
+    })?;
     if sending == Sending::Interrupted {
         while !sender.is_finished() {
             signal_thread(sender.as_pthread_t(), Signal::SIGALRM);

@@ -3,8 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
+use std::thread::{self, JoinHandle};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, ensure};
 use echobench_clients::{Driver, LoadReport, Plan, Window, WindowReport, Workload};
 use echobench_protocol::{HEADER_LEN, Header, Work};
 
@@ -39,14 +40,26 @@ impl Lab {
 
         for order in order::rounds(arms.len(), blocks, &mut random) {
             for arm in order {
-                if interrupted() {
-                    bail!("interrupted");
-                }
+                fail_if_interrupted()?;
                 values[arm].push(measure(&arms[arm])?);
             }
         }
         Ok(values)
     }
+}
+
+/// Ends an experiment early once the process has been interrupted.
+pub(super) fn fail_if_interrupted() -> anyhow::Result<()> {
+    ensure!(!interrupted(), "interrupted");
+    Ok(())
+}
+
+/// Starts a thread of an experiment.
+pub(super) fn spawn<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    let started = thread::Builder::new().spawn(work);
+    started.context("cannot start a thread; is a limit on processes too low?")
 }
 
 /// Starts `serve` with these arguments.

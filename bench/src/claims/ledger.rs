@@ -39,22 +39,27 @@ pub(crate) struct Ledger {
     failed: Vec<&'static str>,
     /// Claims that stayed undecided on a disturbed machine.
     undecided: Vec<&'static str>,
+    /// The error that ended it early, if its results could not be written.
+    unwritten: Option<anyhow::Error>,
 }
 
 /// Outcome of a whole ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum LedgerOutcome {
     /// Every claim was judged.
     Complete,
     /// A signal ended it early.
     Interrupted,
-    /// These experiments failed.
-    Failed(Vec<&'static str>),
+    /// Its results could not be written.
+    Unwritten(anyhow::Error),
+    /// An experiment failed.
+    Failed,
     /// These claims were not decided, on a disturbed machine.
     Undecided(Vec<&'static str>),
 }
 
-/// Measures and judges claims. Claims that are judged before an interrupt are kept.
+/// Measures and judges claims. Claims that are judged before an interrupt, or before the results folder
+/// can no longer be written, are in the ledger.
 pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
     let environment = Environment::capture();
     let folder = options
@@ -87,20 +92,22 @@ pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
         judged: 0,
         failed: Vec::new(),
         undecided: Vec::new(),
+        unwritten: None,
     };
     for claim in &options.claims {
         if let Some(rows) = ledger.judge(claim, &lab) {
-            writer.claim(&rows)?;
+            ledger.unwritten = writer.claim(&rows).err();
             ledger.rows.extend(rows);
         }
-        if interrupted() {
+        if interrupted() || ledger.unwritten.is_some() {
             break;
         }
     }
 
     record.status = ledger.status(options.claims.len());
     record.environment.finish();
-    writer.record(&record)?;
+    let recorded = writer.record(&record);
+    ledger.unwritten = ledger.unwritten.or(recorded.err());
     Ok(ledger)
 }
 
@@ -110,7 +117,10 @@ impl Ledger {
         note!("{:<4}{} ", claim.id, claim.claim);
         let began = Instant::now();
         let (evidence, disturbed) = match DisturbanceWatch::start() {
-            Ok(watch) => ((claim.experiment)(lab), watch.disturbed()),
+            Ok(watch) => {
+                let evidence = (claim.experiment)(lab).and_then(Evidence::complete);
+                (evidence, watch.disturbed())
+            }
             Err(error) => (Err(error), false),
         };
 
@@ -149,13 +159,15 @@ impl Ledger {
     }
 
     /// Outcome of the whole ledger, the most serious first.
-    pub(crate) fn outcome(&self) -> LedgerOutcome {
-        if interrupted() {
+    pub(crate) fn into_outcome(self) -> LedgerOutcome {
+        if let Some(error) = self.unwritten {
+            LedgerOutcome::Unwritten(error)
+        } else if interrupted() {
             LedgerOutcome::Interrupted
         } else if !self.failed.is_empty() {
-            LedgerOutcome::Failed(self.failed.clone())
+            LedgerOutcome::Failed
         } else if !self.undecided.is_empty() {
-            LedgerOutcome::Undecided(self.undecided.clone())
+            LedgerOutcome::Undecided(self.undecided)
         } else {
             LedgerOutcome::Complete
         }

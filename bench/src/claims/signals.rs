@@ -97,7 +97,7 @@ fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
     let called = Arc::new(AtomicU64::new(0));
     let (ready, is_ready) = bounded(0);
     let (awake, is_awake) = bounded(1);
-    let waiter = thread::spawn({
+    let waiter = lab::spawn({
         let called = Arc::clone(&called);
         move || {
             SigSet::from(Signal::SIGUSR2).thread_block()?;
@@ -110,7 +110,7 @@ fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
             }
             Ok::<_, Errno>(())
         }
-    });
+    })?;
 
     let (mut waited, mut used, mut late) = (0, 0, 0);
     for _ in 0..WAITS_IN_A_BLOCK {
@@ -224,7 +224,7 @@ fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
     const SIGNALS: u32 = 50;
     ignore_with_handler(Signal::SIGALRM, restart)?;
     let (reader, writer) = pipe()?;
-    let waiter = thread::spawn(move || {
+    let waiter = lab::spawn(move || {
         let mut broken_off = 0;
         loop {
             let result = match call {
@@ -239,7 +239,7 @@ fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
                 _ => return broken_off,
             }
         }
-    });
+    })?;
 
     for _ in 0..SIGNALS {
         // The thread needs time to be blocked in its call again.

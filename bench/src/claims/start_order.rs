@@ -6,7 +6,6 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
@@ -86,11 +85,11 @@ fn order(answered_ns: &[u64]) -> Vec<u32> {
 }
 
 fn run_threads(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
-    let started: Vec<_> = (0..clients)
-        .map(|_| thread::spawn(move || request(target)))
+    let started: anyhow::Result<Vec<_>> = (0..clients)
+        .map(|_| lab::spawn(move || request(target)))
         .collect();
 
-    started
+    started?
         .into_iter()
         .map(|client| client.join().expect("a client does not panic"))
         .collect()

@@ -9,7 +9,7 @@ use crate::claims::ledger::{self, LedgerOptions, LedgerOutcome};
 use crate::claims::table::{ledger_table, list};
 use crate::claims::{CLAIMS, find};
 use crate::render::Style;
-use crate::render::splice::splice;
+use crate::render::splice::{check_splice, splice};
 use crate::results::{ClaimRow, read_claims};
 use crate::{noteln, out};
 
@@ -68,22 +68,27 @@ pub(super) fn run(args: &ClaimsArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
+    if let Some(document) = &args.into {
+        check_splice(document, "claims")?;
+    }
     let ledger = ledger::measure(&LedgerOptions {
         claims,
         quick: args.quick,
         out: args.out.clone(),
         seed: super::seed(args.seed),
     })?;
-    show(args, &ledger.folder, &ledger.rows, style)?;
+    let shown = show(args, &ledger.folder, &ledger.rows, style);
     noteln!("\nresults in {}", ledger.folder.display());
-    Ok(exit_code(&ledger.outcome()))
+    shown?;
+    exit_code(ledger.into_outcome())
 }
 
-fn exit_code(outcome: &LedgerOutcome) -> ExitCode {
-    match outcome {
+fn exit_code(outcome: LedgerOutcome) -> anyhow::Result<ExitCode> {
+    Ok(match outcome {
         LedgerOutcome::Complete => ExitCode::SUCCESS,
+        LedgerOutcome::Unwritten(error) => return Err(error),
         LedgerOutcome::Interrupted => ExitCode::FAILURE,
-        LedgerOutcome::Failed(_) => ExitCode::from(2),
+        LedgerOutcome::Failed => ExitCode::from(2),
         LedgerOutcome::Undecided(claims) => {
             noteln!(
                 "the machine was disturbed, and {} not decided: measure again when it is quiet",
@@ -91,7 +96,7 @@ fn exit_code(outcome: &LedgerOutcome) -> ExitCode {
             );
             ExitCode::from(3)
         }
-    }
+    })
 }
 
 /// Prints the tables, or splices them into a document.

@@ -1,11 +1,12 @@
 //! `echobench selfcheck`: accuracy of the tool on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::bail;
+use anyhow::ensure;
 use clap::Args;
 
+use crate::host::files::ResultFile;
 use crate::selfcheck::aa::{self, AaOptions};
 use crate::selfcheck::checks::{self, ChecksOptions, Group};
 use crate::{noteln, out, outln};
@@ -13,7 +14,7 @@ use crate::{noteln, out, outln};
 /// Options of `selfcheck`.
 #[derive(Args)]
 #[command(
-    after_help = "Exit codes: 0 all is as it should be; 1 it could not be done; 2 something is not, or one of two \
+    after_help = "Exit codes: 0 all is as it should be; 1 it could not be done, or was interrupted; 2 something is not, or one of two \
                   equal arms came out ahead; 3 the machine was too disturbed to say, or errors are above their targets."
 )]
 pub struct SelfcheckArgs {
@@ -73,21 +74,14 @@ pub(super) fn run(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn compare_equal_arms(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
-    if let Some(out) = &args.out
-        && out.exists()
-    {
-        bail!(
-            "{} is there already; results are never overwritten: give another --out",
-            out.display()
-        );
-    }
+    let out = args.out.as_deref().map(new_file).transpose()?;
 
     let options = AaOptions {
         seconds: args.seconds,
         seed: args.seed,
     };
     let report = aa::run(&options, progress)?;
-    if let Some(out) = &args.out {
+    if let Some(out) = &out {
         aa::write(out, &report)?;
     }
     if args.json {
@@ -96,6 +90,17 @@ fn compare_equal_arms(args: &SelfcheckArgs) -> anyhow::Result<ExitCode> {
         out!("{}", report.text());
     }
     Ok(ExitCode::from(report.exit_code()))
+}
+
+/// Checks before the measurement that its results can be written, and replace nothing.
+fn new_file(path: &Path) -> anyhow::Result<ResultFile> {
+    let is_taken = path.metadata().is_ok_and(|file| file.is_file());
+    ensure!(
+        !is_taken,
+        "{} is there already; results are never overwritten: give another --out",
+        path.display()
+    );
+    ResultFile::open(path)
 }
 
 fn progress(step: &str) {

@@ -5,10 +5,26 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::host::files::write_file;
+use crate::host::files::{ResultFile, write_file};
 
 /// Replaces the text between the markers `<!-- NAME -->` and `<!-- /NAME -->` of a document.
 pub fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow::Result<()> {
+    let (before, after) = outside(document, name)?;
+    write_file(
+        document,
+        format!("{before}\n`{command}`\n\n{text}\n{after}"),
+    )
+}
+
+/// Checks that [`splice`] is possible, and changes nothing. To be called before a measurement whose result
+/// the document is for.
+pub(crate) fn check_splice(document: &Path, name: &str) -> anyhow::Result<()> {
+    outside(document, name)?;
+    ResultFile::open(document).map(drop)
+}
+
+/// The document up to the first marker and from the second, with both markers.
+fn outside(document: &Path, name: &str) -> anyhow::Result<(String, String)> {
     let path = document.display();
     let (begin, end) = (format!("<!-- {name} -->"), format!("<!-- /{name} -->"));
 
@@ -19,7 +35,5 @@ pub fn splice(document: &Path, name: &str, command: &str, text: &str) -> anyhow:
     let Some((_, after)) = rest.split_once(&end) else {
         bail!("{path} has no line {end}")
     };
-
-    let text = format!("{before}{begin}\n`{command}`\n\n{text}\n{end}{after}");
-    write_file(document, text)
+    Ok((before.to_owned() + &begin, end + after))
 }

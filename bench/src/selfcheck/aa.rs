@@ -1,7 +1,6 @@
 //! A/A comparison, an arm against itself: the smallest difference that a comparison can resolve, and the
 //! rate at which it finds a difference where there is none.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -11,7 +10,7 @@ use serde::Serialize;
 
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
-use crate::host::files::write_file;
+use crate::host::files::ResultFile;
 use crate::host::machine::Machine;
 use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
 use crate::render::Style;
@@ -124,6 +123,8 @@ pub(crate) struct AaRow {
 pub(crate) struct AaReport {
     /// A row for each pair and metric.
     rows: Vec<AaRow>,
+    /// Whether a signal ended it before all pairs were compared.
+    interrupted: bool,
 }
 
 /// Options of the A/A comparisons.
@@ -138,9 +139,15 @@ pub(crate) struct AaOptions {
 pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Result<AaReport> {
     catch_interrupts().context("cannot catch interrupts")?;
     let seconds = options.seconds;
-    let mut report = AaReport { rows: Vec::new() };
+    let mut report = AaReport {
+        rows: Vec::new(),
+        interrupted: false,
+    };
 
     for form in &FORMS {
+        if interrupted() {
+            break;
+        }
         form.placement.cpus()?;
         let scenario = form.scenario;
         let short = seconds.div_ceil(BARE_LOOP_SHARE);
@@ -151,7 +158,7 @@ pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Resul
 
         for model in MODELS {
             if interrupted() {
-                return Ok(report);
+                break;
             }
             progress(&format!(
                 "{scenario}: {model} against itself for {seconds} s"
@@ -159,6 +166,8 @@ pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Resul
             report.rows.extend(form.pair(model, seconds, options.seed)?);
         }
     }
+
+    report.interrupted = interrupted();
     Ok(report)
 }
 
@@ -383,6 +392,13 @@ impl AaRow {
         ]
     }
 
+    /// Whether there are enough blocks for a run, and all of them gave a ratio.
+    fn is_measured(&self) -> bool {
+        self.blocks >= self.run_blocks.max(1)
+            && self.ratio.is_some_and(f64::is_finite)
+            && self.standard_error_60s.is_some_and(f64::is_finite)
+    }
+
     fn misses_target(&self) -> bool {
         let both = self.standard_error_60s.zip(self.standard_error_target);
         both.is_some_and(|(error, target)| error > target)
@@ -404,12 +420,14 @@ impl AaReport {
         self.rows.iter().any(AaRow::misses_target)
     }
 
-    /// Exit code of the command: 2 if one of two equal arms came out faster too often to be chance, 3 if
-    /// standard errors miss their targets or there are too few blocks, else 0.
+    /// Exit code of the command: 1 after an interrupt, 2 if one of two equal arms came out faster too often
+    /// to be chance, 3 if standard errors miss their targets or are not known, else 0.
     pub(crate) fn exit_code(&self) -> u8 {
-        if self.is_biased() {
+        if self.interrupted {
+            1
+        } else if self.is_biased() {
             2
-        } else if self.misses_target() || self.rows.iter().any(|row| row.blocks < row.run_blocks) {
+        } else if self.misses_target() || !self.rows.iter().all(AaRow::is_measured) {
             3
         } else {
             0
@@ -439,8 +457,10 @@ impl AaReport {
         let Some(row) = self.rows.last() else {
             return "interrupted before the first block".to_owned();
         };
+
         let load = |load: Option<f64>| or_unknown(load, |load| format!("{load:.2}"));
         let verdict = match self.exit_code() {
+            _ if self.interrupted => "interrupted",
             0 => "equal arms come out equal, and the errors keep to their targets",
             2 => "one of two equal arms came out ahead too often to be chance",
             _ if self.misses_target() => {
@@ -458,8 +478,8 @@ impl AaReport {
 }
 
 /// Writes the rows as CSV.
-pub(crate) fn write(path: &Path, report: &AaReport) -> anyhow::Result<()> {
-    write_file(path, &csv_text(&report.rows, true)?)
+pub(crate) fn write(file: &ResultFile, report: &AaReport) -> anyhow::Result<()> {
+    file.write(csv_text(&report.rows, true)?)
 }
 
 #[cfg(test)]
@@ -468,6 +488,13 @@ mod tests {
 
     fn row(ratios: &[f64]) -> AaRow {
         FORMS[0].judge("thread", ("latency_p50_ns", Some(0.01)), ratios, 2.0, 11)
+    }
+
+    fn report(row: AaRow) -> AaReport {
+        AaReport {
+            rows: vec![row],
+            interrupted: false,
+        }
     }
 
     fn noise(count: usize, mut shape: impl FnMut(f64) -> f64) -> Vec<f64> {
@@ -491,14 +518,31 @@ mod tests {
     fn a_bias_is_found() {
         let row = row(&noise(60, |noise| 0.01 * (noise + 0.45)));
         assert_eq!(row.false_differences, row.runs);
-        let report = AaReport { rows: vec![row] };
-        assert_eq!(report.exit_code(), 2);
+        assert_eq!(report(row).exit_code(), 2);
     }
 
     #[test]
     fn few_blocks_give_no_error() {
         let row = row(&[0.1, -0.1, 0.2]);
         assert_eq!((row.standard_error_60s, row.runs), (None, 0));
-        assert_eq!(AaReport { rows: vec![row] }.exit_code(), 3);
+        assert_eq!(report(row).exit_code(), 3);
+    }
+
+    #[test]
+    fn a_ratio_that_could_not_be_measured_is_no_pass() {
+        let mut ratios = noise(200, |noise| 0.001 * noise);
+        assert_eq!(report(row(&ratios)).exit_code(), 0);
+        ratios[7] = f64::NAN;
+        assert_eq!(report(row(&ratios)).exit_code(), 3);
+        ratios.fill(f64::INFINITY);
+        assert_ne!(report(row(&ratios)).exit_code(), 0);
+    }
+
+    #[test]
+    fn an_interrupted_comparison_is_no_pass() {
+        let mut report = report(row(&noise(200, |noise| 0.001 * noise)));
+        report.interrupted = true;
+        assert_eq!(report.exit_code(), 1);
+        assert!(report.text().contains("interrupted; load average"));
     }
 }

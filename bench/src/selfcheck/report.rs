@@ -70,7 +70,7 @@ impl Bound {
                 above,
             } => (expected - below..=expected + above).contains(&measured),
             Bound::AtMost(limit) => measured <= limit,
-            Bound::Any => true,
+            Bound::Any => measured.is_finite(),
         }
     }
 }
@@ -85,8 +85,10 @@ pub(crate) enum CheckVerdict {
     Ok,
     /// Out of its bound, on a machine that was disturbed.
     Disturbed,
-    /// Out of its bound.
+    /// Out of its bound, or not measured.
     Failed,
+    /// Of a whole report: a signal ended it before all checks were done.
+    Interrupted,
 }
 
 impl CheckVerdict {
@@ -96,6 +98,7 @@ impl CheckVerdict {
             CheckVerdict::Ok => "ok",
             CheckVerdict::Disturbed => "disturbed",
             CheckVerdict::Failed => "FAILED",
+            CheckVerdict::Interrupted => "interrupted",
         }
     }
 }
@@ -135,7 +138,8 @@ impl Check {
         self
     }
 
-    /// Judges a figure. A figure out of its bound is a failure only if nothing disturbed it.
+    /// Judges a figure. A figure that is out of its bound, or could not be measured, is a failure only if
+    /// nothing disturbed it.
     #[must_use]
     pub(super) fn new(
         check: &'static str,
@@ -147,7 +151,7 @@ impl Check {
     ) -> Self {
         let holds = measured.is_some_and(|measured| bound.holds(measured));
         let verdict = match (bound, holds, &disturbance) {
-            (Bound::Any, ..) => CheckVerdict::Figure,
+            (Bound::Any, true, _) => CheckVerdict::Figure,
             (_, true, _) => CheckVerdict::Ok,
             (_, false, Some(_)) => CheckVerdict::Disturbed,
             (_, false, None) => CheckVerdict::Failed,
@@ -256,7 +260,7 @@ pub(crate) struct SelfcheckReport {
 }
 
 impl SelfcheckReport {
-    /// The worst of all verdicts; a failure is worse than a disturbance.
+    /// The worst of these verdicts; a failure is worse than a disturbance.
     pub(super) fn worst(checks: &[Check]) -> CheckVerdict {
         let has = |verdict| checks.iter().any(|check| check.verdict == verdict);
         [CheckVerdict::Failed, CheckVerdict::Disturbed]
@@ -269,6 +273,7 @@ impl SelfcheckReport {
     pub(crate) fn exit_code(&self) -> u8 {
         match self.verdict {
             CheckVerdict::Ok | CheckVerdict::Figure => 0,
+            CheckVerdict::Interrupted => 1,
             CheckVerdict::Failed => 2,
             CheckVerdict::Disturbed => 3,
         }
@@ -294,6 +299,11 @@ impl SelfcheckReport {
             with.count()
         };
         let load = |load: Option<f64>| units::or_unknown(load, |load| format!("{load:.2}"));
+        let interrupted = if self.verdict == CheckVerdict::Interrupted {
+            "interrupted: "
+        } else {
+            ""
+        };
         let cpus = if self.split {
             ""
         } else {
@@ -309,7 +319,7 @@ impl SelfcheckReport {
         };
 
         format!(
-            "{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{cpus}{awake}",
+            "{interrupted}{} ok, {} failed, {} disturbed; {} hiccups in {} requests; load average {} before, {} after; {:.0} s{cpus}{awake}",
             count(CheckVerdict::Ok),
             count(CheckVerdict::Failed),
             count(CheckVerdict::Disturbed),
@@ -399,7 +409,18 @@ mod tests {
         let most = Bound::AtMost(5.0);
         assert_eq!(check(most, Some(5.0), None), CheckVerdict::Ok);
         assert_eq!(check(most, Some(5.1), None), CheckVerdict::Failed);
-        assert_eq!(check(Bound::Any, None, None), CheckVerdict::Figure);
+    }
+
+    #[test]
+    fn a_figure_that_could_not_be_measured_is_no_pass() {
+        let noise = Some("noise");
+        assert_eq!(check(Bound::Any, Some(1.0), noise), CheckVerdict::Figure);
+        for bound in [Bound::Any, Bound::AtMost(5.0), Bound::within(5.0, 1.0)] {
+            for measured in [None, Some(f64::NAN)] {
+                assert_eq!(check(bound, measured, None), CheckVerdict::Failed);
+                assert_eq!(check(bound, measured, noise), CheckVerdict::Disturbed);
+            }
+        }
     }
 
     #[test]

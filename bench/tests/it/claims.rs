@@ -215,3 +215,57 @@ fn a_killed_ledger_leaves_readable_rows_and_no_processes() {
 fn rows_if_any(folder: &Path) -> usize {
     fs::read_to_string(folder.join("claims.csv")).map_or(0, |text| text.lines().count())
 }
+
+#[test]
+fn an_interrupted_ledger_shows_what_it_has() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let place = TempDir::new().unwrap();
+        let folder = place.path().join("results");
+        let path = folder.to_str().unwrap();
+        let run = Running::start(claims(&["C3", "C13", "--quick", "--out", path]));
+        crate::common::eventually(
+            || (rows_if_any(&folder) > 0).then_some(()),
+            || rows_if_any(&folder),
+        );
+        run.processes_until(1, " drive");
+        run.signal(signal);
+        let run = run.end();
+
+        assert_eq!(run.code, Some(1), "{signal}: {run:?}");
+        assert!(run.stdout.starts_with("C3 "), "{run:?}");
+        assert!(run.stderr.contains("· interrupted\n"), "{run:?}");
+        assert!(run.stderr.contains("results in "), "{run:?}");
+        assert!(rows(&folder).iter().all(|row| &row[1] == "C3"));
+        let record = fs::read_to_string(folder.join("run.json")).unwrap();
+        assert!(record.contains("\"status\": \"interrupted\""), "{record}");
+    }
+}
+
+#[test]
+fn a_document_without_markers_is_found_before_the_measurement() {
+    let place = TempDir::new().unwrap();
+    let (folder, document) = (place.path().join("results"), place.path().join("doc.md"));
+    fs::write(&document, "no markers").unwrap();
+    let (out, path) = (folder.to_str().unwrap(), document.to_str().unwrap());
+    finish(claims(&["--quick", "--out", out, "--into", path]))
+        .refused(&["no line <!-- claims -->"]);
+    assert!(!folder.exists());
+    assert_eq!(fs::read_to_string(&document).unwrap(), "no markers");
+}
+
+#[test]
+fn a_full_output_costs_no_rows() {
+    let place = TempDir::new().unwrap();
+    let folder = place.path().join("results");
+    let mut command = claims(&["C3", "--quick", "--out", folder.to_str().unwrap()]);
+    let full = || fs::File::options().write(true).open("/dev/full").unwrap();
+    command
+        .stdin(std::process::Stdio::null())
+        .stdout(full())
+        .stderr(full());
+    let status = command.status().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(rows(&folder).len(), 4);
+    let record = fs::read_to_string(folder.join("run.json")).unwrap();
+    assert!(record.contains("\"status\": \"complete\""), "{record}");
+}

@@ -64,6 +64,34 @@ fn a_thread_refused_at_start_is_one_line() {
     }
 }
 
+/// The limit is on the threads of the command: for each number the server itself is faultless.
+#[test]
+fn threads_refused_to_the_suite_are_not_blamed_on_the_server() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can run a command as a user without other processes");
+        return;
+    }
+
+    let server = Server::start(&["thread"]);
+    for limit in 1..=3 {
+        let mut command = Command::new(copy_for_nobody());
+        let user = 59_000 + std::process::id() % 200 * 4 + u32::try_from(limit).unwrap();
+        let address = server.address().to_string();
+        command.args(["verify", &address]).uid(user);
+        before_exec(&mut command, move || {
+            setrlimit(Resource::RLIMIT_NPROC, limit, limit).map_err(Into::into)
+        });
+
+        let finished = finish(command);
+        assert_eq!(finished.code, Some(1), "{limit}: {finished:?}");
+        let all = [finished.stdout.as_str(), finished.stderr.as_str()].concat();
+        assert!(!all.contains("panicked") && !all.contains("FAIL"), "{all}");
+        // The main thread, the one for signals, the one of the check, and one that only sends.
+        let not_done = finished.stdout.contains("not done: ") && all.contains("start a thread");
+        assert_eq!(not_done, limit == 3, "{all}");
+    }
+}
+
 #[test]
 fn address_space_refused_at_start_ends_the_server() {
     // Stacks of 1 GiB in all.

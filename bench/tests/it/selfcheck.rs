@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Finished, HANG, executable, finish};
+use crate::common::{Finished, HANG, Running, executable, finish};
 use crate::documents::assert_documented;
 use echobench::processes::{child::bind_lifetime, ready_address};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -348,4 +349,86 @@ fn an_arm_is_compared_with_itself() {
         assert!(higher + lower <= row["blocks"].as_u64().unwrap());
     }
     assert!(!folder.path().join("aa.part").exists());
+}
+
+/// A check that is done before the signal is in the report.
+#[test]
+fn an_interrupt_keeps_the_checks_that_are_done() {
+    let mut command = executable();
+    command.args(["selfcheck", "--only", "stall", "--json"]);
+    let running = Running::start(command);
+    // The stops of the models before it are over.
+    running.processes_until(1, " serve pool");
+    running.signal(Signal::SIGHUP);
+    let finished = running.end();
+
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+    assert_eq!(json["verdict"], "interrupted", "{json}");
+    let checks = json["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 6, "{json}");
+    let of_last = |check: &Value| check["what"].as_str().unwrap().starts_with("fork ");
+    assert!(checks[3..].iter().all(of_last), "{json}");
+}
+
+#[test]
+fn an_interrupted_comparison_writes_its_file() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("aa.csv");
+        let mut command = executable();
+        command.args(["selfcheck", "--aa", "--seconds", "8", "--json", "--out"]);
+        command.arg(&path);
+        let running = Running::start(command);
+        // The bare loop comes first, for a quarter of the time.
+        running.processes_until(2, " supervise ");
+        running.signal(signal);
+        let finished = running.end();
+
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
+        assert_eq!(json["interrupted"], true, "{json}");
+        let rows = json["rows"].as_array().unwrap().len();
+        assert_eq!(
+            (rows, json["rows"][0]["model"].as_str()),
+            (5, Some("bare loop"))
+        );
+        let written = csv::Reader::from_path(&path).unwrap().records().count();
+        assert_eq!(written, rows);
+    }
+}
+
+#[test]
+fn a_file_is_written_although_nobody_reads_the_table() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("aa.csv");
+    let full = std::fs::File::options().write(true).open("/dev/full");
+    let mut command = executable();
+    command
+        .args(["selfcheck", "--aa", "--seconds", "1", "--out"])
+        .arg(&path)
+        .stdin(Stdio::null())
+        .stdout(full.unwrap())
+        .stderr(Stdio::piped());
+    let output = bind_lifetime(&mut command).output().unwrap();
+    assert!(matches!(output.status.code(), Some(1..=3)), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        stderr.contains("cannot write to standard output"),
+        "{stderr}"
+    );
+    assert_eq!(csv::Reader::from_path(&path).unwrap().records().count(), 18);
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_found_at_once() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().display().to_string();
+    for (out, word) in [
+        (path.clone(), "directory"),
+        (format!("{path}/no/aa.csv"), "No such file"),
+    ] {
+        let finished = run(&format!("selfcheck --aa --seconds 3600 --out {out}"));
+        finished.refused(&[&out, word]);
+    }
 }

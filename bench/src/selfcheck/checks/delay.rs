@@ -106,6 +106,8 @@ impl Bench<'_> {
             let measured = delayed.latency(q);
             // Nothing excuses a reply that came before it was sent.
             let is_possible = measured.is_none_or(|ns| ns >= delay_ns);
+            // Without the floor it is not known what to expect.
+            let measured = measured.filter(|_| floor.latency(q).is_some() || !is_possible);
             let excuse = disturbance.or(noise).filter(|_| is_possible);
 
             let what = format!("{what}, {:.0} % calm: {name}", delayed.percent());

@@ -8,13 +8,15 @@ mod stall;
 
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use echobench_clients::WindowReport;
 use nix::sys::prctl::set_timerslack;
 
-use super::report::{Bound, Check, LessonLine, SelfcheckReport, Unit};
+use super::report::{Bound, Check, CheckVerdict, LessonLine, SelfcheckReport, Unit};
 use super::rig::{Disturbance, LEAST_CALM, Load, LoadOutcome, Rig};
 use crate::host::cpus::CpuIdleGuard;
 use crate::host::machine::Machine;
+use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
 use crate::host::time::nanoseconds;
 use crate::processes::start::Server;
 use crate::results::SCHEMA_VERSION;
@@ -90,11 +92,13 @@ impl Lengths {
     }
 }
 
-/// Runs the groups of checks; `progress` gets a line before each step.
+/// Runs the groups of checks; `progress` gets a line before each step. Checks that are done before an
+/// interrupt are in the report.
 pub(crate) fn run(
     options: &ChecksOptions,
     progress: &dyn Fn(&str),
 ) -> anyhow::Result<SelfcheckReport> {
+    catch_interrupts().context("cannot catch interrupts")?;
     let before = Machine::read();
     let began = Instant::now();
     // Without slack a stop begins and ends on time; where that is refused, its true length is measured.
@@ -112,12 +116,20 @@ pub(crate) fn run(
     };
     let wanted = |group: &&Group| options.only.is_empty() || options.only.contains(group);
     for &group in Group::ALL.iter().filter(wanted) {
-        bench.run_group(group)?;
+        unless_interrupted(bench.run_group(group))?;
+        if interrupted() {
+            break;
+        }
     }
 
+    let verdict = if interrupted() {
+        CheckVerdict::Interrupted
+    } else {
+        SelfcheckReport::worst(&bench.checks)
+    };
     Ok(SelfcheckReport {
         schema_version: SCHEMA_VERSION,
-        verdict: SelfcheckReport::worst(&bench.checks),
+        verdict,
         split: bench.rig.is_split(),
         awake: awake.is_some(),
         load_average_before: before.load_average,

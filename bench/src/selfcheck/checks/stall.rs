@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use echobench_clients::{Driver, clock};
 use echobench_servers::{MODELS, Model};
 use nix::sys::signal::Signal;
 
 use super::{Bench, Group, STALL_RATE, percentile_name};
+use crate::host::signals::interrupted;
 use crate::host::time::nanoseconds;
 use crate::processes::start::Server;
 use crate::selfcheck::arithmetic::{ahead_in_stall, stalled_quantile};
@@ -81,14 +82,24 @@ impl Bench<'_> {
         };
 
         self.rig.load(server, &load, |start_ns| {
-            clock::sleep_until(start_ns + at_ns);
+            sleep_unless_interrupted(start_ns + at_ns)?;
             let stopped = clock::now();
             server.signal(Signal::SIGSTOP).context("cannot stop it")?;
 
-            clock::sleep_until(stopped + stop_ns);
+            sleep_unless_interrupted(stopped + stop_ns)?;
             let continued = clock::now();
             server.signal(Signal::SIGCONT).context("cannot go on")?;
             Ok((continued - stopped) as f64)
         })
     }
+}
+
+/// Sleeps until an instant; fails soon after an interrupt.
+fn sleep_unless_interrupted(at_ns: u64) -> anyhow::Result<()> {
+    const INTERVAL_NS: u64 = 50_000_000;
+    while clock::now() < at_ns {
+        ensure!(!interrupted(), "interrupted");
+        clock::sleep_until(at_ns.min(clock::now() + INTERVAL_NS));
+    }
+    Ok(())
 }
