@@ -18,6 +18,11 @@ trap 'rm -rf "$out"' EXIT
 
 "$echobench" table "$results" --into docs/results.md
 "$echobench" claims --from "$claims" --into docs/claims.md
+sed -i '/^This list is the output of/q' docs/claims.md
+{
+    echo
+    "$echobench" claims --list --markdown
+} >>docs/claims.md
 "$echobench" report "$results" --out "$out/report.html" >/dev/null
 for picture in docs/img/*.svg; do
     cp "$out/report/${picture##*/}" "$picture"

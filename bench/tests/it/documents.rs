@@ -2,10 +2,12 @@
 //! columns is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::common::{executable, finish};
+use echobench::results::Metric;
 
 /// The root of the repository.
 pub(crate) fn root() -> PathBuf {
@@ -325,4 +327,32 @@ fn the_table_in_the_readme_is_the_output_of_the_command() {
         assert!(table.lines().any(|other| other == *line), "{line}");
     }
     assert_eq!(quoted.len() + cut.len(), 8, "{block}");
+}
+
+#[test]
+fn the_dictionary_has_every_metric() {
+    let mut table = "| metric | unit | meaning |\n| --- | --- | --- |\n".to_owned();
+    for metric in Metric::ALL {
+        let unit = if metric.unit().is_empty() {
+            "1"
+        } else {
+            metric.unit()
+        };
+        writeln!(table, "| `{metric}` | {unit} | {} |", metric.meaning()).unwrap();
+    }
+
+    let path = root().join("docs/results-format.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once("<!-- metrics -->\n").unwrap();
+    let (inside, after) = rest.split_once("<!-- /metrics -->").unwrap();
+    if std::env::var_os("ECHOBENCH_WRITE_DOCS").is_some() {
+        let whole = format!("{before}<!-- metrics -->\n{table}<!-- /metrics -->{after}");
+        fs::write(path, whole).unwrap();
+    } else {
+        let hint = "ECHOBENCH_WRITE_DOCS=1 cargo test --test it dictionary writes it";
+        assert!(
+            inside == table,
+            "docs/results-format.md is out of date; {hint}"
+        );
+    }
 }
