@@ -29,7 +29,9 @@ pub enum ErrorKind {
     WrongBytes,
     /// Bytes that arrived before the first request on their connection was sent.
     EarlyReply,
-    /// Error frame sent by the server.
+    /// Error frame of a server that has no room for the connection: a refusal, no fault of the protocol.
+    Overloaded,
+    /// Any other error frame sent by the server.
     ProtocolError,
     /// No local port left for a new connection.
     NoPorts,
@@ -49,6 +51,7 @@ textual_enum!(ErrorKind, "kind of error", {
     EarlyClose => "early_close",
     WrongBytes => "wrong_bytes",
     EarlyReply => "early_reply",
+    Overloaded => "overloaded",
     ProtocolError => "protocol_error",
     NoPorts => "no_ports",
     NoFiles => "no_files",
@@ -68,6 +71,7 @@ impl ErrorKind {
             ErrorKind::EarlyClose => "early close",
             ErrorKind::WrongBytes => "wrong bytes",
             ErrorKind::EarlyReply => "early reply",
+            ErrorKind::Overloaded => "server overloaded",
             ErrorKind::ProtocolError => "protocol error",
             ErrorKind::NoPorts => "no local ports",
             ErrorKind::NoFiles => "no open files left",

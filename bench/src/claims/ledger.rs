@@ -12,7 +12,7 @@ use crate::host::machine::DisturbanceWatch;
 use crate::host::signals::{catch_interrupts, interrupted};
 use crate::results::{
     ClaimRow, ClaimVerdict, ClaimsWriter, EffortName, RunRecord, RunStatus, SCHEMA_VERSION,
-    Validity, ValidityFlag, default_folder,
+    Validity, ValidityFlag, create_default_folder,
 };
 use crate::{note, noteln};
 
@@ -62,10 +62,10 @@ pub(crate) enum LedgerOutcome {
 /// can no longer be written, are in the ledger.
 pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
     let environment = Environment::capture();
-    let folder = options
-        .out
-        .clone()
-        .unwrap_or_else(|| default_folder(!options.quick, &environment, "-claims"));
+    let folder = match &options.out {
+        Some(folder) => folder.clone(),
+        None => create_default_folder(!options.quick, &environment, "-claims")?,
+    };
     let mut record = RunRecord {
         schema_version: SCHEMA_VERSION,
         effort: if options.quick {

@@ -50,7 +50,7 @@ fn measure_without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
         figure.mark_headline();
 
         if model.family.forks() {
-            let refused = share(total.errors.count(ErrorKind::ProtocolError));
+            let refused = share(total.errors.count(ErrorKind::Overloaded));
             let figure = evidence.exact("told_so_share", model.name, refused);
             figure.mark_headline();
 

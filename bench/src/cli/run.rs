@@ -14,8 +14,8 @@ use crate::scenario::arm::External;
 /// Options of `run`.
 #[derive(Args)]
 #[command(
-    after_help = "Exit codes: 0 all arms were measured; 1 one was not, or the run was interrupted; 2 a wrong reply, \
-                  or a count that does not match."
+    after_help = "Exit codes: 0 all arms were measured; 1 an arm failed or its server refused connections, or the \
+                  run was interrupted; 2 a wrong reply, or a count that does not match."
 )]
 pub struct RunArgs {
     /// Scenarios by name (see `echobench list`), or files: NAME.toml; needed unless --resume is given

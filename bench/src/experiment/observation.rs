@@ -222,11 +222,11 @@ impl Block<'_> {
     }
 
     fn fill_counts(&self, row: &mut BlockRow, total: &WindowReport, observed: &Observed) {
-        if let Some(failed) = &observed.server_failed {
-            row.status = BlockStatus::Failed(failed.clone());
-        }
-
         let report = &observed.report;
+        let failed = observed.server_failed.clone();
+        if let Some(reason) = failed.or_else(|| self.nobody_served(total, report)) {
+            row.status = BlockStatus::Failed(reason);
+        }
         row.planned = total.planned;
         row.answered = total.answered;
         row.failed = total.failed();
@@ -258,6 +258,18 @@ impl Block<'_> {
         row.steal_ns = self.machine.steal_ns;
         row.cpu_pressure_ns = self.machine.pressure_ns;
         row.hiccups = total.hiccups;
+    }
+
+    /// The failure of an arm that answered none of its clients. Starved clients are a result only beside clients
+    /// that were served.
+    ///
+    /// Every client must have asked: on a machine that stood still, some have not, and nobody is to blame.
+    fn nobody_served(&self, total: &WindowReport, report: &LoadReport) -> Option<String> {
+        let traffic = &self.condition.scenario.traffic;
+        let clients = self.condition.clients;
+        let asking = traffic.active_clients.unwrap_or(clients).min(clients);
+        let is_failure = total.answered == 0 && report.clients_never_served() >= u64::from(asking);
+        is_failure.then(|| unanswered(total, report))
     }
 
     fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed, own_ns: u64) {
@@ -394,6 +406,21 @@ fn status_of(error: &anyhow::Error) -> BlockStatus {
         Some(Skipped(reason)) => BlockStatus::Skipped(reason.clone()),
         None => BlockStatus::Failed(format!("{error:#}").replace('\n', " ")),
     }
+}
+
+/// The errors of an arm that answered no request at all, in words.
+fn unanswered(total: &WindowReport, report: &LoadReport) -> String {
+    let mut errors = total.errors.clone();
+    errors.merge(&report.errors_before_start);
+    let kinds: Vec<String> = errors
+        .iter()
+        .map(|(kind, count)| {
+            let message = report.messages.get(&kind);
+            let message = message.map_or_else(String::new, |message| format!(", {message}"));
+            format!("{} ({count}{message})", kind.words())
+        })
+        .collect();
+    format!("no request was answered: {}", kinds.join("; "))
 }
 
 fn fill_times(row: &mut BlockRow, total: &WindowReport) {

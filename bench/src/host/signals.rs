@@ -1,6 +1,7 @@
 //! Signals: interrupts that keep finished work, and handlers that only interrupt system calls.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::{fs, io};
 
@@ -9,6 +10,9 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 /// Whether an interrupt has been caught.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Action of a second interrupt, before it ends the process.
+static FORCED_EXIT: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
 
 /// Catches SIGINT, SIGTERM and SIGHUP from now on: the first makes every
 /// [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so that finished work
@@ -28,11 +32,22 @@ pub fn catch_interrupts() -> io::Result<()> {
         .spawn(move || {
             while signals.wait().is_ok() {
                 if INTERRUPTED.swap(true, Ordering::Relaxed) {
+                    let mut action = FORCED_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
+                    if let Some(action) = action.take() {
+                        action();
+                    }
                     std::process::exit(1);
                 }
             }
         })?;
     Ok(())
+}
+
+/// Sets the action of a second interrupt: the last that this process does, in the thread that waits for
+/// signals.
+pub fn on_forced_exit(action: impl FnOnce() + Send + 'static) {
+    let mut forced_exit = FORCED_EXIT.lock().unwrap_or_else(PoisonError::into_inner);
+    *forced_exit = Some(Box::new(action));
 }
 
 /// Whether this process was started with the signal ignored.

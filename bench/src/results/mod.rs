@@ -20,9 +20,9 @@ pub use read::{
     read_record, read_slices, read_summary,
 };
 pub use record::RunRecord;
-pub use resume::ResumableRun;
+pub use resume::{PlannedRows, ResumableRun};
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};
-pub use write::{ClaimsWriter, Writer, csv_text, default_folder};
+pub use write::{ClaimsWriter, Writer, create_default_folder, csv_text};
 
 /// Version of the columns; rises when one changes its name or meaning.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -1,7 +1,6 @@
-//! Resuming an interrupted run: the rows of its finished blocks are kept, and every file is truncated to
-//! their end.
+//! Resuming an interrupted run: its finished blocks are kept, and every file is cut back to their end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::Path;
@@ -13,47 +12,66 @@ use super::read::read_lines;
 use super::{BLOCKS, BlockRow, LATENCY, SLICES, SUMMARY, SliceRow, Writer};
 use crate::results::histogram_log::interval_log_header;
 
-/// The finished part of an interrupted run.
+/// Finished part of an interrupted run.
 pub struct ResumableRun {
-    /// The slices of its finished blocks.
+    /// Slices of its finished blocks.
     pub slices: Vec<SliceRow>,
-    /// The rows of these blocks.
+    /// Rows of these blocks.
     pub blocks: Vec<BlockRow>,
-    /// Time since the zero of the interval log's times.
+    /// Time since the zero of the interval log.
     pub log_age: Duration,
 }
 
+/// Rows that a run plans to write.
+pub trait PlannedRows {
+    /// Names of the arms of a block, given the row of the first of them; `None` for a row that is not planned.
+    fn arms(&self, first: &BlockRow) -> Option<Vec<String>>;
+
+    /// Number of slices of each arm in the same block, of which `driven` arms were not skipped.
+    fn slices_of_each(&self, first: &BlockRow, driven: usize) -> Option<usize>;
+}
+
 impl Writer {
-    /// Opens the folder of an interrupted run. `arms_of_block` names the arms whose rows were written
-    /// together, given the row of the first of them; `None` for a row of another experiment. A block in
-    /// which one of them is missing was not finished.
+    /// Opens the folder of an interrupted run. A block in which the row of an arm is missing was not finished.
+    /// Fails, and changes nothing, if rows of a finished block are missing in another file.
     ///
-    /// The files lose only what follows the last finished block, so a kill during this loses nothing
-    /// either.
+    /// The files only ever lose what comes after the last finished block, so that a kill at any moment of
+    /// this loses nothing either.
     pub fn resume(
         folder: &Path,
-        arms_of_block: impl Fn(&BlockRow) -> Option<Vec<String>>,
+        planned: &impl PlannedRows,
     ) -> anyhow::Result<(Self, ResumableRun)> {
-        let mut writer = Self::open(folder)?;
-        let (blocks, blocks_end) = finished_blocks(folder, arms_of_block)?;
+        // Opening creates the files, so a lost one has to be noticed before.
+        for name in [BLOCKS, SLICES, LATENCY] {
+            if !folder.join(name).exists() {
+                bail!(
+                    "{} has no {name}; restore it, or start a new run",
+                    folder.display()
+                );
+            }
+        }
 
+        let mut writer = Self::open(folder)?;
+        let (blocks, blocks_end) = finished_blocks(folder, planned)?;
         let finished: BTreeSet<_> = blocks
             .iter()
             .map(|row| (row.condition(), row.model.as_str(), row.block))
             .collect();
+
         let slices: Vec<(SliceRow, u64)> = read_lines(folder, SLICES)?;
         let is_kept = |row: &SliceRow| {
             let key = (row.condition(), row.model.as_str(), row.block);
             finished.contains(&key)
         };
         let (slices, slices_end) = leading_rows(slices, is_kept);
+        check_slices(folder, planned, &blocks, &slices)?;
 
         let lines = blocks.iter().filter(|row| row.is_ok()).count();
         let log = fs::read_to_string(folder.join(LATENCY))
             .with_context(|| format!("cannot read {}/latency.hlog", folder.display()))?;
         let Some(log_end) = end_of_log(&log, lines) else {
             bail!(
-                "{}/latency.hlog has fewer lines than blocks.csv has rows; start a new run",
+                "{}/latency.hlog has fewer lines than blocks.csv has rows; restore it, or start a new run",
                 folder.display()
             );
         };
@@ -85,7 +103,7 @@ impl Writer {
     }
 }
 
-/// The first rows for which `is_kept` holds, and the position of their end in the file.
+/// The leading rows that are to be kept, and the position of their end in the file.
 fn leading_rows<R>(lines: Vec<(R, u64)>, is_kept: impl Fn(&R) -> bool) -> (Vec<R>, u64) {
     let mut end = 0;
     let mut rows = Vec::new();
@@ -96,16 +114,58 @@ fn leading_rows<R>(lines: Vec<(R, u64)>, is_kept: impl Fn(&R) -> bool) -> (Vec<R
     (rows, end)
 }
 
+/// Fails if an arm of a finished block has not all its slices: `slices.csv` was shortened, since a block's
+/// slices are written before its row.
+fn check_slices(
+    folder: &Path,
+    planned: &impl PlannedRows,
+    blocks: &[BlockRow],
+    slices: &[SliceRow],
+) -> anyhow::Result<()> {
+    let mut found: BTreeMap<_, usize> = BTreeMap::new();
+    for row in slices {
+        let arm = (row.condition(), row.block, row.model.as_str());
+        *found.entry(arm).or_default() += 1;
+    }
+
+    let mut rest = blocks;
+    while let Some(first) = rest.first() {
+        let arms = planned.arms(first).map_or(rest.len(), |arms| arms.len());
+        let (block, others) = rest.split_at(arms.clamp(1, rest.len()));
+        let driven = block.iter().filter(|row| row.skipped().is_none()).count();
+        let expected = planned.slices_of_each(first, driven).unwrap_or(0);
+
+        for row in block.iter().filter(|row| row.is_ok()) {
+            let arm = (row.condition(), row.block, row.model.as_str());
+            let found = found.get(&arm).copied().unwrap_or(0);
+            if found != expected {
+                bail!(
+                    "{}/slices.csv has {found} of {expected} slices of {}, {} {}, {}, block {}; restore it, or \
+                     start a new run",
+                    folder.display(),
+                    row.scenario,
+                    row.clients,
+                    row.driver,
+                    row.model,
+                    row.block
+                );
+            }
+        }
+        rest = others;
+    }
+    Ok(())
+}
+
 /// The rows of the finished blocks, and the position of their end in the file.
 fn finished_blocks(
     folder: &Path,
-    arms_of_block: impl Fn(&BlockRow) -> Option<Vec<String>>,
+    planned: &impl PlannedRows,
 ) -> anyhow::Result<(Vec<BlockRow>, u64)> {
     let lines: Vec<(BlockRow, u64)> = read_lines(folder, BLOCKS)?;
     let mut finished = 0;
 
     while let Some((first, _)) = lines.get(finished) {
-        let arms = arms_of_block(first).unwrap_or_default();
+        let arms = planned.arms(first).unwrap_or_default();
         let rows = lines[finished..].iter().map(|(row, _)| &row.model);
         if arms.is_empty() || rows.zip(&arms).any(|(model, arm)| model != arm) {
             bail!(
@@ -129,7 +189,7 @@ fn finished_blocks(
     Ok((blocks.collect(), end))
 }
 
-/// Position in an interval log after so many histograms; 0 if not even its header is whole.
+/// Position of the end of an interval log with a number of histograms; 0 if its head is not whole.
 fn end_of_log(log: &str, histograms: usize) -> Option<u64> {
     let header = interval_log_header().lines().count();
     let ends: Vec<_> = log.match_indices('\n').map(|(at, _)| at + 1).collect();
@@ -140,7 +200,7 @@ fn end_of_log(log: &str, histograms: usize) -> Option<u64> {
     u64::try_from(end).ok()
 }
 
-/// Time since the zero of an interval log's times, by its header.
+/// Time since the zero of an interval log, by its head.
 fn log_age(log: &str) -> Option<Duration> {
     let mut lines = log.lines();
     let base = lines.find_map(|line| line.strip_prefix("#[BaseTime: "))?;

@@ -1,7 +1,7 @@
 //! Writing a results folder.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -177,10 +177,15 @@ fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
     )
 }
 
-/// Default results folder: `results/DATE-REVISION-MACHINE`, or for the short form one under
-/// `results/quick`, which git ignores. `suffix` names the contents, if they are not those of a run.
-#[must_use]
-pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> PathBuf {
+/// Creates the results folder of a run or ledger without `--out`. Short forms go to a folder of their own,
+/// which git ignores. `suffix` names the contents of a folder that is not a run's.
+///
+/// Creating it reserves the name: of two runs that start in the same second, the later one takes the next.
+pub fn create_default_folder(
+    full: bool,
+    environment: &Environment,
+    suffix: &str,
+) -> anyhow::Result<PathBuf> {
     let revision = environment.short_revision().unwrap_or("unknown");
     let now = jiff::Timestamp::now();
 
@@ -193,11 +198,25 @@ pub fn default_folder(full: bool, environment: &Environment, suffix: &str) -> Pa
         Path::new("results/quick").join(format!("{time}-{revision}{suffix}"))
     };
 
-    let next = (2..).map(|n| PathBuf::from(format!("{}-{n}", base.display())));
-    std::iter::once(base.clone())
-        .chain(next)
-        .find(|folder| !folder.exists())
-        .unwrap_or(base)
+    if let Some(parent) = base.parent() {
+        fs::create_dir_all(parent).with_context(|| failure(parent))?;
+    }
+    let mut folder = base.clone();
+    let mut number = 1;
+    loop {
+        match fs::create_dir(&folder) {
+            Ok(()) => return Ok(folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                number += 1;
+                folder = PathBuf::from(format!("{}-{number}", base.display()));
+            }
+            Err(error) => return Err(error).with_context(|| failure(&folder)),
+        }
+    }
+}
+
+fn failure(folder: &Path) -> String {
+    format!("cannot write results to {}", folder.display())
 }
 
 /// Rows as CSV, with or without the line of names.

@@ -1,11 +1,13 @@
 //! Engine of a run: measures its blocks one by one, keeps each on disk, and prints the tables.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
-use super::plan;
+use super::plan::{self, RunPlan};
 use super::progress::Progress;
 use super::sweep::Slo;
 use super::tables::{environment_notes, tables};
@@ -13,12 +15,12 @@ use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
 use crate::host::cpus::CpuIdleGuard;
 use crate::host::environment::Environment;
-use crate::host::signals::{catch_interrupts, interrupted};
+use crate::host::signals::{catch_interrupts, interrupted, on_forced_exit};
 use crate::render::Style;
 use crate::results::summary::{summarize, summarize_throughput};
 use crate::results::{
-    BlockRow, EffortName, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, Writer, default_folder,
-    read_record,
+    BlockRow, EffortName, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, Writer,
+    create_default_folder, read_record,
 };
 use crate::{noteln, out};
 
@@ -38,31 +40,38 @@ pub enum RunOutcome {
     Complete,
     /// Interrupted before the last block.
     Interrupted,
-    /// At least one arm failed.
+    /// At least one arm failed, or its server refused connections.
     ArmFailed,
     /// A reply was wrong, or clients and server counted differently.
     WrongReplies,
 }
 
-/// Measures what the task asks for and prints its tables.
+/// Measures what the task asks for and prints its tables. Whatever ends it early, the command that resumes it
+/// is printed.
 pub fn execute(task: &RunTask, slo: Slo) -> anyhow::Result<RunOutcome> {
+    catch_interrupts()?;
     let mut run = match task {
         RunTask::New(options) => ActiveRun::create(options)?,
         RunTask::Resume(folder) => ActiveRun::resume(folder)?,
     };
-    catch_interrupts()?;
+    let resume = resume_command(run.writer.folder());
+    let at_once = format!("ended at once: finished blocks are kept; for the others: {resume}");
+    on_forced_exit(move || noteln!("{at_once}"));
 
-    let conditions = plan::conditions(&run.record)?;
-    run.measure(&conditions)?;
+    let outcome = run.measure_all().and_then(|()| run.finish(slo));
+    outcome.inspect_err(|error| {
+        run.record.status = RunStatus::Failed(format!("{error:#}"));
+        // The disk may be full; then the record says that the run is under way, which is resumed as well.
+        let _ = run.writer.record(&run.record);
+        noteln!("not complete: finished blocks are kept; for the others: {resume}");
+    })
+}
 
-    let sweeps: Vec<Condition> = conditions
-        .iter()
-        .flat_map(|condition| plan::sweep(condition, &run.record, &run.blocks))
-        .collect();
-    if !sweeps.is_empty() && !interrupted() {
-        run.measure(&sweeps)?;
-    }
-    run.finish(slo)
+/// Command line that measures the missing blocks of a results folder.
+fn resume_command(folder: &Path) -> String {
+    let folder = folder.display().to_string();
+    let quoted = shlex::try_quote(&folder).map_or(folder.clone(), Cow::into_owned);
+    format!("echobench run --resume {quoted}")
 }
 
 /// A run in progress: its rows so far, in memory and on disk.
@@ -89,10 +98,10 @@ impl ActiveRun {
             awake: options.no_cpu_idle,
             ..Environment::capture()
         };
-        let folder = options
-            .out
-            .clone()
-            .unwrap_or_else(|| default_folder(options.full, &environment, ""));
+        let folder = match &options.out {
+            Some(folder) => folder.clone(),
+            None => create_default_folder(options.full, &environment, "")?,
+        };
         let effort = if options.full {
             EffortName::Full
         } else {
@@ -129,8 +138,11 @@ impl ActiveRun {
         let awake = CpuIdleGuard::hold_if(record.environment.awake)?;
 
         let conditions = plan::conditions(&record)?;
-        let arms_of_block = |first: &BlockRow| plan::arms_of_block(&record, &conditions, first);
-        let (writer, kept) = Writer::resume(folder, arms_of_block)?;
+        let planned = RunPlan {
+            record: &record,
+            conditions: &conditions,
+        };
+        let (writer, kept) = Writer::resume(folder, &planned)?;
 
         record.status = RunStatus::Running;
         record.resumed.push(now.started);
@@ -152,12 +164,38 @@ impl ActiveRun {
         })
     }
 
+    /// Measures every block that is missing, until it is interrupted.
+    fn measure_all(&mut self) -> anyhow::Result<()> {
+        let conditions = plan::conditions(&self.record)?;
+        let mut all = self.measure(&conditions)?;
+        if all {
+            // The rates of a sweep depend on the peaks, which are known only now.
+            let sweeps: Vec<Condition> = conditions
+                .iter()
+                .flat_map(|condition| plan::sweep(condition, &self.record, &self.blocks))
+                .collect();
+            all = self.measure(&sweeps)?;
+        }
+
+        self.record.status = if all {
+            RunStatus::Complete
+        } else {
+            RunStatus::Interrupted
+        };
+        Ok(())
+    }
+
     /// Measures block 1 of every condition, then block 2 of every condition, and so on: a slow drift of
-    /// the machine then affects all conditions alike. Blocks of a resumed run are skipped.
-    fn measure(&mut self, conditions: &[Condition]) -> anyhow::Result<()> {
+    /// the machine then affects all conditions alike. Blocks of a resumed run are skipped. Returns whether all
+    /// blocks are there.
+    fn measure(&mut self, conditions: &[Condition]) -> anyhow::Result<bool> {
         let missing: Vec<(&Condition, u32)> = in_turn(conditions)
             .filter(|&(condition, block)| !self.has(condition, block))
             .collect();
+        if missing.is_empty() {
+            return Ok(true);
+        }
+
         let progress = Progress::new(&missing);
 
         for (condition, block) in missing {
@@ -166,8 +204,7 @@ impl ActiveRun {
                 Ok(outcome) => self.keep(condition, outcome)?,
                 Err(_) if interrupted() => {
                     progress.clear();
-                    self.record.status = RunStatus::Interrupted;
-                    return Ok(());
+                    return Ok(false);
                 }
                 Err(error) => return Err(error),
             }
@@ -176,8 +213,7 @@ impl ActiveRun {
         }
 
         progress.clear();
-        self.record.status = RunStatus::Complete;
-        Ok(())
+        Ok(true)
     }
 
     fn has(&self, condition: &Condition, block: u32) -> bool {
@@ -227,7 +263,7 @@ impl ActiveRun {
     }
 
     /// Writes the summary and the record, and prints the tables.
-    fn finish(mut self, slo: Slo) -> anyhow::Result<RunOutcome> {
+    fn finish(&mut self, slo: Slo) -> anyhow::Result<RunOutcome> {
         let summary = summarize(&self.slices, &self.blocks);
         self.writer.summary(&summary)?;
         self.record.environment.finish();
@@ -238,32 +274,37 @@ impl ActiveRun {
             tables(&summary, &self.blocks, Style::of_stdout(), slo),
             environment_notes(&self.record.environment)
         );
-        let folder = self.writer.folder().display();
-        noteln!("\nresults in {folder}");
+        let folder = self.writer.folder();
+        noteln!("\nresults in {}", folder.display());
 
         let outcome = self.outcome();
         match outcome {
             RunOutcome::Interrupted => noteln!(
-                "interrupted: {} finished blocks are kept; for the others: echobench run --resume {folder}",
-                self.finished_blocks()
+                "interrupted: {} finished blocks are kept; for the others: {}",
+                self.finished_blocks(),
+                resume_command(folder)
             ),
             RunOutcome::WrongReplies => {
                 for violation in &self.violations {
                     noteln!("wrong: {violation}");
                 }
             }
-            RunOutcome::Complete | RunOutcome::ArmFailed => {}
+            RunOutcome::ArmFailed => {
+                for failure in failures(&self.blocks) {
+                    noteln!("failed: {failure}");
+                }
+            }
+            RunOutcome::Complete => {}
         }
         Ok(outcome)
     }
 
     fn outcome(&self) -> RunOutcome {
-        let measured = |row: &BlockRow| row.is_ok() || row.skipped().is_some();
         if self.record.status != RunStatus::Complete {
             RunOutcome::Interrupted
         } else if !self.violations.is_empty() {
             RunOutcome::WrongReplies
-        } else if self.blocks.iter().all(measured) {
+        } else if failures(&self.blocks).is_empty() {
             RunOutcome::Complete
         } else {
             RunOutcome::ArmFailed

@@ -1,9 +1,11 @@
 //! Notes below the table of a scenario: the statistics, the marks, and everything that was not as planned.
 
+use echobench_clients::ErrorKind;
+
 use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::units::plural;
 use crate::results::summary::ALPHA;
-use crate::results::{BlockRow, ValidityFlag};
+use crate::results::{BlockRow, BlockStatus, ValidityFlag};
 
 impl ScenarioReport<'_> {
     /// The notes, a line each.
@@ -26,15 +28,14 @@ impl ScenarioReport<'_> {
         }
         if self.lines.iter().any(|line| line.starved() > 0) {
             notes.push(
-                "STARVE: clients that were connected and never answered; throughput and latency are those of \
-                 the others."
+                "STARVE: clients that were never answered; throughput and latency are those of the others."
                     .to_owned(),
             );
         }
 
         notes.extend(self.placement_flips());
         notes.extend(self.invalid_blocks());
-        notes.extend(self.failures());
+        notes.extend(self.missing_arms());
         notes
     }
 
@@ -74,70 +75,115 @@ impl ScenarioReport<'_> {
 
     /// Limits and disturbances, each with the number of blocks in which it occurred.
     fn invalid_blocks(&self) -> Vec<String> {
-        let mut limits: Vec<(String, usize)> = Vec::new();
+        let mut limits: Vec<(String, &str, usize)> = Vec::new();
         for row in self.blocks.iter().filter(|row| row.is_ok()) {
-            let known = row.validity.flags().map(|flag| limit_text(flag, row));
+            let arm = self.describe(row);
+            let known = row.validity.flags().map(|flag| match limit(flag) {
+                Some(limit) => (format!("{limit} for {arm},"), "block"),
+                // Every arm of a block has this flag, so the count is one of rows.
+                None => ("the machine was disturbed".to_owned(), "row"),
+            });
             let unknown = row.validity.unknown();
-            for text in known.chain(unknown.map(|word| format!("{word}: {}", arm_of(row)))) {
-                match limits.iter_mut().find(|(known, _)| *known == text) {
-                    Some((_, count)) => *count += 1,
-                    None => limits.push((text, 1)),
+            let unknown = unknown.map(|word| (format!("{word} for {arm},"), "block"));
+
+            for (text, unit) in known.chain(unknown) {
+                match limits.iter_mut().find(|(known, ..)| *known == text) {
+                    Some((.., count)) => *count += 1,
+                    None => limits.push((text, unit, 1)),
                 }
             }
         }
 
-        let note = |(text, count): (String, usize)| {
-            let unit = if text.contains(" for ") {
-                "block"
-            } else {
-                "row"
-            };
+        let note = |(text, unit, count): (String, &str, usize)| {
             format!("NOT VALID: {text} in {}.", plural(count, unit))
         };
         limits.into_iter().map(note).collect()
     }
 
-    /// Arms that failed or were skipped, each cause once.
-    fn failures(&self) -> Vec<String> {
-        let mut failures: Vec<String> = Vec::new();
-        for row in self.blocks.iter().filter(|row| !row.is_ok()) {
-            let BlockRow {
-                model,
-                clients,
-                driver,
-                status,
-                ..
-            } = row;
-            let failure = match row.skipped() {
-                Some(reason) => format!("SKIPPED: {model}: {reason}"),
-                None => format!("FAILED: {model}, {clients} {driver}: {status}"),
+    /// Arms that were skipped or failed, each cause once.
+    fn missing_arms(&self) -> Vec<String> {
+        let mut notes: Vec<String> = Vec::new();
+        for row in &self.blocks {
+            let note = match &row.status {
+                BlockStatus::Ok => continue,
+                BlockStatus::Skipped(reason) => format!("SKIPPED: {}: {reason}", row.model),
+                BlockStatus::Failed(reason) => {
+                    let left_out = self.left_out_blocks(row);
+                    format!("FAILED: {}: {reason}{left_out}", self.describe(row))
+                }
             };
-            if !failures.contains(&failure) {
-                failures.push(failure);
+            if !notes.contains(&note) {
+                notes.push(note);
             }
         }
-        failures
+        notes
+    }
+
+    /// The number of blocks in which an arm failed, if it has figures from others.
+    fn left_out_blocks(&self, row: &BlockRow) -> String {
+        let is_own = |other: &&&BlockRow| {
+            let arm = (&other.model, other.clients, other.driver, other.placement);
+            arm == (&row.model, row.clients, row.driver, row.placement)
+        };
+        let own: Vec<_> = self.blocks.iter().filter(is_own).collect();
+        let failed = own.iter().filter(|other| !other.is_ok()).count();
+        if failed == own.len() {
+            return String::new();
+        }
+        format!(
+            " (failed in {failed} of {}, which its medians leave out)",
+            plural(own.len(), "block")
+        )
+    }
+
+    /// An arm and its condition in words; with the placement where there are several.
+    fn describe(&self, row: &BlockRow) -> String {
+        let arm = format!("{}, {} {}", row.model, row.clients, row.driver);
+        if self.common_placement().is_some() {
+            return arm;
+        }
+        format!("{arm}, placement {}", row.placement)
     }
 }
 
-/// Text for a word of the column `validity`.
-fn limit_text(flag: ValidityFlag, row: &BlockRow) -> String {
-    let arm = arm_of(row);
-    match flag {
-        ValidityFlag::Disturbed => "the machine was disturbed".to_owned(),
-        ValidityFlag::Generator => format!("the load generator was the limit for {arm}"),
-        ValidityFlag::Overran => format!("replies came in another arm's slice for {arm}"),
-        ValidityFlag::Late => format!("the load generator was late for {arm}"),
-        ValidityFlag::Ports => format!("no local ports were left for {arm}"),
-        ValidityFlag::Files => format!("no open files were left for {arm}"),
-        ValidityFlag::Refused => format!("the server refused connections for {arm}"),
-    }
+/// Limit of one arm's figures that a flag is about; none for a flag about the whole machine.
+fn limit(flag: ValidityFlag) -> Option<&'static str> {
+    Some(match flag {
+        ValidityFlag::Disturbed => return None,
+        ValidityFlag::Generator => "the load generator was the limit",
+        ValidityFlag::Overran => "replies came in another arm's slice",
+        ValidityFlag::Late => "the load generator was late",
+        ValidityFlag::Ports => "no local ports were left",
+        ValidityFlag::Files => "no open files were left",
+        ValidityFlag::Refused => "the server refused connections",
+    })
 }
 
-/// An arm and its condition, in words.
-fn arm_of(row: &BlockRow) -> String {
-    format!(
-        "{}, {} {}, {}",
-        row.model, row.clients, row.driver, row.placement
-    )
+/// Arms of a run that failed or whose server refused connections, each cause once.
+pub(super) fn failures(blocks: &[BlockRow]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for row in blocks {
+        let reason = match &row.status {
+            BlockStatus::Failed(reason) => reason.as_str(),
+            BlockStatus::Ok if is_refused(row) => "the server refused connections",
+            BlockStatus::Ok | BlockStatus::Skipped(_) => continue,
+        };
+        let BlockRow {
+            scenario,
+            model,
+            clients,
+            driver,
+            ..
+        } = row;
+        let failure = format!("{scenario}, {model}, {clients} {driver}: {reason}");
+        if !failures.contains(&failure) {
+            failures.push(failure);
+        }
+    }
+    failures
+}
+
+/// Whether the server had no room for a client: the arm was measured with fewer clients than asked for.
+fn is_refused(row: &BlockRow) -> bool {
+    row.errors.count(ErrorKind::Overloaded) > 0
 }

@@ -5,8 +5,9 @@ use std::path::Path;
 use anyhow::bail;
 
 use crate::experiment::condition::Condition;
+use crate::experiment::order::balanced_rounds;
 use crate::host::environment::Environment;
-use crate::results::{BlockRow, ConditionKey, RunRecord, RunStatus, SCHEMA_VERSION};
+use crate::results::{BlockRow, ConditionKey, PlannedRows, RunRecord, RunStatus, SCHEMA_VERSION};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median;
@@ -85,30 +86,44 @@ fn peak(condition: &Condition, arm: &Arm, blocks: &[BlockRow]) -> f64 {
     median(&rates).filter(|rate| *rate >= 1.0).unwrap_or(1.0)
 }
 
-/// Names of the arms whose rows were written together with `first`, the row of the first of them; `None`
-/// for a row that this run does not plan.
-pub(super) fn arms_of_block(
-    record: &RunRecord,
-    conditions: &[Condition],
-    first: &BlockRow,
-) -> Option<Vec<String>> {
-    let key = ConditionKey {
-        load_percent: None,
-        ..first.condition()
-    };
-    let is_first =
-        |condition: &&Condition| condition.key() == key && condition.arms[0].name == first.model;
-    let condition = conditions.iter().find(is_first)?;
+/// Rows that a run plans, for resuming it.
+pub(super) struct RunPlan<'a> {
+    pub(super) record: &'a RunRecord,
+    pub(super) conditions: &'a [Condition],
+}
 
-    let blocks = match first.load_percent {
-        None => condition.effort.blocks,
-        Some(percent) => {
-            let sweep = condition.scenario.sweep.as_ref()?;
-            sweep.percent.contains(&percent).then_some(())?;
-            record.effort_of(&condition.scenario).blocks
-        }
-    };
-    (first.block <= blocks).then(|| condition.arms.iter().map(|arm| arm.name.clone()).collect())
+impl RunPlan<'_> {
+    /// The condition of a block, or the closed loop of its sweep, given the row of its first arm.
+    fn condition(&self, first: &BlockRow) -> Option<&Condition> {
+        let key = ConditionKey {
+            load_percent: None,
+            ..first.condition()
+        };
+        self.conditions
+            .iter()
+            .find(|condition| condition.key() == key && condition.arms[0].name == first.model)
+    }
+}
+
+impl PlannedRows for RunPlan<'_> {
+    fn arms(&self, first: &BlockRow) -> Option<Vec<String>> {
+        let condition = self.condition(first)?;
+        let blocks = match first.load_percent {
+            None => condition.effort.blocks,
+            Some(percent) => {
+                let sweep = condition.scenario.sweep.as_ref()?;
+                sweep.percent.contains(&percent).then_some(())?;
+                self.record.effort_of(&condition.scenario).blocks
+            }
+        };
+        let arms = condition.arms.iter().map(|arm| arm.name.clone());
+        (first.block <= blocks).then(|| arms.collect())
+    }
+
+    fn slices_of_each(&self, first: &BlockRow, driven: usize) -> Option<usize> {
+        let condition = self.condition(first)?;
+        Some(balanced_rounds(driven, condition.effort.rounds))
+    }
 }
 
 /// Fails where resuming would mix rows of different builds or machines.

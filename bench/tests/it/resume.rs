@@ -231,6 +231,44 @@ fn what_cannot_be_resumed_is_said_in_a_line() {
 }
 
 #[test]
+fn lost_slices_are_noticed() {
+    let place = cut_short();
+    let path = place.results().join("slices.csv");
+    let whole = fs::read_to_string(&path).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    // The first block has two slices of two arms.
+    let shortened = [&lines[..4], &lines[..3], &lines[..1], &[]];
+    for lines in shortened {
+        let text: Vec<String> = lines.iter().map(|line| (*line).to_owned() + "\n").collect();
+        fs::write(&path, text.concat()).unwrap();
+        refused(
+            &place,
+            &[
+                "slices.csv",
+                " of 2 slices of tiny, 2 threads, ",
+                "block 1",
+                "restore",
+            ],
+        );
+    }
+
+    fs::write(&path, [&lines[..2], &lines[3..]].concat().join("\n") + "\n").unwrap();
+    refused(&place, &["slices.csv has 1 of 2 slices", "block 1"]);
+
+    for name in ["slices.csv", "latency.hlog"] {
+        let path = place.results().join(name);
+        let text = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        finish(resume(&place.results())).refused(&["has no", name, "restore"]);
+        assert!(!path.exists(), "{name}");
+        fs::write(&path, text).unwrap();
+    }
+
+    fs::write(&path, whole).unwrap();
+    assert_eq!(finish(resume(&place.results())).code, Some(0));
+}
+
+#[test]
 fn a_run_under_way_is_left_alone() {
     let place = Place::new();
     let run = Running::start(place.run(&["--models", "thread", "--blocks", "1000"]));

@@ -354,7 +354,7 @@ fn whole_blocks(place: &Place) {
 
 #[test]
 fn an_interrupt_keeps_what_is_finished() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let place = Place::new();
         let options = ["--models", "thread,fork", "--blocks", "1000"];
         let run = Running::start(place.run(&options));
@@ -370,9 +370,169 @@ fn an_interrupt_keeps_what_is_finished() {
                 .contains(&format!("interrupted: {blocks} finished")),
             "{run:?}"
         );
+        assert!(run.stderr.contains(&resume_line(&place)), "{run:?}");
         let again = table(&place.results(), &[]);
         assert_eq!((again.code, again.stdout), (Some(0), run.stdout));
     }
+}
+
+/// The command that resumes the run.
+fn resume_line(place: &Place) -> String {
+    format!("echobench run --resume {}", place.results().display())
+}
+
+#[test]
+fn a_second_interrupt_ends_the_run_at_once() {
+    let place = Place::with(&TINY.replace("slice = \"10ms\"", "slice = \"2s\""));
+    let run = Running::start(place.run(&["--models", "thread"]));
+    run.processes_until(1, " drive");
+
+    // Both are there before the run can answer the first.
+    run.signal(Signal::SIGSTOP);
+    run.signal(Signal::SIGINT);
+    run.signal(Signal::SIGTERM);
+    run.signal(Signal::SIGCONT);
+
+    // Fails if a process is left over.
+    let run = run.end();
+    assert_eq!((run.code, run.stdout.as_str()), (Some(1), ""), "{run:?}");
+    assert!(run.stderr.contains("ended at once: "), "{run:?}");
+    assert!(run.stderr.contains(&resume_line(&place)), "{run:?}");
+    assert_eq!(place.status(), "running");
+}
+
+#[test]
+fn a_run_under_nohup_outlives_its_terminal() {
+    let place = Place::new();
+    let run = place.run(&["--models", "thread,fork"]);
+    let mut ignoring = Command::new("sh");
+    ignoring
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let run = Running::start(ignoring);
+    run.processes_until(2, " drive");
+    run.signal(Signal::SIGHUP);
+    let run = run.end();
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(place.status(), "complete");
+}
+
+#[test]
+fn a_run_does_not_need_its_outputs() {
+    let place = Place::new();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = place
+        .run(&["--models", "thread,fork"])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .status()
+        .unwrap();
+    // The tables are lost, the results are not.
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(place.status(), "complete");
+    assert_eq!(place.rows("blocks.csv").len(), 2 * 2 * 2);
+    assert!(place.results().join("summary.csv").exists());
+}
+
+#[test]
+fn a_full_disk_leaves_a_run_that_can_be_resumed() {
+    let place = Place::new();
+    let run = place.run(&["--models", "thread,fork", "--blocks", "1000"]);
+    let results = place.results();
+    fs::create_dir(&results).unwrap();
+    let mut small = Command::new("unshare");
+    small
+        .args(["--mount", "--map-root-user", "sh", "-c"])
+        .arg("mount -t tmpfs -o size=32k none \"$0\" || exit 77; exec \"$@\"")
+        .arg(&results)
+        .arg(run.get_program())
+        .args(run.get_args());
+    let run = finish(small);
+    if run.code == Some(77) || run.stderr.starts_with("unshare: ") {
+        eprintln!("skipped: no right to mount a small disk");
+        return;
+    }
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains("No space left on device"), "{run:?}");
+    assert!(run.stderr.contains(&resume_line(&place)), "{run:?}");
+}
+
+#[test]
+fn runs_at_the_same_time_have_folders_of_their_own() {
+    let place = Place::new();
+    let start = || {
+        let mut command = executable();
+        command
+            .arg("run")
+            .arg(place.scenario())
+            .args(["--models", "thread", "--blocks", "1"])
+            .current_dir(place.folder.path());
+        Running::start(command)
+    };
+    let runs: Vec<Running> = (0..3).map(|_| start()).collect();
+    for run in runs {
+        let run = run.end();
+        assert_eq!(run.code, Some(0), "{run:?}");
+    }
+    let folders = fs::read_dir(place.path("results/quick")).unwrap();
+    assert_eq!(folders.count(), 3);
+}
+
+/// A server that accepts every connection and never answers.
+fn silent() -> String {
+    let program = env!("CARGO_BIN_EXE_echobench");
+    format!("silent='{program}' respond --delay 1h --listen 127.0.0.1:{{port}}")
+}
+
+/// Slices in which every client asks, also on a machine with other work.
+fn long_slices() -> Place {
+    Place::with(&TINY.replace("slice = \"10ms\"", "slice = \"200ms\""))
+}
+
+#[test]
+fn an_arm_that_answers_nothing_has_failed() {
+    let place = long_slices();
+    let run = finish(place.run(&["--models", "thread", "--external", &silent()]));
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for row in place.rows("blocks.csv") {
+        let ok = row["status"] == "ok";
+        assert_eq!(ok, row["model"] == "thread", "{row:?}");
+        let cause = "no request was answered: timed out";
+        assert!(ok || row["status"].starts_with(cause), "{row:?}");
+    }
+    let failure = "silent, 2 threads: no request was answered: timed out";
+    assert!(
+        run.stdout.contains(&format!("FAILED: {failure}")),
+        "{run:?}"
+    );
+    assert!(
+        run.stderr.contains(&format!("failed: tiny, {failure}")),
+        "{run:?}"
+    );
+    assert!(!run.stdout.contains("STARVE"), "{run:?}");
+}
+
+#[test]
+fn a_run_without_a_network_names_the_cause() {
+    let place = long_slices();
+    let run = place.run(&["--models", "thread,async", "--blocks", "1"]);
+    let mut unreachable = Command::new("unshare");
+    unreachable
+        .args(["--net", "--map-root-user"])
+        .arg(run.get_program())
+        .args(run.get_args());
+    let run = finish(unreachable);
+    if run.stderr.starts_with("unshare: ") {
+        eprintln!("skipped: no right to make a network namespace");
+        return;
+    }
+    assert_eq!(run.code, Some(1), "{run:?}");
+    for word in ["no request was answered", "Network is unreachable"] {
+        assert!(run.stderr.contains(word), "{run:?}");
+    }
+    assert!(!run.stdout.contains("STARVE"), "{run:?}");
 }
 
 #[test]
@@ -496,7 +656,14 @@ fn a_server_that_refuses_connections_has_a_row_that_says_so() {
     let scenario = TINY.replace("clients = [2]", "clients = [4]");
     let place = Place::with(&scenario);
     let run = finish(place.run(&["--models", "thread,thread --max-connections 2"]));
-    assert_eq!(run.code, Some(2), "{run:?}");
+    // A refusal is no wrong reply.
+    assert_eq!(run.code, Some(1), "{run:?}");
+    let cause = "thread --max-connections 2, 4 threads: the server refused connections";
+    assert!(
+        run.stderr.contains(&format!("failed: tiny, {cause}")),
+        "{run:?}"
+    );
+    assert!(!run.stderr.contains("wrong"), "{run:?}");
     for row in place.rows("blocks.csv") {
         let words = row["validity"].split(';');
         let refuses = row["model"].contains("--max-connections");

@@ -1,6 +1,6 @@
 //! Requests and replies of one client: frames are built, replies are checked byte for byte.
 
-use echobench_protocol::{HEADER_LEN, Header, error_reason};
+use echobench_protocol::{HEADER_LEN, Header, Reason, error_reason};
 
 use crate::failure::{ErrorKind, Failure};
 use crate::plan::{Plan, RequestKind, Workload};
@@ -119,10 +119,11 @@ impl<'a> Message<'a> {
     #[cold]
     fn difference(&self, reply: &[u8]) -> Failure {
         if let Some(reason) = error_reason(reply) {
-            return Failure::new(
-                ErrorKind::ProtocolError,
-                format!("the server says: {reason}"),
-            );
+            let kind = match reason {
+                Reason::Overloaded => ErrorKind::Overloaded,
+                _ => ErrorKind::ProtocolError,
+            };
+            return Failure::new(kind, format!("the server says: {reason}"));
         }
 
         if reply.starts_with(&self.frame) {

@@ -476,12 +476,16 @@ fn wrong_replies_are_classified() {
 
     for reason in Reason::ALL {
         let mut reply = error_frame(reason, 1);
+        let kind = match reason {
+            Reason::Overloaded => ErrorKind::Overloaded,
+            _ => ErrorKind::ProtocolError,
+        };
         let failure = client.message().end_of_stream(&reply).unwrap_err();
-        assert_eq!(failure.kind, ErrorKind::ProtocolError);
+        assert_eq!(failure.kind, kind);
         assert!(failure.message.contains(&reason.to_string()));
         reply.resize(client.message().reply_room(), 0);
         let failure = client.message().check(&reply).unwrap_err();
-        assert_eq!(failure.kind, ErrorKind::ProtocolError);
+        assert_eq!(failure.kind, kind);
     }
 
     for length in [0, 1, HEADER_LEN, client.message().reply_room() - 1] {
