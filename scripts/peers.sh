@@ -17,8 +17,7 @@ trap 'rm -rf "$folder"' EXIT
 for design in thread fork pool epoll; do
     "${CC:-cc}" -O2 -pthread -o "$folder/$design" "servers/peers/$design.c"
 done
-cargo build --release --locked --quiet -p echobench-servers --example tokio_echo
-tokio=$(dirname "$echobench")/examples/tokio_echo
+tokio=$(scripts/build.sh --quiet --locked --package echobench-servers --example tokio_echo)
 
 # scenario NAME MODEL PEER CLIENTS DRIVER PLACEMENT PAYLOAD [REQUESTS_PER_CONNECTION]
 scenario() {

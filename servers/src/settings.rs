@@ -87,7 +87,7 @@ pub enum ModelOption {
     Workers,
     /// [`Settings::runtime`].
     Runtime,
-    /// [`Settings::stack_size`].
+    /// `Settings::stack_size`.
     StackSize,
     /// [`Settings::signal_stack`].
     SignalStack,

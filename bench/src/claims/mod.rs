@@ -2,7 +2,7 @@
 //! evidence into a verdict.
 //!
 //! Each file of a group of claims holds their texts, experiments, rules and tests. A rule sees nothing
-//! but [`Evidence`] and decides on ratios, shares and counts, never on times. Its margins are far from
+//! but `Evidence` and decides on ratios, shares and counts, never on times. Its margins are far from
 //! the effects that they separate, so that another run comes to the same verdict; whatever lies between
 //! them is inconclusive.
 
