@@ -96,14 +96,15 @@ fn measure(args: &MeasureArgs) -> anyhow::Result<ExitCode> {
     }
     let own = std::env::current_exe()?;
     let build = Build::open("candidate", &own)?;
-    let gate = args.form.gate(build.clone(), build)?;
+    let options = args.form.options();
+    let gate = options.gate(build.clone(), build)?;
     if gate.scenario.models.len() != 1 {
         bail!(
             "trials are of one model, whose slow-down is calibrated: give one, as in --models thread"
         );
     }
 
-    let mut record = args.form.record(&gate);
+    let mut record = options.record(&gate);
     fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
     write_record(folder, &record)?;
     catch_interrupts()?;

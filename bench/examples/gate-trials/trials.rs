@@ -11,8 +11,8 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use echobench::gate::builds::Copies;
-use echobench::gate::rule::{Metric, Reason, Verdict};
-use echobench::gate::{Gate, Observer, Report};
+use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason};
+use echobench::gate::{Gate, GateReport, Observer};
 use echobench::host::files::write_file;
 use echobench::host::signals::unless_interrupted;
 use echobench::results::{SCHEMA_VERSION, csv_text, read};
@@ -59,9 +59,9 @@ pub(crate) struct TrialRow {
     /// Whether another thread used the CPUs at random times.
     pub(crate) load: bool,
     /// Answer of the gate.
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: GateVerdict,
     /// Reason for an inconclusive answer.
-    pub(crate) reason: Option<Reason>,
+    pub(crate) reason: Option<InconclusiveReason>,
     /// Looks taken.
     pub(crate) looks: u32,
     /// Blocks up to the last look.
@@ -197,7 +197,7 @@ impl Trials {
             progress(&format!(
                 "gate {trial} of {}: {} in {seconds:.1} s",
                 self.gates,
-                row.verdict.word()
+                row.verdict.name()
             ));
 
             results.trials.push(row);
@@ -213,8 +213,8 @@ impl Trials {
     fn calibrate(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<BTreeMap<Truth, u32>> {
         let mut found = BTreeMap::new();
         for (truth, metric) in [
-            (Truth::Cpu, Metric::Cpu),
-            (Truth::Throughput, Metric::Throughput),
+            (Truth::Cpu, GateMetric::Cpu),
+            (Truth::Throughput, GateMetric::Throughput),
         ] {
             // More for a larger slow-down than 5 %.
             let enough = |times: &u32| 0.05 * f64::from(*times) >= self.share;
@@ -243,7 +243,7 @@ impl Trials {
     }
 
     /// Measures the slow-down from so many steps for each request.
-    fn slowdown(&mut self, steps: u32, metric: Metric) -> anyhow::Result<f64> {
+    fn slowdown(&mut self, steps: u32, metric: GateMetric) -> anyhow::Result<f64> {
         self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
         let samples = self.gate.measure(CALIBRATION_BLOCKS)?;
         let sample = samples.iter().find(|sample| sample.metric == metric);
@@ -255,7 +255,7 @@ impl Trials {
 
 /// Guesses the steps for a slow-down by `share` from earlier looks, each with its steps and slow-down: on
 /// the line between the two looks that enclose it. No steps make no slow-down.
-fn steps_for(share: f64, metric: Metric, looks: &[(u32, f64)]) -> anyhow::Result<u32> {
+fn steps_for(share: f64, metric: GateMetric, looks: &[(u32, f64)]) -> anyhow::Result<u32> {
     let below = looks.iter().filter(|(_, slowdown)| *slowdown < share);
     let above = looks.iter().filter(|(_, slowdown)| *slowdown >= share);
     let (less, low) = below
@@ -300,7 +300,7 @@ fn trial_row(
     truth: Truth,
     injected_steps: u32,
     load: bool,
-    report: &Report,
+    report: &GateReport,
     seconds: f64,
 ) -> TrialRow {
     let line = |metric| {
@@ -312,11 +312,12 @@ fn trial_row(
         slowdown.filter(|slowdown| slowdown.is_finite())
     };
 
-    let confirmed = |metric: &Metric| line(*metric).is_some_and(|line| report.is_confirmed(line));
-    let regressed: Vec<&str> = Metric::ALL
-        .into_iter()
-        .filter(confirmed)
-        .map(Metric::name)
+    let confirmed =
+        |metric: &GateMetric| line(*metric).is_some_and(|line| report.is_confirmed(line));
+    let regressed: Vec<&str> = GateMetric::ALL
+        .iter()
+        .filter(|metric| confirmed(metric))
+        .map(|metric| metric.name())
         .collect();
 
     TrialRow {
@@ -331,9 +332,9 @@ fn trial_row(
         blocks: report.blocks,
         confirmation_blocks: report.confirmation_blocks,
         seconds,
-        throughput_slowdown: slowdown(Metric::Throughput),
-        cpu_slowdown: slowdown(Metric::Cpu),
-        p99_slowdown: slowdown(Metric::P99),
+        throughput_slowdown: slowdown(GateMetric::Throughput),
+        cpu_slowdown: slowdown(GateMetric::Cpu),
+        p99_slowdown: slowdown(GateMetric::P99),
         regressed: regressed.join(";"),
     }
 }
@@ -358,12 +359,16 @@ impl TrialResults {
     #[must_use]
     pub(crate) fn rates(&self) -> Vec<RateRow> {
         let mut rates = Vec::new();
-        for verdict in [Verdict::Regression, Verdict::Inconclusive, Verdict::Pass] {
+        for verdict in [
+            GateVerdict::Regression,
+            GateVerdict::Inconclusive,
+            GateVerdict::Pass,
+        ] {
             let said = |row: &TrialRow| Some(row.verdict == verdict);
-            rates.extend(self.rate("gate", verdict.word(), said));
+            rates.extend(self.rate("gate", verdict.name(), said));
         }
 
-        for metric in Metric::ALL {
+        for &metric in GateMetric::ALL {
             let name = format!("gate, {} alone", metric.title());
             let said = |row: &TrialRow| Some(row.regressed.split(';').any(|m| m == metric.name()));
             rates.extend(self.rate(&name, "regression", said));
@@ -371,8 +376,10 @@ impl TrialResults {
 
         for other in OTHER_RULES {
             let said = |row: &TrialRow| {
-                let all =
-                    Metric::ALL.map(|metric| (other.says_slower)(&self.series(row.trial, metric)));
+                let all: Vec<_> = GateMetric::ALL
+                    .iter()
+                    .map(|&metric| (other.says_slower)(&self.series(row.trial, metric)))
+                    .collect();
                 all.iter()
                     .any(Option::is_some)
                     .then(|| all.contains(&Some(true)))
@@ -414,16 +421,16 @@ impl TrialResults {
         rows.collect()
     }
 
-    fn series(&self, trial: u32, metric: Metric) -> Series {
+    fn series(&self, trial: u32, metric: GateMetric) -> Series {
         let values = |trial: u32, arm: &str| -> Vec<f64> {
             let rows = self
                 .blocks
                 .iter()
                 .filter(|row| row.trial == trial && row.arm == arm);
             let time = |row: &TrialBlockRow| match metric {
-                Metric::Throughput => Some(1e9 / row.throughput_per_second?),
-                Metric::Cpu => row.cpu_ns_per_request,
-                Metric::P99 => row.latency_p99_ns.map(|ns| ns as f64),
+                GateMetric::Throughput => Some(1e9 / row.throughput_per_second?),
+                GateMetric::Cpu => row.cpu_ns_per_request,
+                GateMetric::P99 => row.latency_p99_ns.map(|ns| ns as f64),
             };
             rows.filter_map(time).collect()
         };
@@ -494,7 +501,7 @@ impl Drop for Hog {
 mod tests {
     use super::*;
 
-    fn row(trial: u32, truth: Truth, verdict: Verdict) -> TrialRow {
+    fn row(trial: u32, truth: Truth, verdict: GateVerdict) -> TrialRow {
         TrialRow {
             schema_version: SCHEMA_VERSION,
             trial,
@@ -530,8 +537,8 @@ mod tests {
         let mut results = TrialResults::default();
         for trial in 1..=40 {
             let (truth, verdict) = match trial % 2 {
-                0 => (Truth::Equal, Verdict::Pass),
-                _ => (Truth::Cpu, Verdict::Regression),
+                0 => (Truth::Equal, GateVerdict::Pass),
+                _ => (Truth::Cpu, GateVerdict::Regression),
             };
             results.trials.push(row(trial, truth, verdict));
             // Another time, another speed: only the stored baseline is deceived.
@@ -573,7 +580,7 @@ mod tests {
 
     #[test]
     fn slow_downs_are_scaled_to_their_share() {
-        let next = |looks: &[(u32, f64)]| steps_for(0.05, Metric::Cpu, looks);
+        let next = |looks: &[(u32, f64)]| steps_for(0.05, GateMetric::Cpu, looks);
         assert_eq!(next(&[(500, 0.25)]).unwrap(), 100);
         // It grows less and less: 125 steps make 5 %.
         let mut looks = Vec::new();

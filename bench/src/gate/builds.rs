@@ -1,5 +1,4 @@
-//! The executables that a gate compares: whether each is an echobench that can be driven, and the
-//! copies of them that are run.
+//! Executables of a gate: their compatibility with this one, and the copies that are run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,17 +13,18 @@ use tempfile::TempDir;
 use crate::host::environment::{Environment, sha256_of};
 use crate::processes::child::ChildProcess;
 
-/// Rises when `serve` changes in a way that breaks who starts it: its options, its lines of output.
+/// Version of the interface of `serve`, its options and its lines of output; rises with an incompatible
+/// change.
 const SERVE_INTERFACE: u32 = 1;
-/// How long an executable may take to say what it is.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest wait for the answer of `about`.
+const ABOUT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What an executable says of itself: the answer of `echobench about`.
+/// Description of an executable: the answer of `echobench about`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// The version of echobench.
     pub echobench: String,
-    /// The commit it was built from.
+    /// The commit that it was built from.
     pub revision: Option<String>,
     /// The version of the wire protocol.
     pub protocol: u8,
@@ -35,7 +35,7 @@ pub struct About {
 }
 
 impl About {
-    /// What this executable is.
+    /// The description of this executable.
     #[must_use]
     pub fn this_build() -> Self {
         About {
@@ -48,10 +48,10 @@ impl About {
     }
 }
 
-/// An executable that can be driven.
+/// An executable whose servers this one can drive.
 #[derive(Clone, Debug, Serialize)]
 pub struct Build {
-    /// What it says of itself.
+    /// Its description of itself.
     #[serde(flatten)]
     pub about: About,
     /// The SHA-256 of the file, in hexadecimal.
@@ -61,20 +61,22 @@ pub struct Build {
 }
 
 impl Build {
-    /// Asks an executable what it is; `side` is `baseline` or `candidate`. Fails unless it is an
+    /// Reads the description of an executable; `side` is `baseline` or `candidate`. Fails unless it is an
     /// echobench whose servers this one can drive.
     pub fn open(side: &str, path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         if !path.is_file() {
             bail!("no {side} executable {shown}: build one with `cargo build --release`");
         }
-        // A bare name is a file here, and not one to be looked for in PATH.
+        // Without a slash the name would be looked up in PATH.
         let path = path
             .canonicalize()
             .with_context(|| format!("cannot find the {side} {shown}"))?;
+
         let about = ask(&path).with_context(|| {
             format!("the {side} {shown} is not an echobench that a gate can drive")
         })?;
+
         let own = About::this_build();
         if (about.protocol, about.serve) != (own.protocol, own.serve) {
             bail!(
@@ -87,6 +89,7 @@ impl Build {
                 own.serve
             );
         }
+
         let sha256 = sha256_of(&path).with_context(|| format!("cannot read the {side} {shown}"))?;
         Ok(Build {
             about,
@@ -96,7 +99,7 @@ impl Build {
     }
 
     /// Fails unless it can serve the model of an arm.
-    pub fn must_know(&self, side: &str, arm: &str) -> anyhow::Result<()> {
+    pub fn check_model(&self, side: &str, arm: &str) -> anyhow::Result<()> {
         let model = arm.split_whitespace().next().unwrap_or_default();
         if !self.about.models.iter().any(|known| known == model) {
             bail!(
@@ -107,7 +110,7 @@ impl Build {
         Ok(())
     }
 
-    /// The version and the begin of the revision.
+    /// The version, and the first digits of the revision.
     #[must_use]
     pub fn title(&self) -> String {
         let revision = self
@@ -124,10 +127,10 @@ impl Build {
 
 fn ask(path: &Path) -> anyhow::Result<About> {
     let mut command = Command::new(path);
-    // What a stranger says there would only confuse.
+    // Messages of a program that is no echobench would hide ours.
     command.arg("about").stderr(Stdio::null());
     let agent = ChildProcess::spawn_command(command, "`about`")?;
-    agent.receive(Instant::now() + PATIENCE)
+    agent.receive(Instant::now() + ABOUT_TIMEOUT)
 }
 
 /// Copies of the two executables: one for each arm, so that the second arm of the baseline differs

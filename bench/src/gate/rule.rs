@@ -1,21 +1,20 @@
-//! The rule of the gate: from the slow-downs of single blocks to a verdict. Arithmetic only, so that
-//! its error rates can be simulated.
+//! Rule of the gate: from the slow-downs of single blocks to a verdict.
 
+use echobench_protocol::{serde_by_name, textual_enum};
 use serde::{Deserialize, Serialize};
 
 use crate::stats::{self, compare_family, median, rises_in_family, upper_bound};
 
-/// The probability with which a gate between equal builds may find a regression anywhere in its table.
+/// Probability of a regression anywhere in the table of equal builds, at most.
 pub const ALPHA: f64 = 0.01;
-/// The probability with which a gate may pass although one comparison is slower by its floor or more.
+/// Probability of a pass although one comparison is slower by its floor or more, at most.
 pub const MISS: f64 = 0.05;
-/// How often the gate looks at its data before it ends; both error rates are split between the looks.
+/// Number of looks at the data; both error rates are split between them.
 pub const LOOKS: u32 = 2;
 
-/// What is compared. A slow-down is a ratio of times: above 1 the candidate is worse.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
+/// A metric of a gate. Its slow-down is a ratio of times: above 1 the candidate is worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum GateMetric {
     /// Time for each reply, the inverse of throughput.
     Throughput,
     /// CPU time of the server for each request.
@@ -24,27 +23,18 @@ pub enum Metric {
     P99,
 }
 
-impl Metric {
-    /// All, in the order of every table.
-    pub const ALL: [Metric; 3] = [Metric::Throughput, Metric::Cpu, Metric::P99];
+textual_enum!(GateMetric, "metric", { Throughput => "throughput", Cpu => "cpu", P99 => "p99" });
 
-    /// The name in files.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Metric::Throughput => "throughput",
-            Metric::Cpu => "cpu",
-            Metric::P99 => "p99",
-        }
-    }
+serde_by_name!(GateMetric);
 
+impl GateMetric {
     /// The name for people.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
-            Metric::Throughput => "throughput",
-            Metric::Cpu => "CPU/request",
-            Metric::P99 => "p99 latency",
+            GateMetric::Throughput => "throughput",
+            GateMetric::Cpu => "CPU/request",
+            GateMetric::P99 => "p99 latency",
         }
     }
 
@@ -52,33 +42,46 @@ impl Metric {
     #[must_use]
     pub fn floor(self) -> f64 {
         match self {
-            Metric::Throughput | Metric::Cpu => 0.03,
-            Metric::P99 => 0.05,
+            GateMetric::Throughput | GateMetric::Cpu => 0.03,
+            GateMetric::P99 => 0.05,
         }
     }
 
     /// Whether a pass has to rule out a slow-down in it. A percentile is too noisy for that within
-    /// the time of a gate: it can convict, and where it cannot acquit the table says so.
+    /// the time of a gate: it can show a regression, and where it cannot exclude one the table says so.
     #[must_use]
     pub fn is_required(self) -> bool {
-        self != Metric::P99
+        self != GateMetric::P99
     }
 }
 
 /// One metric of one model: for each block the natural logarithm of the slow-down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
-    /// The model, and whatever else tells it from the others of the table.
+    /// The model, with its condition if there are several.
     pub subject: String,
     /// The metric.
-    pub metric: Metric,
-    /// Of the candidate against the first arm of the baseline.
+    pub metric: GateMetric,
+    /// The candidate against the first arm of the baseline.
     pub candidate: Vec<f64>,
-    /// Of the second arm of the baseline against the first.
+    /// The second arm of the baseline against the first.
     pub again: Vec<f64>,
 }
 
-/// What a comparison came to.
+impl Sample {
+    /// A sample without blocks.
+    #[must_use]
+    pub fn empty(subject: &str, metric: GateMetric) -> Self {
+        Sample {
+            subject: subject.to_owned(),
+            metric,
+            candidate: Vec::new(),
+            again: Vec::new(),
+        }
+    }
+}
+
+/// Finding of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
@@ -86,19 +89,19 @@ pub enum Finding {
     Slower,
     /// Not slower by as much as the floor.
     Within,
-    /// Neither can be said.
+    /// Neither is shown.
     Unresolved,
-    /// The two arms of the baseline differ: what is said of the candidate would be worth nothing.
+    /// The two arms of the baseline differ: a difference of the candidate would mean nothing.
     Contaminated,
 }
 
 /// One line of the gate's table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Comparison {
-    /// The model, and whatever else tells it from the others of the table.
+pub struct GateComparison {
+    /// The model, with its condition if there are several.
     pub subject: String,
     /// The metric.
-    pub metric: Metric,
+    pub metric: GateMetric,
     /// Blocks with a value.
     pub blocks: usize,
     /// Median over the blocks of the candidate's slow-down; 1.05 is 5 % slower.
@@ -111,31 +114,31 @@ pub struct Comparison {
     pub p: f64,
     /// Median over the blocks of the slow-down of the baseline's second arm.
     pub again: Option<f64>,
-    /// Whether that is no more than chance, and less than the floor.
+    /// Whether that is within chance, and less than the floor.
     pub clean: bool,
     /// The smallest slow-down that is a regression.
     pub floor: f64,
-    /// What it came to.
+    /// The finding.
     pub finding: Finding,
 }
 
-/// What follows from a look at the data.
+/// The step after a look at the data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing got slower by as much as its floor.
     Pass,
-    /// Something did: it has to happen again.
+    /// Something did: a second run has to confirm it.
     Confirm,
-    /// More blocks are needed.
+    /// Measure more blocks.
     GoOn,
-    /// There will be no more blocks.
-    Inconclusive(Reason),
+    /// Stop without a decision.
+    Inconclusive(InconclusiveReason),
 }
 
-/// Why a gate has no answer.
+/// Reason for an inconclusive verdict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reason {
+pub enum InconclusiveReason {
     /// Equal arms differed.
     Contaminated,
     /// The bounds are too wide.
@@ -144,43 +147,28 @@ pub enum Reason {
     NotConfirmed,
 }
 
-/// What a gate came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
+/// Verdict of a gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateVerdict {
     /// No model got slower by as much as the floor, in the metrics that are required.
     Pass,
     /// One did, in two runs.
     Regression,
-    /// Neither could be found out.
+    /// Neither is shown.
     Inconclusive,
 }
 
-impl Verdict {
-    /// 0, 2 or 3.
-    #[must_use]
-    pub fn exit_code(self) -> u8 {
-        match self {
-            Verdict::Pass => 0,
-            Verdict::Regression => 2,
-            Verdict::Inconclusive => 3,
-        }
-    }
+textual_enum!(GateVerdict, "verdict", {
+    Pass => "pass",
+    Regression => "regression",
+    Inconclusive => "inconclusive",
+});
 
-    /// The word in tables and files.
-    #[must_use]
-    pub fn word(self) -> &'static str {
-        match self {
-            Verdict::Pass => "pass",
-            Verdict::Regression => "regression",
-            Verdict::Inconclusive => "inconclusive",
-        }
-    }
-}
+serde_by_name!(GateVerdict);
 
 /// Judges a table, allowing `looks` looks at it.
 #[must_use]
-pub fn judge(samples: &[Sample], looks: u32) -> Vec<Comparison> {
+pub fn judge(samples: &[Sample], looks: u32) -> Vec<GateComparison> {
     let share = |rate: f64| rate / f64::from(looks);
     let candidates: Vec<_> = samples.iter().map(|s| s.candidate.clone()).collect();
     let again: Vec<_> = samples.iter().map(|s| s.again.clone()).collect();
@@ -204,7 +192,7 @@ pub fn judge(samples: &[Sample], looks: u32) -> Vec<Comparison> {
             let within = high.is_some_and(|high| high < 1.0 + floor);
             let clean = small && !apart;
             let matters = suspect || sample.metric.is_required();
-            Comparison {
+            GateComparison {
                 subject: sample.subject.clone(),
                 metric: sample.metric,
                 blocks: sample.candidate.len(),
@@ -228,9 +216,9 @@ pub fn judge(samples: &[Sample], looks: u32) -> Vec<Comparison> {
         .collect()
 }
 
-/// What follows from a table; `last` if there will be no more looks.
+/// The step after a table; `last` for the last look.
 #[must_use]
-pub fn decide(table: &[Comparison], last: bool) -> Step {
+pub fn decide(table: &[GateComparison], last: bool) -> Step {
     let any = |finding| table.iter().any(|line| line.finding == finding);
     let required = || table.iter().filter(|line| line.metric.is_required());
     if any(Finding::Slower) {
@@ -241,15 +229,15 @@ pub fn decide(table: &[Comparison], last: bool) -> Step {
     } else if !last {
         Step::GoOn
     } else if any(Finding::Contaminated) {
-        Step::Inconclusive(Reason::Contaminated)
+        Step::Inconclusive(InconclusiveReason::Contaminated)
     } else {
-        Step::Inconclusive(Reason::TooNoisy)
+        Step::Inconclusive(InconclusiveReason::TooNoisy)
     }
 }
 
-/// Whether the second run found again what the first one suspected.
+/// Whether the second run confirmed what the first one suspected.
 #[must_use]
-pub fn is_confirmed(confirmation: &[Comparison]) -> bool {
+pub fn is_confirmed(confirmation: &[GateComparison]) -> bool {
     confirmation
         .iter()
         .any(|line| line.finding == Finding::Slower)
@@ -297,17 +285,14 @@ mod tests {
     }
 
     /// A gate of as many models over simulated blocks, its metrics slower by these shares.
-    fn gate(models: usize, slower: [f64; 3], noise: &mut Noise) -> Verdict {
+    fn gate(models: usize, slower: [f64; 3], noise: &mut Noise) -> GateVerdict {
         let mut samples: Vec<Sample> = (0..models)
             .flat_map(|model| {
-                Metric::ALL.map(|metric| Sample {
-                    subject: model.to_string(),
-                    metric,
-                    candidate: Vec::new(),
-                    again: Vec::new(),
-                })
+                let metrics = GateMetric::ALL.iter();
+                metrics.map(move |&metric| Sample::empty(&model.to_string(), metric))
             })
             .collect();
+
         let add_blocks = |samples: &mut [Sample], noise: &mut Noise| {
             for (index, sample) in samples.iter_mut().enumerate() {
                 for _ in 0..BLOCKS {
@@ -318,12 +303,13 @@ mod tests {
                 }
             }
         };
+
         for last in [false, true] {
             add_blocks(&mut samples, noise);
             let table = judge(&samples, LOOKS);
             match decide(&table, last) {
-                Step::Pass => return Verdict::Pass,
-                Step::Inconclusive(_) => return Verdict::Inconclusive,
+                Step::Pass => return GateVerdict::Pass,
+                Step::Inconclusive(_) => return GateVerdict::Inconclusive,
                 Step::GoOn => {}
                 Step::Confirm => {
                     let lines = samples.into_iter().zip(&table);
@@ -338,17 +324,18 @@ mod tests {
                     add_blocks(&mut again, noise);
                     add_blocks(&mut again, noise);
                     return if is_confirmed(&judge(&again, 1)) {
-                        Verdict::Regression
+                        GateVerdict::Regression
                     } else {
-                        Verdict::Inconclusive
+                        GateVerdict::Inconclusive
                     };
                 }
             }
         }
+
         unreachable!("the last look ends a gate");
     }
 
-    fn share(of: Verdict, gates: u32, mut gate: impl FnMut() -> Verdict) -> f64 {
+    fn share(of: GateVerdict, gates: u32, mut gate: impl FnMut() -> GateVerdict) -> f64 {
         let seen = (0..gates).filter(|_| gate() == of).count();
         seen as f64 / f64::from(gates)
     }
@@ -357,7 +344,9 @@ mod tests {
     fn equal_builds_are_a_regression_no_more_often_than_promised() {
         for spread in [0.005, 0.03, 0.3] {
             let mut noise = Noise::new(spread, 1);
-            let alarms = share(Verdict::Regression, 2_000, || gate(4, [0.0; 3], &mut noise));
+            let alarms = share(GateVerdict::Regression, 2_000, || {
+                gate(4, [0.0; 3], &mut noise)
+            });
             assert!(alarms <= ALPHA, "{spread}: {alarms}");
         }
     }
@@ -380,6 +369,7 @@ mod tests {
                 })
             })
             .count();
+
         // Three standard errors above the promise.
         let limit = ALPHA + 3.0 * (ALPHA / f64::from(gates)).sqrt();
         assert!((wrong as f64) <= limit * f64::from(gates), "{wrong}");
@@ -389,7 +379,9 @@ mod tests {
     fn a_true_slow_down_of_5_percent_is_found() {
         let mut noise = Noise::new(0.012, 3);
         for slower in [[0.05, 0.0, 0.0], [0.0, 0.05, 0.0], [0.025, 0.05, 0.0]] {
-            let power = share(Verdict::Regression, 1_000, || gate(4, slower, &mut noise));
+            let power = share(GateVerdict::Regression, 1_000, || {
+                gate(4, slower, &mut noise)
+            });
             assert!(power >= 0.95, "{slower:?}: {power}");
         }
     }
@@ -398,7 +390,7 @@ mod tests {
     fn a_slow_down_by_the_floor_seldom_passes() {
         for spread in [0.005, 0.015, 0.04] {
             let mut noise = Noise::new(spread, 4);
-            let passed = share(Verdict::Pass, 1_000, || {
+            let passed = share(GateVerdict::Pass, 1_000, || {
                 gate(1, [0.03, 0.0, 0.0], &mut noise)
             });
             assert!(passed <= MISS + 0.02, "{spread}: {passed}");
@@ -408,12 +400,14 @@ mod tests {
     #[test]
     fn too_much_noise_is_inconclusive_and_never_passes() {
         let mut noise = Noise::new(0.5, 5);
-        let passed = share(Verdict::Pass, 200, || gate(4, [0.0; 3], &mut noise));
-        let known = share(Verdict::Regression, 200, || gate(4, [0.0; 3], &mut noise));
+        let passed = share(GateVerdict::Pass, 200, || gate(4, [0.0; 3], &mut noise));
+        let known = share(GateVerdict::Regression, 200, || {
+            gate(4, [0.0; 3], &mut noise)
+        });
         assert_eq!((passed, known), (0.0, 0.0));
     }
 
-    fn sample(metric: Metric, candidate: f64, again: f64) -> Sample {
+    fn sample(metric: GateMetric, candidate: f64, again: f64) -> Sample {
         let around = |middle: f64| (0..20).map(|i| middle + 1e-4 * f64::from(i - 10)).collect();
         Sample {
             subject: "thread".to_owned(),
@@ -426,12 +420,13 @@ mod tests {
     #[test]
     fn each_condition_of_a_regression_is_needed() {
         let step = |samples: &[Sample]| decide(&judge(samples, LOOKS), true);
-        let throughput = |candidate, again| [sample(Metric::Throughput, candidate, again)];
+        let throughput = |candidate, again| [sample(GateMetric::Throughput, candidate, again)];
         assert_eq!(step(&throughput(0.06, 0.0)), Step::Confirm);
         // Beyond chance, but small.
         assert_eq!(step(&throughput(0.01, 0.0)), Step::Pass);
         // Large, but the baseline differs from itself.
-        let contaminated = Step::Inconclusive(Reason::Contaminated);
+        let contaminated = Step::Inconclusive(InconclusiveReason::Contaminated);
+
         assert_eq!(step(&throughput(0.06, 0.05)), contaminated);
         // Nothing found, and nothing to be found with such a baseline.
         assert_eq!(step(&throughput(0.0, 0.05)), contaminated);
@@ -440,27 +435,32 @@ mod tests {
         for value in wild[0].candidate.iter_mut().take(8) {
             *value = -0.5;
         }
-        assert_eq!(step(&wild), Step::Inconclusive(Reason::TooNoisy));
+
+        assert_eq!(
+            step(&wild),
+            Step::Inconclusive(InconclusiveReason::TooNoisy)
+        );
+
         assert_eq!(decide(&judge(&wild, LOOKS), false), Step::GoOn);
     }
 
     #[test]
     fn a_percentile_can_convict_and_need_not_acquit() {
-        let good = sample(Metric::Cpu, 0.0, 0.0);
-        let mut unclear = sample(Metric::P99, 0.0, 0.0);
+        let good = sample(GateMetric::Cpu, 0.0, 0.0);
+        let mut unclear = sample(GateMetric::P99, 0.0, 0.0);
         for (index, value) in unclear.candidate.iter_mut().enumerate() {
             *value = if index % 2 == 0 { 0.3 } else { -0.3 };
         }
         let table = judge(&[good.clone(), unclear], LOOKS);
         assert_eq!(table[1].finding, Finding::Unresolved);
         assert_eq!(decide(&table, true), Step::Pass);
-        let table = judge(&[good, sample(Metric::P99, 0.2, 0.0)], LOOKS);
+        let table = judge(&[good, sample(GateMetric::P99, 0.2, 0.0)], LOOKS);
         assert_eq!(decide(&table, true), Step::Confirm);
     }
 
     #[test]
     fn a_server_that_stands_still_is_slower() {
-        let mut stalled = sample(Metric::Throughput, 0.0, 0.0);
+        let mut stalled = sample(GateMetric::Throughput, 0.0, 0.0);
         stalled.candidate.fill(f64::INFINITY);
         let table = judge(&[stalled], LOOKS);
         assert_eq!(table[0].finding, Finding::Slower);
@@ -472,7 +472,7 @@ mod tests {
         for comparisons in [1, 3, 12, 40] {
             let needed = blocks_needed(comparisons) as usize;
             let samples = |blocks: usize| {
-                let one = sample(Metric::Throughput, 0.1, 0.0);
+                let one = sample(GateMetric::Throughput, 0.1, 0.0);
                 let (candidate, again) = (vec![0.1; blocks], vec![0.0; blocks]);
                 let one = Sample {
                     candidate,

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Finished, executable, finish};
-use echobench::gate::Report;
+use echobench::gate::GateReport;
 use echobench::gate::builds::{About, Build};
 use echobench::gate::export::Format;
-use echobench::gate::rule::{LOOKS, Metric, Reason, Sample, Verdict, judge};
+use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge};
 use tempfile::TempDir;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_echobench");
@@ -58,7 +58,7 @@ fn build(revision: &str) -> Build {
     build
 }
 
-fn sample(subject: &str, metric: Metric, slower: f64, spread: f64) -> Sample {
+fn sample(subject: &str, metric: GateMetric, slower: f64, spread: f64) -> Sample {
     let around = |middle: f64| -> Vec<f64> {
         let value = |block: i32| middle + spread * f64::from((block * 7) % 20 - 10);
         (0..20).map(value).collect()
@@ -72,19 +72,19 @@ fn sample(subject: &str, metric: Metric, slower: f64, spread: f64) -> Sample {
 }
 
 /// `thread` costs 7 % more CPU, the tails are unclear, and the rest is as it was.
-fn slower() -> Report {
+fn slower() -> GateReport {
     let samples = [
-        sample("thread", Metric::Throughput, 0.01, 5e-4),
-        sample("thread", Metric::Cpu, 0.07, 5e-4),
-        sample("thread", Metric::P99, 0.02, 0.02),
-        sample("async", Metric::Throughput, -0.02, 5e-4),
-        sample("async", Metric::Cpu, 0.0, 5e-4),
-        sample("async", Metric::P99, 0.0, 0.02),
+        sample("thread", GateMetric::Throughput, 0.01, 5e-4),
+        sample("thread", GateMetric::Cpu, 0.07, 5e-4),
+        sample("thread", GateMetric::P99, 0.02, 0.02),
+        sample("async", GateMetric::Throughput, -0.02, 5e-4),
+        sample("async", GateMetric::Cpu, 0.0, 5e-4),
+        sample("async", GateMetric::P99, 0.0, 0.02),
     ];
 
-    Report {
+    GateReport {
         schema_version: 1,
-        verdict: Verdict::Regression,
+        verdict: GateVerdict::Regression,
         reason: None,
         scenario: "gate".to_owned(),
         baseline: build("a"),
@@ -98,9 +98,9 @@ fn slower() -> Report {
 }
 
 /// The same blocks without the slow one.
-fn equal() -> Report {
+fn equal() -> GateReport {
     let mut report = slower();
-    report.verdict = Verdict::Pass;
+    report.verdict = GateVerdict::Pass;
     report.comparisons.remove(1);
     report.confirmation_blocks = 0;
     report.confirmation.clear();
@@ -144,13 +144,13 @@ fn a_pass_says_what_is_not_resolved() {
 #[test]
 fn inconclusive_is_never_shown_as_a_pass() {
     let noisy = [
-        sample("thread", Metric::Throughput, 0.0, 0.02),
-        sample("thread", Metric::Cpu, 0.0, 5e-4),
+        sample("thread", GateMetric::Throughput, 0.0, 0.02),
+        sample("thread", GateMetric::Cpu, 0.0, 5e-4),
     ];
 
     let mut report = equal();
-    report.verdict = Verdict::Inconclusive;
-    report.reason = Some(Reason::TooNoisy);
+    report.verdict = GateVerdict::Inconclusive;
+    report.reason = Some(InconclusiveReason::TooNoisy);
     report.comparisons = judge(&noisy, LOOKS);
     let table = Format::Table.render(&report).unwrap();
 
@@ -245,6 +245,7 @@ fn what_cannot_be_compared_is_refused_in_one_line() {
     script(place.path(), "stranger", "echo hello; echo what >&2");
     fs::write(place.path().join("text"), "hello").unwrap();
     let own = EXECUTABLE;
+
     for (baseline, more, words) in [
         ("missing", &[][..], &["no baseline executable missing"][..]),
         ("stranger", &[], &["stranger is not an echobench"]),
@@ -289,6 +290,7 @@ fn results(folder: &Path, name: &str, started: &str, cpus: u64, ratio: f64) {
     let environment = serde_json::json!({
         "started": started, "machine": machine, "memory_bytes": ratio.to_bits(), "kernel": started,
     });
+
     let run = serde_json::json!({ "environment": environment });
     fs::write(folder.join("run.json"), run.to_string()).unwrap();
     let names = "schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
@@ -371,15 +373,18 @@ fn a_history_marks_where_a_ratio_changed() {
             ratio,
         );
     }
+
     results(place.path(), "other", "2026-01-05T00:00:00Z", 4, 0.5);
     let run = echobench(place.path(), &["history", "."]);
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stdout.contains("from run09 on"), "{}", run.stdout);
+
     assert!(
         run.stdout.contains("xeon-2cpu-kvm, runs: 16"),
         "{}",
         run.stdout
     );
+
     assert!(
         run.stdout.contains("xeon-4cpu-kvm, runs: 1"),
         "{}",

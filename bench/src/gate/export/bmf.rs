@@ -5,8 +5,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::super::Report;
-use super::name;
+use super::super::GateReport;
+use super::comparison_name;
 
 #[derive(Serialize)]
 struct Measure {
@@ -17,7 +17,7 @@ struct Measure {
     upper_value: Option<f64>,
 }
 
-pub(super) fn render(report: &Report) -> anyhow::Result<String> {
+pub(super) fn render(report: &GateReport) -> anyhow::Result<String> {
     let mut benchmarks: Map<String, Value> = Map::new();
     for line in &report.comparisons {
         let Some(value) = line.slowdown else { continue };
@@ -27,9 +27,10 @@ pub(super) fn render(report: &Report) -> anyhow::Result<String> {
             upper_value: line.high,
         };
         let benchmark = benchmarks
-            .entry(name(report, line))
+            .entry(comparison_name(report, line))
             .or_insert_with(|| Value::Object(Map::new()));
         benchmark[format!("{}-slowdown", line.metric.name())] = serde_json::to_value(measure)?;
     }
+
     Ok(serde_json::to_string_pretty(&benchmarks)? + "\n")
 }

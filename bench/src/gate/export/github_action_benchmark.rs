@@ -4,8 +4,8 @@
 
 use serde::Serialize;
 
-use super::super::Report;
-use super::name;
+use super::super::GateReport;
+use super::comparison_name;
 
 #[derive(Serialize)]
 struct Entry {
@@ -17,7 +17,7 @@ struct Entry {
     extra: String,
 }
 
-pub(super) fn render(report: &Report) -> anyhow::Result<String> {
+pub(super) fn render(report: &GateReport) -> anyhow::Result<String> {
     let percent = |ratio: f64| 100.0 * ratio;
     let entries: Vec<Entry> = report
         .comparisons
@@ -25,18 +25,19 @@ pub(super) fn render(report: &Report) -> anyhow::Result<String> {
         .filter_map(|line| {
             let bounds = line.low.zip(line.high);
             Some(Entry {
-                name: format!("{}/{}", name(report, line), line.metric.name()),
+                name: format!("{}/{}", comparison_name(report, line), line.metric.name()),
                 unit: "% of baseline",
                 value: percent(line.slowdown?),
                 range: bounds
                     .map(|(low, high)| format!("{:.1} to {:.1}", percent(low), percent(high))),
                 extra: format!(
                     "verdict: {}\nblocks: {}",
-                    report.verdict.word(),
+                    report.verdict.name(),
                     line.blocks
                 ),
             })
         })
         .collect();
+
     Ok(serde_json::to_string_pretty(&entries)? + "\n")
 }

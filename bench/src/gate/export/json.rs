@@ -1,7 +1,7 @@
-//! The report as it is, as JSON.
+//! JSON with every field of the report.
 
-use super::super::Report;
+use super::super::GateReport;
 
-pub(super) fn render(report: &Report) -> anyhow::Result<String> {
+pub(super) fn render(report: &GateReport) -> anyhow::Result<String> {
     Ok(serde_json::to_string_pretty(report)? + "\n")
 }

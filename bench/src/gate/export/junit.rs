@@ -3,16 +3,17 @@
 
 use std::fmt::Write;
 
-use super::super::Report;
-use super::super::rule::{Comparison, Finding, Verdict};
-use super::{name, table};
+use super::super::GateReport;
+use super::super::rule::{Finding, GateComparison, GateVerdict};
+use super::{comparison_name, table};
 
-pub(super) fn render(report: &Report) -> String {
-    let cases: Vec<(&Comparison, &str)> = report
+pub(super) fn render(report: &GateReport) -> String {
+    let cases: Vec<(&GateComparison, &str)> = report
         .comparisons
         .iter()
         .map(|line| (line, kind(report, line)))
         .collect();
+
     let count = |kind: &str| cases.iter().filter(|(_, other)| *other == kind).count();
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
@@ -23,10 +24,11 @@ pub(super) fn render(report: &Report) -> String {
         count("error"),
         count("skipped")
     );
+
     for (line, kind) in cases {
         let opening = format!(
             "    <testcase classname=\"{}\" name=\"{}\"",
-            escaped(&name(report, line)),
+            escaped(&comparison_name(report, line)),
             line.metric.name()
         );
         let message = escaped(&table::sentence(line));
@@ -40,13 +42,14 @@ pub(super) fn render(report: &Report) -> String {
         };
         written.expect("writing to a string succeeds");
     }
+
     text + "  </testsuite>\n</testsuites>\n"
 }
 
-/// The element that says how the case ended; none for a success.
-fn kind(report: &Report, line: &Comparison) -> &'static str {
+/// The element for the result of a case; empty for a success.
+fn kind(report: &GateReport, line: &GateComparison) -> &'static str {
     match (report.verdict, line.finding) {
-        (Verdict::Regression, Finding::Slower) if report.is_confirmed(line) => "failure",
+        (GateVerdict::Regression, Finding::Slower) if report.is_confirmed(line) => "failure",
         (_, Finding::Within) => "",
         (_, Finding::Unresolved) if !line.metric.is_required() => "skipped",
         _ => "error",

@@ -1,4 +1,4 @@
-//! What a gate came to, for people and for the tools of CI: one file for each format.
+//! Formats of a gate's report, for people and for the tools of CI: one file each.
 
 mod bmf;
 mod github_action_benchmark;
@@ -9,32 +9,55 @@ mod table;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::ValueEnum;
+use echobench_protocol::textual_enum;
 
-use super::Report;
+use super::GateReport;
+use super::rule::GateComparison;
 use crate::host::files::write_file;
 use crate::render::Style;
 
-/// How a report is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+/// A format of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// For a terminal.
+    /// Table for a terminal.
     Table,
-    /// For the summary of a CI job.
+    /// Markdown.
     Markdown,
-    /// Everything, for programs.
+    /// JSON with every field.
     Json,
     /// Bencher Metric Format.
     Bmf,
     /// `customSmallerIsBetter` of github-action-benchmark.
     GithubActionBenchmark,
-    /// `JUnit` XML: a test case for each comparison.
+    /// `JUnit` XML.
     Junit,
 }
 
+textual_enum!(Format, "format", {
+    Table => "table",
+    Markdown => "markdown",
+    Json => "json",
+    Bmf => "bmf",
+    GithubActionBenchmark => "github-action-benchmark",
+    Junit => "junit",
+});
+
 impl Format {
+    /// Its purpose, in a phrase.
+    #[must_use]
+    pub fn summary(self) -> &'static str {
+        match self {
+            Format::Table => "For a terminal",
+            Format::Markdown => "For the summary of a CI job",
+            Format::Json => "Everything, for programs",
+            Format::Bmf => "Bencher Metric Format",
+            Format::GithubActionBenchmark => "`customSmallerIsBetter` of github-action-benchmark",
+            Format::Junit => "JUnit XML: a test case for each comparison",
+        }
+    }
+
     /// The report in this format.
-    pub fn render(self, report: &Report) -> anyhow::Result<String> {
+    pub fn render(self, report: &GateReport) -> anyhow::Result<String> {
         Ok(match self {
             Format::Table => table::render(report, Style::Plain),
             Format::Markdown => table::render(report, Style::Markdown),
@@ -46,7 +69,7 @@ impl Format {
     }
 }
 
-/// A file that a report is to be written to: `FORMAT=FILE`.
+/// A file for the report: `FORMAT=FILE`.
 #[derive(Clone, Debug)]
 pub struct Export {
     format: Format,
@@ -60,8 +83,9 @@ impl FromStr for Export {
         let Some((format, path)) = text.split_once('=').filter(|(_, path)| !path.is_empty()) else {
             return Err("write FORMAT=FILE, such as junit=gate.xml".to_owned());
         };
+        let format = format.parse::<Format>();
         Ok(Export {
-            format: Format::from_str(format, false)?,
+            format: format.map_err(|error| error.to_string())?,
             path: path.into(),
         })
     }
@@ -69,12 +93,12 @@ impl FromStr for Export {
 
 impl Export {
     /// Writes the file, whole or not at all.
-    pub fn write(&self, report: &Report) -> anyhow::Result<()> {
-        write_file(&self.path, &self.format.render(report)?)
+    pub fn write(&self, report: &GateReport) -> anyhow::Result<()> {
+        write_file(&self.path, self.format.render(report)?)
     }
 }
 
-/// The name of a comparison in the lists of other tools.
-fn name(report: &Report, line: &super::rule::Comparison) -> String {
+/// Name of a comparison in the lists of other tools.
+fn comparison_name(report: &GateReport, line: &GateComparison) -> String {
     format!("{}/{}", report.scenario, line.subject)
 }

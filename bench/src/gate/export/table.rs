@@ -1,15 +1,16 @@
 //! The report for people, on a terminal or in Markdown.
 
-use super::super::Report;
-use super::super::rule::{ALPHA, Comparison, Finding, Reason, Verdict};
+use super::super::GateReport;
+use super::super::rule::{ALPHA, Finding, GateComparison, GateVerdict, InconclusiveReason};
 use crate::render::Style;
 use crate::render::units::or_unknown;
 
-pub(super) fn render(report: &Report, style: Style) -> String {
+pub(super) fn render(report: &GateReport, style: Style) -> String {
     let headline = match style {
         Style::Plain | Style::Terminal(_) => format!("gate: {}", headline(report)),
         Style::Markdown => format!("### Gate: {}", headline(report)),
     };
+
     let mut parts = vec![headline, about(report), table(&report.comparisons, style)];
     if report.confirmation_blocks > 0 {
         parts.push(format!(
@@ -18,15 +19,16 @@ pub(super) fn render(report: &Report, style: Style) -> String {
         ));
         parts.push(table(&report.confirmation, style));
     }
+
     parts.push(NOTE.to_owned());
     parts.join("\n\n") + "\n"
 }
 
-/// What the columns are.
+/// Explanation of the columns.
 const NOTE: &str = "Slower: median over the blocks, + is worse. At least, at most: one-sided sign-test bounds; \
     the first is corrected over the table. A/A: the baseline against itself.";
 
-fn about(report: &Report) -> String {
+fn about(report: &GateReport) -> String {
     format!(
         "candidate {} against baseline {}, scenario {}, {} blocks, false alarms at most {:.0} %",
         report.candidate.title(),
@@ -37,17 +39,18 @@ fn about(report: &Report) -> String {
     )
 }
 
-/// The verdict, and what it rests on.
-fn headline(report: &Report) -> String {
-    let word = report.verdict.word();
+/// The verdict and its grounds.
+fn headline(report: &GateReport) -> String {
+    let word = report.verdict.name();
     let lines = |finding| {
         report
             .comparisons
             .iter()
             .filter(move |line| line.finding == finding)
     };
+
     let why = match (report.verdict, report.reason) {
-        (Verdict::Pass, _) => {
+        (GateVerdict::Pass, _) => {
             let open: Vec<_> = lines(Finding::Unresolved).map(title).collect();
             let all = "throughput and CPU per request are within their floors".to_owned();
             if open.is_empty() {
@@ -56,24 +59,24 @@ fn headline(report: &Report) -> String {
                 format!("{all}; not resolved: {}", open.join(", "))
             }
         }
-        (Verdict::Regression, _) => {
+        (GateVerdict::Regression, _) => {
             let confirmed = report
                 .comparisons
                 .iter()
                 .filter(|line| report.is_confirmed(line));
             confirmed.map(sentence).collect::<Vec<_>>().join("; ")
         }
-        (Verdict::Inconclusive, Some(Reason::Contaminated)) => {
+        (GateVerdict::Inconclusive, Some(InconclusiveReason::Contaminated)) => {
             let dirty: Vec<_> = lines(Finding::Contaminated).map(sentence).collect();
             format!(
                 "{}; quiet the machine, or give more --blocks",
                 dirty.join("; ")
             )
         }
-        (Verdict::Inconclusive, Some(Reason::NotConfirmed)) => {
+        (GateVerdict::Inconclusive, Some(InconclusiveReason::NotConfirmed)) => {
             "what looked slower did not in a second run".to_owned()
         }
-        (Verdict::Inconclusive, _) => {
+        (GateVerdict::Inconclusive, _) => {
             let open = lines(Finding::Unresolved).filter(|line| line.metric.is_required());
             let open: Vec<_> = open.map(sentence).collect();
             format!(
@@ -82,15 +85,16 @@ fn headline(report: &Report) -> String {
             )
         }
     };
+
     format!("{word}: {why}")
 }
 
-fn title(line: &Comparison) -> String {
+fn title(line: &GateComparison) -> String {
     format!("{} {}", line.subject, line.metric.title())
 }
 
 /// One line of the table in words.
-pub(super) fn sentence(line: &Comparison) -> String {
+pub(super) fn sentence(line: &GateComparison) -> String {
     let title = title(line);
     match line.finding {
         Finding::Slower => format!(
@@ -113,7 +117,7 @@ pub(super) fn sentence(line: &Comparison) -> String {
     }
 }
 
-fn table(lines: &[Comparison], style: Style) -> String {
+fn table(lines: &[GateComparison], style: Style) -> String {
     let names = [
         "model", "metric", "slower", "at least", "at most", "floor", "A/A", "blocks", "finding",
     ];
@@ -136,6 +140,7 @@ fn table(lines: &[Comparison], style: Style) -> String {
             finding.to_owned(),
         ]
     });
+
     style.table(&names, rows.collect(), &[0, 1, 8])
 }
 
@@ -147,7 +152,7 @@ fn percent(share: f64) -> String {
 fn change(ratio: Option<f64>) -> String {
     or_unknown(ratio, |ratio| {
         let percent = 100.0 * (ratio - 1.0);
-        // No minus in front of nothing.
+        // Without this, a change that rounds to zero could be shown as a negative one.
         let percent = if percent.abs() < 0.05 { 0.0 } else { percent };
         format!("{percent:+.1} %").replace('-', "\u{2212}")
     })

@@ -1,0 +1,457 @@
+//! Measurement of a gate: three arms of each model, block by block, until the rule decides.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+use super::builds::{Build, Copies};
+use super::report::GateReport;
+use super::rule::{
+    self, Finding, GateComparison, GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample,
+    Step, decide, judge,
+};
+use crate::experiment::condition::Condition;
+use crate::experiment::observation::BlockOutcome;
+use crate::results::{BlockRow, SliceRow, Writer};
+use crate::scenario::arm::Arm;
+use crate::scenario::{Effort, Scenario};
+use crate::stats::median;
+
+/// Two builds to compare, and the workload.
+pub struct Gate {
+    /// The build to compare with.
+    pub baseline: Build,
+    /// The build to judge.
+    pub candidate: Build,
+    /// The workload.
+    pub scenario: Scenario,
+    /// The largest number of blocks, and their form.
+    pub effort: Effort,
+    /// Seed of the orders of the arms and of the clients' traffic.
+    pub seed: u64,
+    /// Additional options of the candidate's `serve`.
+    pub candidate_options: Vec<String>,
+}
+
+/// Receivers of what a gate measures.
+pub struct Observer<'a> {
+    /// Results folder for all rows.
+    pub writer: Option<&'a mut Writer>,
+    /// Called with the name of each subject and each of its blocks.
+    pub blocks: &'a mut dyn FnMut(&str, &BlockOutcome),
+    /// Called with messages on the progress.
+    pub progress: &'a dyn Fn(&str),
+}
+
+/// Error of a gate in which an arm gave a wrong reply, or counted other requests than its clients.
+#[derive(Debug)]
+pub struct WrongReplies(String);
+
+impl fmt::Display for WrongReplies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongReplies {}
+
+/// One model under one condition, and its values so far.
+struct Subject {
+    condition: Condition,
+    name: String,
+    samples: Vec<Sample>,
+}
+
+/// Blocks measured in turn: copies of the builds, and the subjects that are run with them.
+struct Session<'g> {
+    gate: &'g Gate,
+    // Dropped last: the subjects name its files.
+    subjects: Vec<Subject>,
+    _copies: Copies,
+}
+
+impl Gate {
+    /// Fails if a build does not know a model, and if the blocks are too few for any decision.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for model in &self.scenario.models {
+            self.baseline.check_model("baseline", model)?;
+            self.candidate.check_model("candidate", model)?;
+        }
+
+        let subjects = self.scenario.models.len() * self.conditions().len();
+        let comparisons = subjects * GateMetric::ALL.len();
+        let needed = LOOKS * rule::blocks_needed(comparisons);
+
+        if self.effort.blocks < needed {
+            bail!(
+                "{} blocks cannot decide {comparisons} comparisons: give {needed} blocks or more",
+                self.effort.blocks
+            );
+        }
+
+        Ok(())
+    }
+
+    /// Measures up to the verdict. Fails when interrupted, and when an arm could not be measured.
+    pub fn run(&self, observer: &mut Observer<'_>) -> anyhow::Result<GateReport> {
+        let mut session = Session::new(self)?;
+        let began = Instant::now();
+
+        for look in 1..=LOOKS {
+            for block in self.blocks_until(look - 1) + 1..=self.blocks_until(look) {
+                session.run_block(block, began, observer)?;
+            }
+
+            let table = judge(&session.samples(), LOOKS);
+            match decide(&table, look == LOOKS) {
+                Step::Pass => return Ok(self.report(GateVerdict::Pass, None, look, table)),
+                Step::Inconclusive(reason) => {
+                    let verdict = GateVerdict::Inconclusive;
+                    return Ok(self.report(verdict, Some(reason), look, table));
+                }
+                Step::Confirm => {
+                    drop(session);
+                    return self.confirm(look, table, began, observer);
+                }
+                Step::GoOn => (observer.progress)(&format!(
+                    "nothing is decided after {} blocks: measuring more",
+                    self.blocks_until(look)
+                )),
+            }
+        }
+        unreachable!("the last look decides")
+    }
+
+    /// Slow-downs of so many blocks, without a verdict.
+    pub fn measure(&self, blocks: u32) -> anyhow::Result<Vec<Sample>> {
+        let mut session = Session::new(self)?;
+        let mut nobody = Observer {
+            writer: None,
+            blocks: &mut |_, _| (),
+            progress: &|_| (),
+        };
+
+        for block in 1..=blocks {
+            session.run_block(block, Instant::now(), &mut nobody)?;
+        }
+        Ok(session.samples())
+    }
+
+    /// Measures the suspected regressions again, with new processes and new copies of the executables.
+    fn confirm(
+        &self,
+        look: u32,
+        table: Vec<GateComparison>,
+        began: Instant,
+        observer: &mut Observer<'_>,
+    ) -> anyhow::Result<GateReport> {
+        let suspected = |subject: &str, metric| {
+            let mut lines = table.iter();
+            lines.any(|line| {
+                line.finding == Finding::Slower
+                    && (&line.subject[..], line.metric) == (subject, metric)
+            })
+        };
+
+        (observer.progress)("something got slower: measuring again to confirm it");
+
+        let mut session = Session::new(self)?;
+        session.subjects.retain(|subject| {
+            let mut metrics = GateMetric::ALL.iter();
+            metrics.any(|&metric| suspected(&subject.name, metric))
+        });
+
+        let first = self.blocks_until(look) + 1;
+        let blocks = self.effort.blocks;
+        for block in first..first + blocks {
+            session.run_block(block, began, observer)?;
+        }
+
+        let mut again = session.samples();
+        again.retain(|sample| suspected(&sample.subject, sample.metric));
+        let confirmation = judge(&again, 1);
+        let (verdict, reason) = if rule::is_confirmed(&confirmation) {
+            (GateVerdict::Regression, None)
+        } else {
+            let reason = InconclusiveReason::NotConfirmed;
+            (GateVerdict::Inconclusive, Some(reason))
+        };
+
+        Ok(GateReport {
+            confirmation_blocks: blocks,
+            confirmation,
+            ..self.report(verdict, reason, look, table)
+        })
+    }
+
+    fn report(
+        &self,
+        verdict: GateVerdict,
+        reason: Option<InconclusiveReason>,
+        looks: u32,
+        comparisons: Vec<GateComparison>,
+    ) -> GateReport {
+        GateReport {
+            schema_version: 1,
+            verdict,
+            reason,
+            scenario: self.scenario.name.clone(),
+            baseline: self.baseline.clone(),
+            candidate: self.candidate.clone(),
+            blocks: self.blocks_until(looks),
+            looks,
+            comparisons,
+            confirmation_blocks: 0,
+            confirmation: Vec::new(),
+        }
+    }
+
+    /// Number of blocks up to the look of this number, from 1.
+    fn blocks_until(&self, look: u32) -> u32 {
+        self.effort.blocks * look / LOOKS
+    }
+
+    /// The conditions without their arms, each with a suffix for the names of its subjects; empty if there
+    /// is only one.
+    fn conditions(&self) -> Vec<(Condition, String)> {
+        let Scenario {
+            placements,
+            clients,
+            drivers,
+            ..
+        } = &self.scenario;
+
+        let mut conditions = Vec::new();
+
+        for &placement in placements {
+            for &clients in clients {
+                for &driver in drivers {
+                    let condition = Condition {
+                        scenario: self.scenario.clone(),
+                        arms: Vec::new(),
+                        effort: self.effort,
+                        clients,
+                        driver,
+                        placement,
+                        load_percent: None,
+                        peaks: Vec::new(),
+                    };
+                    conditions.push((condition, format!(", {clients} {driver}, {placement}")));
+                }
+            }
+        }
+
+        if let [(_, only)] = &mut conditions[..] {
+            only.clear();
+        }
+        conditions
+    }
+
+    /// The subject of a model under a condition: two arms of the baseline and one of the candidate.
+    fn subject(
+        &self,
+        condition: &Condition,
+        suffix: &str,
+        model: &str,
+        copies: &Copies,
+    ) -> Subject {
+        let sides = Copies::NAMES.into_iter().enumerate();
+        let arms = sides.map(|(index, side)| {
+            Arm::of_build(format!("{model} {side}"), &copies.path(index), model)
+        });
+        let mut arms: Vec<Arm> = arms.collect();
+        arms[2].arguments.extend_from_slice(&self.candidate_options);
+
+        let name = format!("{model}{suffix}");
+        Subject {
+            condition: Condition {
+                arms,
+                ..condition.clone()
+            },
+            samples: GateMetric::ALL
+                .iter()
+                .map(|&metric| Sample::empty(&name, metric))
+                .collect(),
+            name,
+        }
+    }
+
+    /// Rough time up to the last look, without a confirmation.
+    #[must_use]
+    pub fn expected_time(&self) -> Duration {
+        // Start and end of the processes of a block.
+        const OVERHEAD: Duration = Duration::from_millis(250);
+
+        let models = u32::try_from(self.scenario.models.len()).unwrap_or(u32::MAX);
+        let arm = self
+            .scenario
+            .models
+            .first()
+            .map(|model| Arm::of_model(model));
+
+        let arms: Vec<Arm> = arm.into_iter().cycle().take(Copies::NAMES.len()).collect();
+        let blocks = self.conditions().into_iter().map(|(condition, _)| {
+            let arms = arms.clone();
+            Condition { arms, ..condition }.block_time() + OVERHEAD
+        });
+
+        blocks.sum::<Duration>() * models * self.effort.blocks
+    }
+}
+
+impl<'g> Session<'g> {
+    fn new(gate: &'g Gate) -> anyhow::Result<Self> {
+        let copies = Copies::make(&gate.baseline, &gate.candidate)?;
+        let mut subjects = Vec::new();
+        for (condition, suffix) in gate.conditions() {
+            let models = gate.scenario.models.iter();
+            subjects.extend(models.map(|model| gate.subject(&condition, &suffix, model, &copies)));
+        }
+        Ok(Session {
+            gate,
+            subjects,
+            _copies: copies,
+        })
+    }
+
+    /// Runs a block of each subject.
+    fn run_block(
+        &mut self,
+        block: u32,
+        began: Instant,
+        observer: &mut Observer<'_>,
+    ) -> anyhow::Result<()> {
+        for subject in &mut self.subjects {
+            subject.run_block(block, self.gate.seed, began, observer)?;
+        }
+        Ok(())
+    }
+
+    fn samples(&self) -> Vec<Sample> {
+        let subjects = self.subjects.iter();
+        subjects
+            .flat_map(|subject| subject.samples.clone())
+            .collect()
+    }
+}
+
+impl Subject {
+    fn run_block(
+        &mut self,
+        block: u32,
+        seed: u64,
+        began: Instant,
+        observer: &mut Observer<'_>,
+    ) -> anyhow::Result<()> {
+        // Shuffled: the place in the start order may favour an arm.
+        let mut condition = self.condition.clone();
+        fastrand::Rng::with_seed(seed ^ u64::from(block)).shuffle(&mut condition.arms);
+        let outcome = condition.run_block(block, seed)?;
+
+        if let Some(writer) = &mut observer.writer {
+            let length = condition.block_time();
+            let start = began.elapsed().saturating_sub(length);
+            let log = outcome.interval_log(start, length);
+            writer.block(&outcome.slices, &outcome.blocks, &log)?;
+        }
+        check_sound(&outcome)?;
+        (observer.blocks)(&self.name, &outcome);
+
+        let arms = self.condition.arms.iter();
+        let names: Vec<&str> = arms.map(|arm| &arm.name[..]).collect();
+        for sample in &mut self.samples {
+            let [one, two, candidate] =
+                [0, 1, 2].map(|arm| Values::of(&outcome, names[arm], sample.metric));
+            sample.candidate.extend(slowdown(&candidate, &one));
+            sample.again.extend(slowdown(&two, &one));
+        }
+        Ok(())
+    }
+}
+
+/// Fails if a reply was wrong, or if an arm or a request failed: the figures would mean nothing.
+fn check_sound(outcome: &BlockOutcome) -> anyhow::Result<()> {
+    if let Some(violation) = outcome.violations.first() {
+        return Err(WrongReplies(violation.clone()).into());
+    }
+
+    for row in &outcome.blocks {
+        let (arm, block) = (&row.model, row.block);
+        if !row.is_ok() {
+            bail!("{arm}, block {block}: {}", row.status);
+        }
+        if row.failed > 0 {
+            bail!(
+                "{arm}, block {block}: {} requests failed ({})",
+                row.failed,
+                row.errors
+            );
+        }
+    }
+
+    Ok(())
+}
+
+/// Values of an arm in a block as times, so that more is worse: one for each round, or one in all.
+struct Values(Vec<f64>);
+
+impl Values {
+    /// A slice without a reply took infinitely long.
+    fn of(outcome: &BlockOutcome, arm: &str, metric: GateMetric) -> Self {
+        let each = |value: fn(&SliceRow) -> Option<f64>| {
+            let slices = outcome.slices.iter();
+            let mut rounds: Vec<&SliceRow> = slices.filter(|row| row.model == arm).collect();
+            rounds.sort_by_key(|row| row.round);
+            let values = rounds.into_iter().map(|row| value(row).unwrap_or(f64::NAN));
+            Values(values.collect())
+        };
+
+        match metric {
+            GateMetric::Throughput => each(|row| Some(1.0 / row.throughput_per_second)),
+            GateMetric::Cpu => each(|row| Some(row.cpu_ns? as f64 / row.answered as f64)),
+            GateMetric::P99 => {
+                let own = |row: &&BlockRow| row.model == arm;
+                let row = outcome.blocks.iter().find(own);
+                let p99 = row.and_then(|row| row.latency_p99_ns);
+                Values(vec![p99.map_or(f64::NAN, |p99| p99 as f64)])
+            }
+        }
+    }
+}
+
+/// Natural logarithm of the slow-down of `arm` against `reference`: the median over the rounds, in each of
+/// which both were driven within a fraction of a second.
+///
+/// The reference is one arm, not the mean of both baselines: of two equal arms either is as likely to be
+/// ahead, however skewed the noise is.
+fn slowdown(arm: &Values, reference: &Values) -> Option<f64> {
+    let rounds = arm.0.iter().zip(&reference.0);
+    let logs: Vec<f64> = rounds
+        .map(|(arm, reference)| arm.ln() - reference.ln())
+        .filter(|log| !log.is_nan())
+        .collect();
+    median(&logs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_downs_are_paired_within_rounds() {
+        // The machine is twice as fast in the second round, and does nothing in the third.
+        let one = Values(vec![100.0, 50.0, f64::INFINITY]);
+        let candidate = Values(vec![110.0, 55.0, f64::INFINITY]);
+        let slower = slowdown(&candidate, &one).unwrap();
+        assert!((slower - 1.1_f64.ln()).abs() < 1e-12);
+        assert_eq!(slowdown(&one, &one), Some(0.0));
+    }
+
+    #[test]
+    fn an_arm_that_stands_still_is_infinitely_slow() {
+        let (one, still) = (Values(vec![100.0]), Values(vec![f64::INFINITY]));
+        assert_eq!(slowdown(&still, &one), Some(f64::INFINITY));
+        assert_eq!(slowdown(&Values(vec![f64::NAN]), &one), None);
+    }
+}

@@ -1,0 +1,108 @@
+//! Options of a gate, and the workload that they select.
+
+use anyhow::bail;
+use echobench_clients::raise_file_limit;
+
+use super::Gate;
+use super::builds::Build;
+use crate::host::environment::Environment;
+use crate::results::{EffortName, RunRecord, RunStatus, SCHEMA_VERSION};
+use crate::scenario::{Effort, Placement, Scenario};
+
+/// The workload of a gate.
+#[derive(Clone, Debug)]
+pub struct GateOptions {
+    /// A built-in scenario by name, or a TOML file by path.
+    pub scenario: String,
+    /// Models that replace those of the scenario; empty to keep them.
+    pub models: Vec<String>,
+    /// The form of the scenario.
+    pub effort: EffortName,
+    /// Number of blocks that replaces that of the scenario.
+    pub blocks: Option<u32>,
+    /// Placement that replaces those of the scenario.
+    pub placement: Option<Placement>,
+    /// Seed of the orders of the arms and of the clients' traffic.
+    pub seed: u64,
+}
+
+impl GateOptions {
+    /// The gate between two builds. Fails if it cannot decide anything.
+    pub fn gate(&self, baseline: Build, candidate: Build) -> anyhow::Result<Gate> {
+        let scenario = self.scenario()?;
+        for placement in &scenario.placements {
+            placement.cpus()?;
+        }
+        raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
+
+        let gate = Gate {
+            baseline,
+            candidate,
+            effort: self.effort(&scenario),
+            scenario,
+            seed: self.seed,
+            candidate_options: Vec::new(),
+        };
+
+        gate.check()?;
+        Ok(gate)
+    }
+
+    /// The record of a gate that is about to run.
+    #[must_use]
+    pub fn record(&self, gate: &Gate) -> RunRecord {
+        let scenario = gate.scenario.clone();
+        RunRecord {
+            schema_version: SCHEMA_VERSION,
+            effort: self.effort,
+            seed: gate.seed,
+            status: RunStatus::Running,
+            resumed: Vec::new(),
+            environment: Environment::capture(),
+            scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),
+        }
+    }
+
+    /// The scenario, with the replacements applied.
+    fn scenario(&self) -> anyhow::Result<Scenario> {
+        let mut scenario = Scenario::find(&self.scenario)?;
+        if scenario.sweep.is_some() || scenario.traffic.arrivals.is_some() {
+            bail!(
+                "scenario '{}' is an open loop, in which throughput is given: a gate needs a closed one",
+                scenario.name
+            );
+        }
+        if !scenario.external.is_empty() || !scenario.alternate {
+            bail!(
+                "scenario '{}' has external arms or does not alternate between its arms: a gate needs neither",
+                scenario.name
+            );
+        }
+
+        if !self.models.is_empty() {
+            let models = self.models.iter().map(|model| model.trim().to_owned());
+            scenario.models = models.collect();
+        }
+        for (index, model) in scenario.models.iter().enumerate() {
+            if scenario.models[..index].contains(model) {
+                bail!("model '{model}' is named twice");
+            }
+        }
+
+        if let Some(placement) = self.placement {
+            scenario.placements = vec![placement];
+        }
+        Ok(scenario)
+    }
+
+    fn effort(&self, scenario: &Scenario) -> Effort {
+        let effort = match self.effort {
+            EffortName::Quick => scenario.quick,
+            EffortName::Full => scenario.full,
+        };
+        Effort {
+            blocks: self.blocks.unwrap_or(effort.blocks),
+            ..effort
+        }
+    }
+}
