@@ -21,11 +21,11 @@ pub(super) const C5: Claim = Claim {
     id: "C5",
     claim: "a backlog of 5 lets up to 5 clients wait",
     source: CHAPTERS,
-    metric: "of a burst of connects to a busy server: those that are connected at once, those that \
-             were dropped and tried again (more than 0.9 s), those refused; over backlog and burst",
-    rule: "holds if every burst larger than the backlog of 5 has 5 or 6 connected while the server is \
-           busy (Linux takes one more than the backlog), and a burst of 5 has 5; does not hold \
-           if it is other numbers",
+    metric: "of a burst of connects to a busy server: those connected at once, those dropped and \
+             retried (more than 0.9 s), those refused; over backlog and burst",
+    rule: "holds if of every burst larger than the backlog of 5, 5 or 6 are connected while the server is \
+           busy (Linux takes one more than the backlog), and all of a burst of 5; does not hold if \
+           the numbers are others",
     experiment: measure_bursts,
     decide: decide_bursts,
 };

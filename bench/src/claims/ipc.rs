@@ -26,7 +26,7 @@ use crate::scenario::Placement;
 
 pub(super) const C8: Claim = Claim {
     id: "C8",
-    claim: "between threads, queues do; between processes, sockets; fifos and sockets serve both",
+    claim: "queues suffice between threads, sockets between processes; fifos and sockets work for both",
     source: CHAPTER_5,
     metric: "round-trip time of channel, mpsc, pipe, fifo, Unix stream and TCP, on one CPU, between threads and \
              between processes",

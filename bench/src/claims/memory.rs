@@ -20,7 +20,7 @@ use crate::results::summary::REFERENCE;
 
 pub(super) const C2: Claim = Claim {
     id: "C2",
-    claim: "threads share one memory; a fork's children get descriptors and a copy",
+    claim: "threads share memory; a fork's children inherit descriptors and a copy of the memory",
     source: CHAPTERS,
     metric: "memory per idle connection (anonymous PSS, kernel stacks, page tables), over connections; \
              open descriptors that a forked child has from its parent",
@@ -152,12 +152,12 @@ fn decide_memory(evidence: &Evidence) -> Ruling {
 
 pub(super) const C3: Claim = Claim {
     id: "C3",
-    claim: "threads end without a trace; processes leave zombies to be collected",
+    claim: "threads leave nothing behind; processes leave zombies that have to be reaped",
     source: CHAPTERS,
     metric: "zombies after thousands of connections: of thread, of fork, and of fork with its reaper \
              switched off",
-    rule: "holds if thread leaves none, fork none with its reaper, and one for at least 99 % of the \
-           connections without",
+    rule: "holds if thread leaves none, fork leaves none with its reaper, and without it a zombie for \
+           at least 99 % of the connections",
     experiment: measure_zombies,
     decide: decide_zombies,
 };

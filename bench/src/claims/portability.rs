@@ -24,9 +24,9 @@ pub(super) const C12: Claim = Claim {
     claim: "threads are more portable than fork",
     source: CHAPTER_5,
     metric: "requests answered by each model where the kernel refuses to fork (a seccomp filter), and \
-             whether serve fork says so and lives on",
-    rule: "holds if every model but fork answers everything, and fork refuses every client, says why \
-           and lives on; does not hold if another model fails too",
+             whether serve fork reports that and keeps running",
+    rule: "holds if every model but fork answers everything, and fork refuses every client, reports why \
+           and keeps running; does not hold if another model fails too",
     experiment: measure_without_fork,
     decide: decide_without_fork,
 };

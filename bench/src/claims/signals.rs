@@ -36,10 +36,10 @@ pub(super) fn signal_thread(thread: libc::pthread_t, signal: Signal) {
 
 pub(super) const C10: Claim = Claim {
     id: "C10",
-    claim: "pausing for a signal leaves the CPU alone; a busy loop squanders it",
+    claim: "waiting for a signal uses no CPU; a busy loop wastes it",
     source: CHAPTER_5,
-    metric: "CPU time over waiting time, and time to wake up, of a wait for a signal, of sleeping 1 ms \
-             between looks, and of looking all the time",
+    metric: "CPU time over waiting time, and wake-up latency, of a wait for a signal, of polling with \
+             sleeps of 1 ms, and of polling without a pause",
     rule: "holds if the busy loop uses at least 10 times the CPU time of the wait for a signal; does \
            not hold below 2 times",
     experiment: measure_waits,
@@ -157,11 +157,11 @@ pub(super) const C11: Claim = Claim {
     id: "C11",
     claim: "some system calls do not react well to signals",
     source: CHAPTER_5,
-    metric: "share of calls that a signal breaks off, with and without restart; wrong, failed or lost \
+    metric: "share of calls that a signal interrupts, with and without restart; wrong, failed or lost \
              replies of every model while every thread of server and clients gets 1,000 signals a \
              second, and throughput over that without",
-    rule: "holds if signals break calls off and replies are lost; only when a program does not try \
-           again, if calls are broken off and no reply is lost; does not hold if none is broken off",
+    rule: "holds if signals interrupt calls and replies are lost; only when a program does not retry, if \
+           calls are interrupted and no reply is lost; does not hold if no call is interrupted",
     experiment: measure_storm,
     decide: decide_storm,
 };

@@ -9,7 +9,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use clap::Args;
 use echobench_clients::{Driver, clock};
 use echobench_fork::{ForkResult, die_with, exit, fork};
 use echobench_protocol::Work;
@@ -23,34 +22,27 @@ use crate::processes::messages::send;
 /// Time limit of all runs: they hang if they take longer.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Arguments of `echobench start-order`.
-#[derive(Args)]
-pub struct StartOrderArgs {
-    /// The server
-    target: SocketAddr,
-
-    /// Clients of each run
-    #[arg(long)]
-    clients: u32,
-
-    /// Runs, one after the other
-    #[arg(long)]
-    runs: u32,
-
-    /// Kind of client: threads or processes
-    #[arg(long)]
-    driver: Driver,
+/// Options of `echobench start-order`.
+pub(crate) struct StartOrderOptions {
+    /// The server.
+    pub(crate) target: SocketAddr,
+    /// Clients of each run.
+    pub(crate) clients: u32,
+    /// Runs, one after the other.
+    pub(crate) runs: u32,
+    /// Kind of client: threads or processes.
+    pub(crate) driver: Driver,
 }
 
 /// Makes all runs and reports the order of replies of each.
-pub(crate) fn run(args: &StartOrderArgs) -> anyhow::Result<ExitCode> {
+pub(crate) fn run(options: &StartOrderOptions) -> anyhow::Result<ExitCode> {
     die_with_parent()?;
 
     let mut orders = Vec::new();
-    for _ in 0..args.runs {
-        let answered_ns = match args.driver {
-            Driver::Processes => run_processes(args.target, args.clients)?,
-            Driver::Threads | Driver::Tasks => run_threads(args.target, args.clients)?,
+    for _ in 0..options.runs {
+        let answered_ns = match options.driver {
+            Driver::Processes => run_processes(options.target, options.clients)?,
+            Driver::Threads | Driver::Tasks => run_threads(options.target, options.clients)?,
         };
         orders.push(order(&answered_ns));
     }

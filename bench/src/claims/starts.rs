@@ -17,12 +17,12 @@ pub(super) const C1: Claim = Claim {
     id: "C1",
     claim: "threads are cheaper to start than processes",
     source: CHAPTERS,
-    metric: "start and end of a thread, of a forked process and of a new program, on one CPU, over the resident \
-             memory of the one that starts them; connections per second of fork and thread, each \
-             with a new connection for every request",
-    rule: "holds if fork and spawn take at least 1.5 times a thread at every size (those measured \
-           once are shown, not judged); only when, if at some sizes; does not hold if at none; \
-           what it means for a server is shown, not judged",
+    metric: "time to start and end a thread, a forked process and a new program, on one CPU, over the resident \
+             memory of the parent; connections per second of fork and thread, with a new connection \
+             for every request",
+    rule: "holds if fork and spawn take at least 1.5 times as long as a thread at every size (sizes \
+           measured once are shown, not judged); only when, if at some sizes; does not hold if at \
+           none; connections per second are shown, not judged",
     experiment: measure_starts,
     decide: decide_starts,
 };
@@ -144,13 +144,12 @@ fn decide_starts(evidence: &Evidence) -> Ruling {
 
 pub(super) const C13: Claim = Claim {
     id: "C13",
-    claim: "several clients at once, served by threads, finish no later than by processes",
+    claim: "several clients at once finish no later with threads than with processes",
     source: CHAPTER_12,
     metric: "time until many jobs are done, a connection for each and 8 at a time: fork over thread, \
              over the CPU time of a job",
-    rule: "holds if no length has fork resolved below 0.8 times thread, and every interval lies above \
-           that; does not hold if some length lies below; the crossover is the shortest length \
-           from which on the interval reaches 1.1 or less",
+    rule: "holds if every interval of the ratio lies above 0.8; does not hold if one lies below; the \
+           crossover is the shortest length from which on the intervals end at 1.1 or less",
     experiment: measure_short_jobs,
     decide: decide_short_jobs,
 };

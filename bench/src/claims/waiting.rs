@@ -14,10 +14,10 @@ pub(super) const C4: Claim = Claim {
     claim: "a server that handles one client at a time makes the others wait; threads and processes do not",
     source: CHAPTER_12,
     metric: "time until 5 clients have their replies, with a handler that blocks for 40 ms, over that \
-             of a thread for each",
+             of a thread for each client",
     rule: "holds if the iterative server takes at least 2.5 times as long as each of the others, and a \
-           pool of 2 workers at most 1.25 times as long as a thread for each; only when, if that \
-           pool takes at least 1.5 times as long",
+           pool of 2 workers at most 1.25 times as long as a thread for each client; only when, if \
+           that pool takes at least 1.5 times as long",
     experiment: measure_waiting,
     decide: decide_waiting,
 };
@@ -91,7 +91,7 @@ pub(super) const C7: Claim = Claim {
     id: "C7",
     claim: "a socket server serves threads and processes alike",
     source: CHAPTERS,
-    metric: "throughput and median latency of process clients over those of thread clients, in turns \
+    metric: "throughput and median latency of process clients over those of thread clients, alternating \
              on the same server, 8 of each; failed requests",
     rule: "holds if nothing fails and every ratio lies between 2/3 and 3/2; does not hold if \
            something fails or a ratio lies outside",

@@ -14,6 +14,7 @@ mod report;
 mod run;
 mod selfcheck;
 mod serve;
+mod start_order;
 mod table;
 mod verify;
 
@@ -75,7 +76,7 @@ pub enum Command {
     Drive(crate::processes::drive::DriveArgs),
     /// Report in which order clients are answered that start one after another (used by `claims`)
     #[command(hide = true)]
-    StartOrder(crate::claims::start_order::StartOrderArgs),
+    StartOrder(start_order::StartOrderArgs),
     /// Echo every byte, at once or after a known delay (used by `selfcheck`)
     #[command(hide = true)]
     Respond(crate::processes::respond::RespondArgs),
@@ -96,7 +97,7 @@ impl Command {
             Command::Load(args) => load::run(&args),
             Command::Run(args) => run::run(&args),
             Command::Claims(args) => claims::run(&args),
-            Command::StartOrder(args) => crate::claims::start_order::run(&args),
+            Command::StartOrder(args) => start_order::run(&args),
             Command::Gate(args) => gate::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::History(args) => history::run(&args),
