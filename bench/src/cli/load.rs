@@ -98,9 +98,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "SPACING", default_value_t, requires = "rate")]
     arrivals: Spacing,
 
-    /// Keep idle CPUs of this machine from sleeping, so that no wake-up waits for one to come back; needs root
-    #[arg(long)]
-    awake: bool,
+    /// Keep idle CPUs of this machine out of their sleep states (C-states), so that no wake-up waits
+    /// for a CPU to leave one; needs root
+    #[arg(long, alias = "awake")]
+    no_cpu_idle: bool,
 
     /// Load before the measurement, in the same connections
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
@@ -135,7 +136,7 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let ask = ask(args)?;
     let hlog = open_result_file(args.hlog.as_deref())?;
     let hgrm = open_result_file(args.hgrm.as_deref())?;
-    let awake = crate::host::cpus::CpuIdleGuard::hold_if(args.awake)?;
+    let awake = crate::host::cpus::CpuIdleGuard::hold_if(args.no_cpu_idle)?;
     let load = |target| {
         let plan = plan(args, ask, target)?;
         let report = echobench_clients::run(&plan, clock::now)?;
@@ -565,7 +566,7 @@ impl Outcome {
         }
         if self.hiccups > 0 {
             lines.push(format!(
-                "hiccups     {}: something else had the CPU when a request was due, or it slept (see --awake)",
+                "hiccups     {}: something else had the CPU when a request was due, or it slept (see --no-cpu-idle)",
                 units::count(self.hiccups)
             ));
         }

@@ -356,3 +356,50 @@ fn the_dictionary_has_every_metric() {
         );
     }
 }
+
+/// The command and the options in a piece of code that calls `echobench`; words in quotes are skipped.
+fn call(code: &str) -> Option<(&str, Vec<&str>)> {
+    let (before, call) = code.split_once("echobench ")?;
+    // Not a package, as in `cargo test -p echobench`.
+    if !["", "$"].contains(&before.trim()) && !before.ends_with('/') {
+        return None;
+    }
+
+    let unquoted = call.split(['"', '\'']).step_by(2);
+    let mut words = unquoted.flat_map(str::split_whitespace);
+    let command = words.next()?;
+    let words = words.take_while(|word| !word.starts_with('#'));
+    let options = words.filter(|word| word.starts_with("--"));
+    Some((command, options.collect()))
+}
+
+#[test]
+fn every_option_in_a_document_is_in_the_help_of_its_command() {
+    let help = |command: &str| {
+        let mut help = executable();
+        help.args([command, "--help"]);
+        finish(help).stdout
+    };
+    let mut known: BTreeMap<String, String> = BTreeMap::new();
+    let mut checked = 0;
+
+    for (document, text) in documents() {
+        for code in text.split(['`', '\n']) {
+            let Some((command, options)) = call(code) else {
+                continue;
+            };
+            for option in options {
+                let help = known
+                    .entry(command.to_owned())
+                    .or_insert_with(|| help(command));
+                checked += 1;
+                assert!(
+                    help.contains(&format!("{option} ")) || help.contains(&format!("{option}\n")),
+                    "{}: echobench {command} has no {option}",
+                    document.display()
+                );
+            }
+        }
+    }
+    assert!(checked > 30, "only {checked} options were found");
+}
