@@ -61,6 +61,7 @@ const COUNTS: [Count; 4] = [
 fn measure_bursts(lab: &Lab) -> anyhow::Result<Evidence> {
     let sizes: &[u32] = lab.pick(&[5, 20, 100, 1000], &[5, 6, 20, 100, 300, 1000]);
     let of_each: u32 = sizes.iter().sum();
+    // All bursts of a round are open at once, so that a round takes one timeout, not one per burst.
     raise_file_limit(BACKLOGS.iter().map(|_| of_each).sum())?;
 
     let rounds: anyhow::Result<Vec<Vec<Burst>>> =

@@ -315,6 +315,7 @@ mod tests {
             }
             decide_round_trips(&narrow(&figures)).verdict
         };
+
         assert_eq!(judge(3.0, true), ClaimVerdict::Holds);
         assert_eq!(judge(3.0, false), ClaimVerdict::DoesNotHold);
         assert_eq!(judge(1.0, true), ClaimVerdict::Holds);
@@ -332,6 +333,7 @@ mod tests {
             ]);
             decide_short_sends(&counts).verdict
         };
+
         assert_eq!(judge(0.5, 0.9, 0.0), ClaimVerdict::Holds);
         assert_eq!(judge(0.0, 0.9, 0.0), ClaimVerdict::HoldsOnlyWhen);
         assert_eq!(judge(0.0, 0.0, 0.0), ClaimVerdict::DoesNotHold);

@@ -154,6 +154,7 @@ pub(super) fn run_alternating(mut plans: [Plan; 2]) -> anyhow::Result<[WindowRep
         plan.windows = slots.map(window).to_vec();
     }
 
+    // Both loads stay connected, so a slice does not begin with the cost of connecting.
     let [first, second] = carry_out_together(plans.each_ref())?;
     Ok([first.total(), second.total()])
 }

@@ -79,6 +79,7 @@ pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
         environment,
         scenarios: IndexMap::new(),
     };
+    // Written at the start, so that a killed ledger still says on which machine its rows were measured.
     let mut writer = ClaimsWriter::create(&folder, &record)?;
 
     catch_interrupts()?;
@@ -177,6 +178,7 @@ impl Ledger {
 fn rows(claim: &Claim, evidence: &Evidence, ruling: &Ruling, disturbed: bool) -> Vec<ClaimRow> {
     let flags = disturbed.then_some(ValidityFlag::Disturbed);
     let validity: Validity = flags.into_iter().collect();
+
     let row = |figure: &Figure| ClaimRow {
         schema_version: SCHEMA_VERSION,
         claim: claim.id.to_owned(),
@@ -192,5 +194,6 @@ fn rows(claim: &Claim, evidence: &Evidence, ruling: &Ruling, disturbed: bool) ->
         condition: ruling.condition.clone(),
         validity: validity.clone(),
     };
+
     evidence.figures.iter().map(row).collect()
 }

@@ -72,6 +72,7 @@ fn connection_bytes(arguments: &str, connections: u32) -> anyhow::Result<f64> {
     for number in 0..connections {
         let mut stream = TcpStream::connect(server.address())
             .with_context(|| format!("connection {number} of {connections} failed"))?;
+        // A thread touches its stack and buffers only when it serves.
         lab::exchange(&mut stream, Work::None)?;
         open.push(stream);
     }
@@ -193,6 +194,7 @@ fn zombies_left(server: &Server, most: u32) -> anyhow::Result<usize> {
     loop {
         let children = children(server)?;
         let zombies = children.iter().filter(|&&child| is_zombie(child)).count();
+        // The last children may still be exiting, or the reaper may not have run yet.
         let settled = zombies == children.len() && (zombies == 0 || zombies == most as usize);
         if settled || Instant::now() > deadline {
             return Ok(zombies);
@@ -260,6 +262,7 @@ mod tests {
             ))
             .verdict
         };
+
         assert_eq!(judge(4.0, 4.0), ClaimVerdict::Holds);
         assert_eq!(judge(1.0, 4.0), ClaimVerdict::HoldsOnlyWhen);
         assert_eq!(judge(4.0, 0.0), ClaimVerdict::HoldsOnlyWhen);
@@ -277,6 +280,7 @@ mod tests {
             ]);
             decide_zombies(&counts).verdict
         };
+
         assert_eq!(judge(0.0, 0.0, 1000.0), ClaimVerdict::Holds);
         assert_eq!(judge(0.0, 1.0, 1000.0), ClaimVerdict::DoesNotHold);
         assert_eq!(judge(0.0, 0.0, 900.0), ClaimVerdict::DoesNotHold);

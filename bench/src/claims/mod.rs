@@ -124,12 +124,14 @@ mod tests {
     #[test]
     fn claims_are_found_by_id() {
         let ids = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+
         let found = find(&ids("c9 C3")).unwrap();
         assert_eq!(
             found.iter().map(|claim| claim.id).collect::<Vec<_>>(),
             ["C3", "C9"]
         );
         assert_eq!(find(&[]).unwrap().len(), CLAIMS.len());
+
         let unknown = find(&ids("C3 C99")).err().unwrap().to_string();
         assert!(
             unknown.starts_with("unknown claim 'C99' (C1, C2, "),

@@ -156,6 +156,7 @@ mod tests {
             ]);
             decide_without_fork(&counts).verdict
         };
+
         assert_eq!(judge(1.0, 0.0, 1.0), ClaimVerdict::Holds);
         assert_eq!(judge(0.9, 0.0, 1.0), ClaimVerdict::DoesNotHold);
         assert_eq!(judge(1.0, 1.0, 0.0), ClaimVerdict::Inconclusive);

@@ -34,6 +34,7 @@ fn measure_order(lab: &Lab) -> anyhow::Result<Evidence> {
 
         let moved = orders.iter().filter(|order| !order.is_sorted()).count();
         let taus: f64 = orders.iter().map(|order| kendall_tau(order)).sum();
+        // A block gives one value per figure, so that its interval is over independent servers.
         let all = orders.len() as f64;
         Ok((moved as f64 / all, taus / all))
     })?;
@@ -112,6 +113,7 @@ mod tests {
             ]))
             .verdict
         };
+
         assert_eq!(judge(0.9, 0.01), ClaimVerdict::Holds);
         assert_eq!(judge(0.9, 0.6), ClaimVerdict::HoldsOnlyWhen);
         assert_eq!(judge(0.001, 0.99), ClaimVerdict::DoesNotHold);

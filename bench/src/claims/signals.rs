@@ -102,6 +102,7 @@ fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
         move || {
             SigSet::from(Signal::SIGUSR2).thread_block()?;
             for _ in 0..WAITS_IN_A_BLOCK {
+                // A rendezvous: the wait and the caller's sleep begin together.
                 let _ = ready.send(());
                 let (began, cpu) = (clock::now(), thread_cpu_ns()?);
                 wait(&called);
@@ -187,6 +188,7 @@ fn measure_storm(lab: &Lab) -> anyhow::Result<Evidence> {
     }
 
     let (mut bad, mut signals, mut answered) = (0, 0, 0);
+    // Every model has its own accept, read and write calls to interrupt.
     for model in MODELS {
         let mut rates = [Vec::new(), Vec::new()];
         for block in 0..lab.pick(10, 20) {
@@ -403,6 +405,7 @@ mod tests {
             ]);
             decide_storm(&counts).verdict
         };
+
         assert_eq!(judge(1.0, 0.0), ClaimVerdict::HoldsOnlyWhen);
         assert_eq!(judge(1.0, 3.0), ClaimVerdict::Holds);
         assert_eq!(judge(0.0, 0.0), ClaimVerdict::DoesNotHold);

@@ -97,6 +97,7 @@ fn plain(judged: &[Judged<'_>]) -> String {
 /// A paragraph under a claim, broken into lines.
 fn indented(text: &str) -> String {
     let mut lines = vec![" ".repeat(INDENT)];
+
     for word in text.split_whitespace() {
         let line = lines.last_mut().expect("there is one");
         if line.trim().is_empty() {
@@ -108,6 +109,7 @@ fn indented(text: &str) -> String {
             lines.push(" ".repeat(INDENT) + word);
         }
     }
+
     lines.join("\n")
 }
 
@@ -124,6 +126,7 @@ fn markdown(judged: &[Judged<'_>]) -> String {
             .map(|row| format!("{}: {}", label(row), value(row, row.value)))
             .collect();
         let mut intervals: Vec<String> = figures.iter().map(|row| interval(row)).collect();
+        // Empty lines would make the row of a claim of counts needlessly high.
         if intervals.iter().all(String::is_empty) {
             intervals.clear();
         }
@@ -352,6 +355,7 @@ mod tests {
     #[test]
     fn the_plain_table_is_narrow_and_has_verdict_and_curve() {
         let text = ledger_table(&rows(), CLAIMS, Style::Plain);
+
         assert!(
             text.lines().all(|line| line.chars().count() <= 100),
             "{text}"

@@ -352,6 +352,7 @@ fn standard_error(ratios: &[f64], blocks: f64) -> Option<f64> {
     )]
     let blocks = blocks.round().max(1.0) as usize;
 
+    // A fixed seed: the same ratios always have the same standard error.
     let mut random = fastrand::Rng::with_seed(1);
     let medians: Option<Vec<f64>> = (0..DRAWS)
         .map(|_| {
@@ -448,6 +449,7 @@ impl AaReport {
             "higher : lower",
             "p",
         ];
+
         let rows = self.rows.iter().map(AaRow::cells).collect();
         let table = Style::Plain.table(&names, rows, &[0, 1, 2, 6]);
         [table, self.conclusion()].join("\n\n") + "\n"

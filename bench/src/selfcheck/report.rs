@@ -339,6 +339,7 @@ fn checks_table(checks: &[Check]) -> String {
         section: check.check.to_owned(),
         cells: check.cells().into_iter().map(Into::into).collect(),
     };
+
     let header = ["check", "expected", "measured", "tolerance", "verdict"];
     let grid = Grid {
         header: header.map(str::to_owned).into(),
@@ -463,6 +464,7 @@ mod tests {
                 None,
             )
         };
+
         let table = checks_table(&[of("lag", "one"), of("lag", "two"), of("ceiling", "three")]);
         let lines: Vec<&str> = table.lines().map(str::trim).collect();
         assert_eq!(lines.len(), 5, "{table}");

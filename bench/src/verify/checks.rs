@@ -220,6 +220,7 @@ fn bytewise(peer: Peer) -> anyhow::Result<()> {
     let client = peer.connect()?;
     let work = peer.work(Work::Block(Duration::from_millis(1)));
     let frames = [echo(1), frame(2, 5, work)].concat();
+    // Nagle's algorithm is off, so every byte leaves in a segment of its own.
     for byte in &frames {
         client.send(&[*byte])?;
     }
@@ -250,6 +251,7 @@ fn half_close(peer: Peer) -> anyhow::Result<()> {
 
 fn reset(peer: Peer) -> anyhow::Result<()> {
     let client = peer.connect()?;
+    // The reply shows that the server is reading on this connection when the reset comes.
     client.exchange(&echo(1))?;
     client.send(&echo(2)[..50])?;
     client.reset()?;
@@ -279,6 +281,7 @@ fn many(peer: Peer) -> anyhow::Result<()> {
 fn work(peer: Peer) -> anyhow::Result<()> {
     let client = peer.connect()?;
     let time = Duration::from_millis(3);
+
     for work in [
         Work::Block(time),
         Work::Spin(time),
@@ -307,6 +310,7 @@ fn cut_short(peer: Peer) -> anyhow::Result<()> {
 fn oversize(peer: Peer) -> anyhow::Result<()> {
     let client = peer.connect()?;
     client.exchange(&echo(1))?;
+    // The header alone: a server has to refuse without waiting for the payload.
     client.send(&frame(2, MAX_PAYLOAD as usize + 1, Work::None)[..HEADER_LEN])?;
     client.refused(Reason::PayloadTooLarge, 2)?;
     peer.connect()?.exchange(&echo(3))

@@ -102,12 +102,14 @@ impl Connection {
                 return Err(cause.context(format!("cannot connect to {address}")));
             }
         };
+        // Nagle's algorithm would join what a check sends in pieces.
         stream.set_nodelay(true)?;
         Ok(Connection { stream, limits })
     }
 
     /// Closes with a reset.
     pub fn reset(self) -> io::Result<()> {
+        // With a linger time of 0 close sends a reset in place of an orderly end.
         let at_once = linger {
             l_onoff: 1,
             l_linger: 0,

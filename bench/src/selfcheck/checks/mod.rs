@@ -75,6 +75,7 @@ struct Lengths {
 impl Lengths {
     fn new(full: bool) -> Self {
         let ms = |short, long| Duration::from_millis(if full { long } else { short });
+
         Lengths {
             floor: ms(1_500, 3_000),
             slow: ms(4_000, 10_000),

@@ -64,6 +64,7 @@ fn lesson(open: &LoadOutcome, closed: &LoadOutcome) -> Vec<LessonLine> {
         p99_ns: at(0.99),
         p999_ns: at(0.999),
     };
+
     let (open, closed) = (open.last(), closed.last());
     vec![
         line("arithmetic", None, &|q| Some(expected_ns(q))),
