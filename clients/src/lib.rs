@@ -91,11 +91,13 @@ pub use work::WorkMix;
 use std::io;
 
 /// Error that prevents a plan as a whole; errors of single requests are in the [`LoadReport`].
+///
+/// Each message is complete: the error of the system is part of it, not its source.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// A client thread or process could not be started.
     #[error(
-        "cannot start client {client} of {clients}: {source} (fewer --clients, or --driver tasks)"
+        "cannot start client {client} of {clients}: {error} (fewer --clients, or --driver tasks)"
     )]
     Spawn {
         /// Number of the client, from 1.
@@ -103,17 +105,17 @@ pub enum LoadError {
         /// Clients of the plan.
         clients: u32,
         /// Error of the system.
-        source: io::Error,
+        error: io::Error,
     },
     /// A thread of the tasks driver could not be started.
-    #[error("cannot start thread {thread} of {threads} for tasks: {source} (fewer --task-threads)")]
+    #[error("cannot start thread {thread} of {threads} for tasks: {error} (fewer --task-threads)")]
     TaskThread {
         /// Number of the thread, from 1.
         thread: u32,
         /// Threads of the plan.
         threads: u32,
         /// Error of the system.
-        source: io::Error,
+        error: io::Error,
     },
     /// The plan needs more descriptors than the process may open.
     #[error(
@@ -129,18 +131,18 @@ pub enum LoadError {
         limit: u64,
     },
     /// Another system call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {error}")]
     System {
         /// Failed operation.
         what: &'static str,
         /// Error of the system.
-        source: io::Error,
+        error: io::Error,
     },
 }
 
 impl LoadError {
     fn system(what: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| LoadError::System { what, source }
+        move |error| LoadError::System { what, error }
     }
 }
 

@@ -28,10 +28,10 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
 
     let mut children = Children::default();
     for index in 0..plan.clients {
-        let child = spawn(plan, index, &mut phases).map_err(|source| LoadError::Spawn {
+        let child = spawn(plan, index, &mut phases).map_err(|error| LoadError::Spawn {
             client: index + 1,
             clients: plan.clients,
-            source,
+            error,
         })?;
         children.0.push(child);
     }

@@ -93,12 +93,12 @@ fn run_threads(
                 let mut participant = rendezvous.participant();
                 group.run(&mut participant);
             });
-            if let Err(source) = spawned {
+            if let Err(error) = spawned {
                 rendezvous.cancel();
                 return Err(LoadError::TaskThread {
                     thread,
                     threads,
-                    source,
+                    error,
                 });
             }
         }

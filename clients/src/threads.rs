@@ -24,12 +24,12 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
             };
 
             let builder = thread::Builder::new().stack_size(STACK_BYTES);
-            if let Err(source) = builder.spawn_scoped(scope, client) {
+            if let Err(error) = builder.spawn_scoped(scope, client) {
                 rendezvous.cancel();
                 return Err(LoadError::Spawn {
                     client: index + 1,
                     clients: plan.clients,
-                    source,
+                    error,
                 });
             }
         }

@@ -1,4 +1,4 @@
-//! Servers at the limits of the system: threads that cannot be started, outputs that take nothing,
+//! Servers and loads at the limits of the system: threads that cannot be started, outputs that take nothing,
 //! signals that a parent has ignored, and a great number of connections.
 
 use std::fs::{self, File};
@@ -89,6 +89,41 @@ fn threads_refused_to_the_suite_are_not_blamed_on_the_server() {
         // The main thread, the one for signals, the one of the check, and one that only sends.
         let not_done = finished.stdout.contains("not done: ") && all.contains("start a thread");
         assert_eq!(not_done, limit == 3, "{all}");
+    }
+}
+
+#[test]
+fn a_client_refused_at_start_is_one_line() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: only root can run a load as a user without other processes");
+        return;
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    for (number, (options, what)) in (0..).zip([
+        ("--driver threads", "client"),
+        ("--driver processes", "client"),
+        ("--driver tasks --task-threads 8", "thread"),
+    ]) {
+        for limit in [1, 4, 8] {
+            let mut command = Command::new(copy_for_nobody());
+            // A user of its own for each load: the limit is on all the processes of a user.
+            let user = 100_000 + std::process::id() % 1000 * 30 + number * 10 + limit;
+            command
+                .args(["load", &target, "--clients", "8"])
+                .args(options.split(' '))
+                .uid(user);
+            before_exec(&mut command, move || {
+                setrlimit(Resource::RLIMIT_NPROC, limit.into(), limit.into()).map_err(Into::into)
+            });
+
+            // The first thread of the process counts too.
+            let failed = format!("cannot start {what} {limit} of 8");
+            let load = finish(command);
+            load.refused(&[&failed]);
+            assert_eq!(load.stderr.matches("os error 11").count(), 1, "{load:?}");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, gets
 use serde_json::Value;
 use tempfile::TempDir;
 
-const DRIVERS: [&str; 3] = ["threads", "processes", "tasks"];
+pub(crate) const DRIVERS: [&str; 3] = ["threads", "processes", "tasks"];
 
 /// A load with these options, written as on a command line.
 fn load(target: SocketAddr, driver: &str, options: &str) -> Command {
@@ -65,14 +65,14 @@ fn all_well((code, json): &(i32, Value), requests: u64) {
 }
 
 /// A server of the test's own.
-struct Own {
-    address: SocketAddr,
+pub(crate) struct Own {
+    pub(crate) address: SocketAddr,
     /// The peer address of each of its connections.
     peers: Arc<Mutex<Vec<IpAddr>>>,
 }
 
 /// Starts a server with a thread for each connection.
-fn own(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Own {
+pub(crate) fn own(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> Own {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let peers = Arc::new(Mutex::new(Vec::new()));
@@ -92,7 +92,7 @@ fn own(serve: impl Fn(TcpStream) -> io::Result<()> + Send + Sync + 'static) -> O
 }
 
 /// An echo server as RFC 862 has it, which knows of no frames.
-fn rfc_862() -> Own {
+pub(crate) fn rfc_862() -> Own {
     own(|stream| io::copy(&mut &stream, &mut &stream).map(drop))
 }
 
@@ -306,6 +306,144 @@ fn a_byte_too_many_is_noticed() {
         assert_eq!(count(&json["errors"]["wrong_bytes"]), 1);
         assert_eq!(count(&json["answered"]), 4);
     }
+}
+
+#[test]
+fn bytes_after_the_only_reply_on_a_connection_are_wrong() {
+    for driver in DRIVERS {
+        let server = framed(64, |_, frame, stream| {
+            stream.write_all(&[frame, b"!"].concat())
+        });
+        let options = "--requests 3 --requests-per-connection 1";
+        let (code, json) = outcome(server.address, driver, options);
+        assert_eq!(code, 1);
+        assert_eq!(count(&json["errors"]["wrong_bytes"]), 3);
+    }
+}
+
+/// A server that answers the first request on a connection, and then each before it reads it, in the hope
+/// that it differs from the one before by its number only.
+fn guessing() -> Own {
+    own(|mut stream| {
+        let mut frame = [0; HEADER_LEN + 64];
+        stream.read_exact(&mut frame)?;
+        stream.write_all(&frame)?;
+        loop {
+            stream.peek(&mut [0])?;
+            let (header, _) = frame.split_at_mut(HEADER_LEN);
+            let number = header.last_chunk_mut::<8>().expect("a header has 24 bytes");
+            *number = (u64::from_be_bytes(*number).wrapping_add(1)).to_be_bytes();
+            stream.write_all(&frame)?;
+            stream.read_exact(&mut frame)?;
+        }
+    })
+}
+
+#[test]
+fn a_reply_that_was_sent_before_its_request_was_read_is_wrong() {
+    for driver in DRIVERS {
+        let (code, json) = outcome(guessing().address, driver, "--requests 6");
+        assert_eq!(code, 2);
+        // The first on each connection is right, and the second ends it.
+        assert_eq!(count(&json["answered"]), 3);
+        assert_eq!(count(&json["errors"]["wrong_bytes"]), 3);
+
+        // On a new connection the client looks before it sends; if the bytes come later, they are wrong.
+        let server = own(|mut stream| {
+            stream.write_all(&[7; HEADER_LEN + 64])?;
+            io::copy(&mut stream, &mut io::sink()).map(drop)
+        });
+        let (code, json) = outcome(server.address, driver, "--requests 3");
+        assert_eq!(code, 1);
+        let errors = |kind: &str| count(&json["errors"][kind]);
+        assert_eq!(errors("early_reply") + errors("wrong_bytes"), 3, "{json}");
+    }
+}
+
+/// A server for one connection at a time, which holds it until the client closes it.
+fn one_at_a_time() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        while let Ok((stream, _)) = listener.accept() {
+            stream.set_nodelay(true)?;
+            io::copy(&mut &stream, &mut &stream)?;
+        }
+        io::Result::Ok(())
+    });
+    address
+}
+
+#[test]
+fn clients_that_others_leave_no_room_are_starved() {
+    with_each_driver(|driver| {
+        let options = "--clients 3 --duration 100ms --timeout 1s";
+        let (code, json) = outcome(one_at_a_time(), driver, options);
+        assert_eq!(code, 2);
+        assert_eq!(count(&json["clients_never_served"]), 2);
+        assert_eq!(count(&json["errors"]["timed_out"]), 2);
+
+        // Those that share a number of requests leave when they have made theirs.
+        let options = "--clients 3 --requests 30 --timeout 30s";
+        let (code, json) = outcome(one_at_a_time(), driver, options);
+        assert_eq!((code, count(&json["answered"])), (0, 30));
+        assert_eq!(count(&json["clients_never_served"]), 0);
+    });
+}
+
+#[test]
+fn a_connection_that_fails_before_the_start_is_no_request() {
+    let (_held, address) = deserted();
+    for driver in DRIVERS {
+        let options = "--clients 2 --requests 8 --timeout 100ms";
+        let (code, json) = outcome(address, driver, options);
+        assert_eq!(code, 1);
+        assert_eq!(count(&json["failed_before_start"]), 2);
+        assert_eq!(count(&json["planned"]), 8);
+
+        let load = finish(load(address, driver, "--duration 20ms"));
+        let words = "1 of them before the start (cannot connect";
+        assert!(load.stdout.contains(words), "{load:?}");
+    }
+}
+
+#[test]
+fn one_request_has_one_time() {
+    let server = rfc_862();
+    for driver in DRIVERS {
+        let (_, json) = outcome(server.address, driver, "--requests 1");
+        let elapsed_ns = count(&json["elapsed_ns"]);
+        assert_eq!(count(&json["latency_ns"]["min"]), elapsed_ns);
+        assert_eq!(count(&json["latency_ns"]["max"]), elapsed_ns);
+        assert_eq!(json["busy_connections"], 1.0);
+    }
+}
+
+#[test]
+fn rates_may_be_far_beyond_reach_or_below_one() {
+    let server = rfc_862();
+    for driver in DRIVERS {
+        let options = "--rate 1000000000 --clients 2 --duration 100ms --timeout 200ms";
+        let (code, json) = outcome(server.address, driver, options);
+        assert_eq!(code, 2);
+        assert_eq!(count(&json["planned"]), 100_000_000);
+        assert!(count(&json["answered"]) > 0);
+        assert!(json["busy_connections"].as_f64().unwrap() <= 2.0);
+
+        let options = "--rate 0.5 --duration 100ms";
+        all_well(&outcome(server.address, driver, options), 1);
+        let load = finish(load(server.address, driver, options));
+        assert!(load.stdout.contains("open loop at 0.500/s"), "{load:?}");
+    }
+}
+
+#[test]
+fn every_address_of_a_name_is_tried() {
+    let server = rfc_862();
+    let name = format!("localhost:{}", server.address.port());
+    let mut command = executable();
+    command.args(["load", &name, "--requests", "5", "--json"]);
+    all_well(&json(&finish(command)), 5);
 }
 
 #[test]

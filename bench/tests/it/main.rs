@@ -17,6 +17,7 @@ mod documents;
 mod external;
 mod faults;
 mod gate;
+mod hostile;
 mod injected;
 mod layout;
 mod limits;
