@@ -32,7 +32,9 @@ impl Unit {
     /// Text of a value beside an axis, without trailing zeros.
     fn tick(self, value: f64) -> String {
         let shown = match self {
-            Unit::Rate => return units::whole(value),
+            Unit::Rate if value >= 10.0 => return units::whole(value),
+            // Not exactly a multiple of the step: 0.30000000000000004.
+            Unit::Rate => format!("{value:.9}"),
             _ if value == 0.0 => return "0".to_owned(),
             _ => self.show(value),
         };
@@ -252,6 +254,8 @@ mod tests {
         let axis = Axis::amounts("", Unit::Bytes, &[8192.0, 95.0 * 1024.0]);
         assert_eq!(texts(&axis), ["0", "25 KiB", "50 KiB", "75 KiB", "100 KiB"]);
         assert_eq!(texts(&Axis::from_zero("", Unit::Rate, 0.0))[0], "0");
+        let axis = Axis::from_zero("", Unit::Rate, 0.4);
+        assert_eq!(texts(&axis), ["0", "0.1", "0.2", "0.3", "0.4"]);
     }
 
     #[test]

@@ -140,9 +140,21 @@ pub(crate) fn text_width(text: &str) -> f64 {
     text.chars().count() as f64 * LETTER
 }
 
+/// Name of an arm beside its line or bar: shortened where it would leave no room for the chart.
+fn short_label(arm: &str) -> String {
+    const LONGEST: usize = 26;
+    if arm.chars().count() <= LONGEST {
+        return arm.to_owned();
+    }
+    arm.chars().take(LONGEST - 1).chain(['…']).collect()
+}
+
 impl LineChart<'_> {
     pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
-        let names = self.series.iter().map(|series| text_width(series.arm));
+        let names = self
+            .series
+            .iter()
+            .map(|series| text_width(&short_label(series.arm)));
         let right = WIDTH - names.fold(0.0, f64::max) - 20.0;
         let bottom = TOP + PLOT_HEIGHT;
         let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
@@ -169,7 +181,7 @@ impl LineChart<'_> {
                     @if let Some((from, y)) = label {
                         path d=(line([(from.0 + 5.0, from.1), (right + 8.0, y)].into_iter())) stroke-width="1"
                             stroke-opacity="0.5" fill="none" {}
-                        text x=(px(right + 11.0)) y=(px(y + 4.0)) stroke="none" { (series.arm) }
+                        text x=(px(right + 11.0)) y=(px(y + 4.0)) stroke="none" { (short_label(series.arm)) }
                     }
                 }
             }
@@ -270,7 +282,7 @@ impl LineChart<'_> {
 impl BarChart<'_> {
     pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
         let arms = self.groups.iter().flat_map(|(_, bars)| bars);
-        let names = arms.map(|(arm, _)| text_width(arm));
+        let names = arms.map(|(arm, _)| text_width(&short_label(arm)));
         let left = names.fold(0.0, f64::max) + 24.0;
         let right = WIDTH - 78.0;
         let rows: usize = self.groups.iter().map(|(_, bars)| bars.len() + 1).sum();
@@ -314,7 +326,7 @@ impl BarChart<'_> {
         at: impl Fn(f64) -> f64,
     ) -> Markup {
         let start = at(0.0);
-        let name = html! { text x=(px(start - 6.0)) y=(px(y + 14.0)) text-anchor="end" { (arm) } };
+        let name = html! { text x=(px(start - 6.0)) y=(px(y + 14.0)) text-anchor="end" { (short_label(arm)) } };
         let Some(mark) = mark else {
             return html! {
                 g.series data-series=(arm) {

@@ -57,10 +57,20 @@ impl Grid {
     /// The table as text.
     pub(crate) fn draw(&self, style: Style) -> String {
         match style {
-            Style::Markdown => self.lines(presets::ASCII_MARKDOWN).join("\n"),
+            Style::Markdown => self.escaped().lines(presets::ASCII_MARKDOWN).join("\n"),
             Style::Plain => self.plain(),
             Style::Terminal(width) => self.fitted(usize::from(width)),
         }
+    }
+
+    /// The table with the separator of columns escaped in its texts, for Markdown.
+    fn escaped(&self) -> Grid {
+        let mut grid = self.clone();
+        let cells = grid.rows.iter_mut().flat_map(|row| &mut row.cells);
+        for text in cells.map(|cell| &mut cell.text).chain(&mut grid.header) {
+            *text = text.replace('|', "\\|");
+        }
+        grid
     }
 
     /// Whether a row begins another section than the one before it.
@@ -261,6 +271,24 @@ mod tests {
         let text = grid().draw(Style::Terminal(24));
         assert!(text.ends_with("Left out at this width: remark."), "{text}");
         assert!(text.contains("fork"), "{text}");
+    }
+
+    #[test]
+    fn markdown_escapes_the_separator_of_columns() {
+        let mut grid = grid();
+        grid.header[2] = "rate ÷ a|b".to_owned();
+        grid.rows[1].cells[1] = "a|b".into();
+        let text = grid.draw(Style::Markdown);
+        assert!(
+            text.contains(r"rate ÷ a\|b") && text.contains(r"| a\|b "),
+            "{text}"
+        );
+
+        // Every line has the separators of four columns and no others.
+        for line in text.replace(r"\|", "").lines() {
+            assert_eq!(line.matches('|').count(), 5, "{text}");
+        }
+        assert!(!grid.draw(Style::Plain).contains('\\'));
     }
 
     #[test]

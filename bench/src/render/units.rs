@@ -6,10 +6,11 @@ pub const UNKNOWN: &str = "–";
 /// Nanoseconds with a unit and three significant digits: `12.3 µs`.
 #[must_use]
 pub fn duration(ns: f64) -> String {
+    // What rounds to 1,000 of a unit is 1 of the next.
     let (value, unit) = match ns {
-        ns if ns < 1e3 => (ns, "ns"),
-        ns if ns < 1e6 => (ns / 1e3, "µs"),
-        ns if ns < 1e9 => (ns / 1e6, "ms"),
+        ns if ns < 999.5 => (ns, "ns"),
+        ns if ns < 999.5e3 => (ns / 1e3, "µs"),
+        ns if ns < 999.5e6 => (ns / 1e6, "ms"),
         ns => (ns / 1e9, "s"),
     };
     format!("{} {unit}", significant(value))
@@ -18,11 +19,14 @@ pub fn duration(ns: f64) -> String {
 /// Bytes with a binary unit: `13.6 KiB`.
 #[must_use]
 pub fn bytes(bytes: f64) -> String {
+    const KIB: f64 = 1024.0;
+    const MIB: f64 = 1024.0 * KIB;
+    const GIB: f64 = 1024.0 * MIB;
     let (value, unit) = match bytes.abs() {
-        size if size < 1024.0 => (bytes, "B"),
-        size if size < 1024.0 * 1024.0 => (bytes / 1024.0, "KiB"),
-        size if size < 1024.0 * 1024.0 * 1024.0 => (bytes / (1024.0 * 1024.0), "MiB"),
-        _ => (bytes / (1024.0 * 1024.0 * 1024.0), "GiB"),
+        size if size < 1023.5 => (bytes, "B"),
+        size if size < 1023.5 * KIB => (bytes / KIB, "KiB"),
+        size if size < 1023.5 * MIB => (bytes / MIB, "MiB"),
+        _ => (bytes / GIB, "GiB"),
     };
     format!("{} {unit}", significant(value))
 }
@@ -109,6 +113,14 @@ mod tests {
         assert_eq!(duration(12_345.0), "12.3 µs");
         assert_eq!(duration(5_061_000.0), "5.06 ms");
         assert_eq!(duration(2.5e9), "2.50 s");
+        assert_eq!(duration(999.4), "999 ns");
+        assert_eq!(duration(999.6), "1.00 µs");
+        assert_eq!(duration(999_950.0), "1.00 ms");
+        assert_eq!(duration(999.4e6), "999 ms");
+        assert_eq!(duration(999.95e6), "1.00 s");
+        assert_eq!(bytes(1023.6), "1.00 KiB");
+        assert_eq!(bytes(1023.4 * 1024.0), "1023 KiB");
+        assert_eq!(bytes(1023.6 * 1024.0), "1.00 MiB");
         assert_eq!(rate(0.5), "0.500/s");
         assert_eq!(rate(0.0025), "0.00250/s");
         assert_eq!(bytes(13.6 * 1024.0), "13.6 KiB");

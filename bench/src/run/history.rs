@@ -1,23 +1,15 @@
 //! History of committed runs: the ratios of an arm over time, and where they changed.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, bail};
-use serde::Deserialize;
-
-use crate::host::machine_key::MachineKey;
+use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
+use super::workload::Workload;
 use crate::render::Style;
-use crate::results::{ConditionKey, Metric, SummaryRow, read_summary};
+use crate::render::units::UNKNOWN;
+use crate::results::summary::REFERENCE;
 use crate::stats::holm;
 
-/// Metrics that are followed over time.
-const FOLLOWED_METRICS: [Metric; 3] = [
-    Metric::Throughput,
-    Metric::LatencyP99,
-    Metric::CpuPerRequest,
-];
 /// Runs that a change point needs on each side.
 const RUNS_EACH_SIDE: usize = 5;
 /// Probability of marking any change where there is none, over all series together.
@@ -39,7 +31,8 @@ pub fn history(folder: &Path) -> anyhow::Result<String> {
     }
 
     let note = format!(
-        "Ratios to the reference arm of the same run, oldest first. A change is marked with at least \
+        "Ratios to the reference arm of the same run, oldest first; {UNKNOWN} where a run has none, \
+         {NOT_VALID} where at least half of the blocks are not valid. A change is marked with at least \
          {RUNS_EACH_SIDE} runs on each side, and a false one with a probability of at most {:.0} % over \
          all rows of a table.\n",
         100.0 * ALPHA
@@ -53,171 +46,122 @@ fn machine_history(first: &CommittedRun, runs: &[&CommittedRun]) -> String {
     let title = format!("{}{awake}, runs: {}", first.machine.slug(), runs.len());
     let list = runs.iter().enumerate();
     let list: Vec<String> = list
-        .map(|(index, run)| format!("  {}  {}", index + 1, run.name))
+        .map(|(index, run)| format!("  {}  {}", index + 1, run.title()))
         .collect();
 
+    let workloads = Workloads::of(runs);
     let names = [&KEY_COLUMNS[..], &["ratios", "change"]].concat();
-    let rows = ratio_series(runs)
+    let rows = ratio_series(runs, &workloads)
         .into_iter()
         .map(|series| cells(&series, runs))
         .collect();
     let table = Style::Plain.table(&names, rows, &[0, 2, 3, 4, 5, 6, 7]);
-    format!("{title}\n{}\n\n{table}\n\n", list.join("\n"))
+
+    let mut parts = vec![format!("{title}\n{}", list.join("\n")), table];
+    if !workloads.differences.is_empty() {
+        parts.push(workloads.differences.join("\n"));
+    }
+    parts.join("\n\n") + "\n\n"
 }
 
 fn cells(series: &RatioSeries, runs: &[&CommittedRun]) -> Vec<String> {
-    let ratios: Vec<String> = series
-        .ratios
-        .iter()
-        .map(|(_, ratio)| format!("{ratio:.2}"))
-        .collect();
+    let ratio_of = |run: usize| {
+        let mut ratios = series.ratios.iter();
+        match ratios.find(|ratio| ratio.run == run) {
+            Some(ratio) => {
+                let mark = ratio.mark.map(String::from).unwrap_or_default();
+                format!("{:.2}{mark}", ratio.value)
+            }
+            None => UNKNOWN.to_owned(),
+        }
+    };
+    let ratios: Vec<String> = (0..runs.len()).map(ratio_of).collect();
     let change = series.change.map(|change| {
-        let (run, _) = series.ratios[change.at];
+        let run = series.ratios[change.at].run;
         format!("from {} on (p {:.4})", runs[run].name, change.p)
     });
 
-    let mut cells = series.key.cells();
+    let SeriesId {
+        key,
+        workload,
+        reference,
+    } = &series.id;
+    let workload = match workload {
+        0 => String::new(),
+        number => format!(" ({})", number + 1),
+    };
+    let mut cells = key.cells(&workload);
+    if reference != REFERENCE {
+        cells[4] = format!("{} ÷ {reference}", cells[4]);
+    }
     cells.extend([ratios.join(" "), change.unwrap_or_default()]);
     cells
 }
 
-/// A committed run, as far as histories and comparisons need it.
-pub(super) struct CommittedRun {
-    /// Name of its folder.
-    name: String,
-    /// Time of its start, in RFC 3339.
-    started: String,
-    machine: MachineKey,
-    /// Whether idle CPUs were kept out of their sleep states.
-    awake: bool,
-    pub(super) summary: Vec<SummaryRow>,
+/// Different workloads of scenarios that share a name.
+struct Workloads<'a> {
+    /// Number of the workload, from 0, by run and scenario.
+    numbers: BTreeMap<(usize, &'a str), usize>,
+    /// The difference of each further workload from the first one, a line each.
+    differences: Vec<String>,
 }
 
-/// The part of `run.json` that is needed here; later versions may add to it.
-#[derive(Deserialize)]
-struct RecordHead {
-    environment: EnvironmentHead,
-}
-
-#[derive(Deserialize)]
-struct EnvironmentHead {
-    started: String,
-    machine: MachineKey,
-    #[serde(default)]
-    awake: bool,
-}
-
-impl CommittedRun {
-    /// Reads a results folder. Fails if it has no summary.
-    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
-        let name = folder.display();
-        let Some(summary) = read_summary(folder)? else {
-            bail!("{name} has no summary.csv: its run did not end")
+impl<'a> Workloads<'a> {
+    fn of(runs: &[&'a CommittedRun]) -> Self {
+        let mut known: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
+        let mut workloads = Workloads {
+            numbers: BTreeMap::new(),
+            differences: Vec::new(),
         };
 
-        let path = folder.join("run.json");
-        let text = fs::read_to_string(&path).with_context(|| format!("{name} has no run.json"))?;
-        let head: RecordHead = serde_json::from_str(&text)
-            .with_context(|| format!("cannot read {}", path.display()))?;
-
-        let name = folder.file_name().unwrap_or(folder.as_os_str());
-        Ok(CommittedRun {
-            name: name.to_string_lossy().into_owned(),
-            started: head.environment.started,
-            machine: head.environment.machine,
-            awake: head.environment.awake,
-            summary,
-        })
-    }
-
-    /// The difference that keeps the figures of two runs from being compared; `None` if there is none.
-    pub(super) fn difference(&self, other: &Self) -> Option<String> {
-        let state = |run: &Self| if run.awake { "awake" } else { "asleep" };
-        let idle = || format!("idle CPUs ({} and {})", state(self), state(other));
-        let machines = self.machine.difference(&other.machine);
-        machines.or_else(|| (self.awake != other.awake).then(idle))
-    }
-
-    /// Reads the results folders in a folder, in the order in which their runs began.
-    fn read_all(folder: &Path) -> anyhow::Result<Vec<Self>> {
-        let place = || format!("cannot read {}", folder.display());
-        let mut runs = Vec::new();
-        for entry in fs::read_dir(folder).with_context(place)? {
-            let path = entry.with_context(place)?.path();
-            if path.join("summary.csv").exists() && path.join("run.json").exists() {
-                runs.push(CommittedRun::read(&path)?);
+        for (index, run) in runs.iter().enumerate() {
+            for (scenario, workload) in run.workloads() {
+                let known = known.entry(scenario).or_default();
+                let same = |other: &&Workload| other.difference(workload).is_none();
+                let number = known.iter().position(same).unwrap_or(known.len());
+                if number == known.len() {
+                    if let Some(first) = known.first() {
+                        let difference = first.difference(workload).unwrap_or_default();
+                        let number = number + 1;
+                        workloads.differences.push(format!(
+                            "{scenario} ({number}) is another workload than {scenario}: {difference}."
+                        ));
+                    }
+                    known.push(workload);
+                }
+                workloads.numbers.insert((index, scenario), number);
             }
         }
+        workloads
+    }
 
-        if runs.is_empty() {
-            bail!(
-                "{} holds no results folders; give one such as results/",
-                folder.display()
-            );
-        }
-        runs.sort_by(|a, b| a.started.cmp(&b.started));
-        Ok(runs)
+    fn number(&self, run: usize, scenario: &str) -> usize {
+        self.numbers.get(&(run, scenario)).copied().unwrap_or(0)
     }
 }
 
-/// Columns of a table that show a [`SeriesKey`].
-pub(super) const KEY_COLUMNS: [&str; 6] = [
-    "scenario",
-    "clients",
-    "driver",
-    "placement",
-    "model",
-    "metric",
-];
-
-/// Identity of a series: the metric of an arm under a condition.
+/// Identity of a series of comparable ratios.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SeriesKey {
-    condition: ConditionKey,
-    model: String,
-    metric: &'static str,
-}
-
-impl SeriesKey {
-    /// Its cells under [`KEY_COLUMNS`].
-    pub(super) fn cells(&self) -> Vec<String> {
-        let condition = &self.condition;
-        let load = condition
-            .load_percent
-            .map(|percent| format!(" at {percent} %"));
-        vec![
-            format!("{}{}", condition.scenario, load.unwrap_or_default()),
-            condition.clients.to_string(),
-            condition.driver.to_string(),
-            condition.placement.to_string(),
-            self.model.clone(),
-            self.metric.to_owned(),
-        ]
-    }
-}
-
-/// The rows of a summary whose metric is followed, by their series.
-pub(super) fn by_key(summary: &[SummaryRow]) -> BTreeMap<SeriesKey, &SummaryRow> {
-    let followed = summary
-        .iter()
-        .filter(|row| FOLLOWED_METRICS.contains(&row.metric));
-    followed
-        .map(|row| {
-            let key = SeriesKey {
-                condition: row.condition(),
-                model: row.model.clone(),
-                metric: row.metric.name(),
-            };
-            (key, row)
-        })
-        .collect()
-}
-
-/// Ratios of one arm and metric to the reference arm, over the runs on one kind of machine.
-struct RatioSeries {
+struct SeriesId {
     key: SeriesKey,
-    /// Indices of runs, and the ratios there.
-    ratios: Vec<(usize, f64)>,
+    /// Number of the workload among those of the scenario's name.
+    workload: usize,
+    reference: String,
+}
+
+/// A ratio in a run.
+#[derive(Clone, Copy)]
+struct RunRatio {
+    /// Index of the run.
+    run: usize,
+    value: f64,
+    mark: Option<char>,
+}
+
+/// Ratios of one arm and metric to one reference arm, over the runs on one kind of machine.
+struct RatioSeries {
+    id: SeriesId,
+    ratios: Vec<RunRatio>,
     change: Option<ChangePoint>,
 }
 
@@ -231,22 +175,32 @@ struct ChangePoint {
 }
 
 /// All series of runs on one kind of machine, with the changes that are significant among them all.
-fn ratio_series(runs: &[&CommittedRun]) -> Vec<RatioSeries> {
-    let mut ratios: BTreeMap<SeriesKey, Vec<(usize, f64)>> = BTreeMap::new();
+fn ratio_series(runs: &[&CommittedRun], workloads: &Workloads<'_>) -> Vec<RatioSeries> {
+    let mut ratios: BTreeMap<SeriesId, Vec<RunRatio>> = BTreeMap::new();
     for (index, run) in runs.iter().enumerate() {
-        for (key, row) in by_key(&run.summary) {
-            if let Some(ratio) = row.ratio {
-                ratios.entry(key).or_default().push((index, ratio));
-            }
+        for (key, row) in run.by_key() {
+            let Some((value, reference)) = row.ratio.zip(row.reference.clone()) else {
+                continue;
+            };
+            let id = SeriesId {
+                workload: workloads.number(index, &key.condition.scenario),
+                key,
+                reference,
+            };
+            ratios.entry(id).or_default().push(RunRatio {
+                run: index,
+                value,
+                mark: run.mark(row),
+            });
         }
     }
 
     let mut all: Vec<RatioSeries> = ratios
         .into_iter()
-        .map(|(key, ratios)| {
-            let values: Vec<f64> = ratios.iter().map(|(_, ratio)| *ratio).collect();
+        .map(|(id, ratios)| {
+            let values: Vec<f64> = ratios.iter().map(|ratio| ratio.value).collect();
             RatioSeries {
-                key,
+                id,
                 ratios,
                 change: find_change(&values),
             }
@@ -277,7 +231,9 @@ fn find_change(values: &[f64]) -> Option<ChangePoint> {
     }
 
     let mut ranks = ranks(values);
-    let (at, _) = best_split(values);
+    // An arm that served nothing has a ratio of 0, or one without bound, which has no mean.
+    let is_bounded = values.iter().all(|value| value.is_finite());
+    let (at, _) = best_split(if is_bounded { values } else { &ranks });
     let (_, observed) = best_split(&ranks);
     let mut random = fastrand::Rng::with_seed(1);
     let as_large = (0..SHUFFLES)
@@ -370,6 +326,15 @@ mod tests {
         assert_eq!(step(5, 5).unwrap().at, 5);
         // The step is too close to the end to be marked where it is.
         assert_eq!(step(10, 2).unwrap().at, 7);
+    }
+
+    #[test]
+    fn ratios_without_bound_are_ranked() {
+        let mut values = vec![1.0; 5];
+        values.extend([f64::INFINITY; 5]);
+        let change = find_change(&values).unwrap();
+        assert_eq!(change.at, 5);
+        assert!(change.p < 0.01, "{change:?}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The study behind `echobench run`: server models under scenarios, measured, tabulated, judged and drawn.
 
 mod charts;
+mod committed;
 pub mod compare;
 pub mod engine;
 pub mod history;
@@ -16,3 +17,4 @@ pub mod sweep;
 pub mod tables;
 mod verdict;
 mod winner_map;
+mod workload;

@@ -6,7 +6,7 @@ use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
 use crate::scenario::arm::External;
-use crate::scenario::{Placement, Scenario};
+use crate::scenario::{Placement, Scenario, is_same_in_log};
 
 /// Options of a new run.
 #[derive(Clone, Debug)]
@@ -37,7 +37,8 @@ impl RunOptions {
         let mut scenarios: Vec<Scenario> = Vec::new();
         for name in &self.scenarios {
             let scenario = self.adapted(Scenario::find(name)?)?;
-            if scenarios.iter().any(|other| other.name == scenario.name) {
+            let mut others = scenarios.iter().map(|other| &other.name);
+            if others.any(|other| is_same_in_log(other, &scenario.name)) {
                 bail!("scenario '{}' is named twice", scenario.name);
             }
             scenarios.push(scenario);
@@ -48,8 +49,8 @@ impl RunOptions {
     /// A scenario with the replacements applied.
     fn adapted(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
         if !self.models.is_empty() {
-            let models = self.models.iter().map(|model| model.trim().to_owned());
-            scenario.models = models.collect();
+            scenario.models.clone_from(&self.models);
+            scenario.normalise_models();
             scenario.external.clear();
         }
         scenario.external.extend_from_slice(&self.external);

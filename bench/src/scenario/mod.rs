@@ -287,6 +287,8 @@ impl Scenario {
         })?;
 
         name.clone_into(&mut scenario.name);
+        check_printable("scenario", name)?;
+        scenario.normalise_models();
         scenario
             .check()
             .map_err(|problem| anyhow::anyhow!("{file}: {problem}"))?;
@@ -322,9 +324,11 @@ impl Scenario {
     /// Checks that every arm can be read and has a name of its own.
     pub fn check_arms(&self) -> anyhow::Result<()> {
         for model in &self.models {
+            check_printable("model", model)?;
             check_arm(model)?;
         }
         for external in &self.external {
+            check_printable("external server", &external.name)?;
             external.check()?;
         }
 
@@ -335,9 +339,20 @@ impl Scenario {
             if names[..index].contains(name) {
                 bail!("model '{name}' is named twice");
             }
+            let mut before = names[..index].iter();
+            if let Some(other) = before.find(|other| is_same_in_log(other, name)) {
+                bail!("models '{other}' and '{name}' have one name in latency.hlog; rename one");
+            }
         }
 
         Ok(())
+    }
+
+    /// Separates the words of each model by one space, so that an arm has one name however it was written.
+    pub fn normalise_models(&mut self) {
+        for model in &mut self.models {
+            *model = model.split_whitespace().collect::<Vec<_>>().join(" ");
+        }
     }
 
     /// The arms, models first. External servers only echo: where requests ask for work, they are skipped.
@@ -373,6 +388,26 @@ impl Scenario {
             ..Workload::default()
         }
     }
+}
+
+/// Fails for a name that a table, a CSV file or a terminal cannot show as it is.
+fn check_printable(noun: &str, name: &str) -> anyhow::Result<()> {
+    // Characters without width, and those that turn the direction of text.
+    let is_invisible = |letter: char| {
+        matches!(letter,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let is_unprintable = |letter: char| letter.is_control() || is_invisible(letter);
+    if name.chars().any(is_unprintable) {
+        bail!("{noun} {name:?} has characters in its name that cannot be shown; give it another");
+    }
+    Ok(())
+}
+
+/// Whether two names are one in the interval log, where a name has neither blanks nor commas.
+pub(crate) fn is_same_in_log(a: &str, b: &str) -> bool {
+    let in_log = |name: &str| name.replace([',', ' '], "_");
+    in_log(a) == in_log(b)
 }
 
 /// Checks that an arm begins with the name of a model; options of `serve` may follow.
@@ -420,6 +455,37 @@ mod tests {
 
         let recorded = serde_json::to_value(&steady).unwrap();
         assert_eq!(recorded["models"], serde_json::json!(concurrent));
+    }
+
+    #[test]
+    fn arms_have_names_that_can_be_told_apart_and_shown() {
+        let arms = |models: &[&str], external: &[&str]| {
+            let mut scenario = Scenario::find("steady").unwrap();
+            scenario.models = models.iter().map(ToString::to_string).collect();
+            scenario.normalise_models();
+            let external = external.iter().map(|name| External {
+                name: name.to_string(),
+                command: "server {port}".to_owned(),
+                needs: None,
+            });
+            scenario.external = external.collect();
+            scenario.check_arms().map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            arms(&["thread", "pool --workers 8"], &["a b", "a-b", "ä|b"]),
+            Ok(())
+        );
+
+        let twice = arms(&["pool  --workers\t8", "pool --workers 8"], &[]).unwrap_err();
+        assert!(twice.contains("named twice"), "{twice}");
+        for other in ["a_b", "a,b"] {
+            let error = arms(&["thread"], &["a b", other]).unwrap_err();
+            assert!(error.contains("one name in latency.hlog"), "{error}");
+        }
+        for name in ["a\u{1b}[2J", "a\u{202e}b", "a\u{200b}"] {
+            let error = arms(&["thread"], &[name]).unwrap_err();
+            assert!(!error.contains(name) && !error.contains('\n'), "{error}");
+        }
     }
 
     #[test]

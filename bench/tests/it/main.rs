@@ -12,6 +12,7 @@ mod common;
 mod accounting;
 mod browser;
 mod claims;
+mod compare;
 mod conformance;
 mod documents;
 mod external;

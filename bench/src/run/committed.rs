@@ -1,0 +1,266 @@
+//! A committed run, as far as histories and comparisons need it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::workload::Workload;
+use crate::host::machine_key::MachineKey;
+use crate::render::units::plural;
+use crate::results::{
+    BlockRow, ConditionKey, Metric, RunStatus, SummaryRow, ValidityFlag, read_blocks, read_summary,
+};
+
+/// Metrics that are compared and followed over time.
+const FOLLOWED_METRICS: [Metric; 3] = [
+    Metric::Throughput,
+    Metric::LatencyP99,
+    Metric::CpuPerRequest,
+];
+
+/// Mark of a ratio whose blocks are not valid in at least half of the cases.
+pub(super) const NOT_VALID: char = '!';
+
+/// A committed run.
+pub(super) struct CommittedRun {
+    /// Name of its folder.
+    pub(super) name: String,
+    /// Time of its start, in RFC 3339.
+    pub(super) started: String,
+    pub(super) machine: MachineKey,
+    /// Whether idle CPUs were kept out of their sleep states.
+    pub(super) awake: bool,
+    workloads: BTreeMap<String, Workload>,
+    summary: Vec<SummaryRow>,
+    /// Arms of which at least half of the blocks are not valid.
+    mostly_invalid: BTreeSet<(ConditionKey, String)>,
+    /// Facts that make its figures doubtful, in words.
+    flaws: Vec<String>,
+}
+
+/// The part of `run.json` that is needed here; later versions may add to it.
+#[derive(Deserialize)]
+struct RecordHead {
+    status: Option<RunStatus>,
+    environment: EnvironmentHead,
+    #[serde(default)]
+    scenarios: BTreeMap<String, Value>,
+}
+
+#[derive(Deserialize)]
+struct EnvironmentHead {
+    started: String,
+    machine: MachineKey,
+    #[serde(default)]
+    awake: bool,
+    profile: Option<String>,
+    dirty: Option<bool>,
+}
+
+impl CommittedRun {
+    /// Reads a results folder. Fails if it has no summary.
+    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+        let name = folder.display();
+        let Some(summary) = read_summary(folder)? else {
+            bail!("{name} has no summary.csv: its run did not end")
+        };
+        let blocks = if folder.join("blocks.csv").exists() {
+            read_blocks(folder)?
+        } else {
+            Vec::new()
+        };
+
+        let path = folder.join("run.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("{name} has no run.json"))?;
+        let head: RecordHead = serde_json::from_str(&text)
+            .with_context(|| format!("cannot read {}", path.display()))?;
+        let workloads = head.scenarios.iter();
+        let workloads = workloads.map(|(name, scenario)| (name.clone(), Workload::of(scenario)));
+
+        let name = folder.file_name().unwrap_or(folder.as_os_str());
+        Ok(CommittedRun {
+            name: name.to_string_lossy().into_owned(),
+            workloads: workloads.collect(),
+            summary,
+            mostly_invalid: mostly_invalid(&blocks),
+            flaws: flaws(&head, &blocks),
+            started: head.environment.started,
+            machine: head.environment.machine,
+            awake: head.environment.awake,
+        })
+    }
+
+    /// Reads the results folders in a folder, in the order in which their runs began.
+    pub(super) fn read_all(folder: &Path) -> anyhow::Result<Vec<Self>> {
+        let place = || format!("cannot read {}", folder.display());
+        let mut runs = Vec::new();
+        for entry in fs::read_dir(folder).with_context(place)? {
+            let path = entry.with_context(place)?.path();
+            if path.join("summary.csv").exists() && path.join("run.json").exists() {
+                runs.push(CommittedRun::read(&path)?);
+            }
+        }
+
+        if runs.is_empty() {
+            bail!(
+                "{} holds no results folders; give one such as results/",
+                folder.display()
+            );
+        }
+        runs.sort_by(|a, b| a.started.cmp(&b.started));
+        Ok(runs)
+    }
+
+    /// The difference that keeps the figures of two runs from being compared; `None` if there is none.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        let state = |run: &Self| if run.awake { "awake" } else { "asleep" };
+        let idle = || format!("idle CPUs ({} and {})", state(self), state(other));
+        let machines = self.machine.difference(&other.machine);
+        machines.or_else(|| (self.awake != other.awake).then(idle))
+    }
+
+    /// The workloads of the scenarios that the record has, by name.
+    pub(super) fn workloads(&self) -> impl Iterator<Item = (&str, &Workload)> {
+        let workloads = self.workloads.iter();
+        workloads.map(|(name, workload)| (name.as_str(), workload))
+    }
+
+    /// The difference between the workloads that two runs have under the name of a scenario; `None` if there is
+    /// none, or if a record has no such scenario.
+    pub(super) fn workload_difference(&self, other: &Self, scenario: &str) -> Option<String> {
+        let own = self.workloads.get(scenario)?;
+        own.difference(other.workloads.get(scenario)?)
+    }
+
+    /// The name of the folder, and the facts that make the run's figures doubtful.
+    pub(super) fn title(&self) -> String {
+        match &self.flaws[..] {
+            [] => self.name.clone(),
+            flaws => format!("{} ({})", self.name, flaws.join("; ")),
+        }
+    }
+
+    /// The rows of the followed metrics, by arm.
+    pub(super) fn by_key(&self) -> BTreeMap<SeriesKey, &SummaryRow> {
+        let followed = self
+            .summary
+            .iter()
+            .filter(|row| FOLLOWED_METRICS.contains(&row.metric));
+        followed
+            .map(|row| {
+                let key = SeriesKey {
+                    condition: row.condition(),
+                    model: row.model.clone(),
+                    metric: row.metric.name(),
+                };
+                (key, row)
+            })
+            .collect()
+    }
+
+    /// [`NOT_VALID`] for a row whose arm, or whose reference arm, has mostly blocks that are not valid.
+    pub(super) fn mark(&self, row: &SummaryRow) -> Option<char> {
+        let is_invalid = |model: &String| {
+            let arm = (row.condition(), model.clone());
+            self.mostly_invalid.contains(&arm)
+        };
+        let mut arms = std::iter::once(&row.model).chain(&row.reference);
+        arms.any(is_invalid).then_some(NOT_VALID)
+    }
+}
+
+fn mostly_invalid(blocks: &[BlockRow]) -> BTreeSet<(ConditionKey, String)> {
+    let mut counts: BTreeMap<(ConditionKey, String), (usize, usize)> = BTreeMap::new();
+    for row in blocks.iter().filter(|row| row.skipped().is_none()) {
+        let arm = (row.condition(), row.model.clone());
+        let (invalid, all) = counts.entry(arm).or_default();
+        *invalid += usize::from(!row.is_ok() || !row.validity.is_valid());
+        *all += 1;
+    }
+    counts.retain(|_, (invalid, all)| 2 * *invalid >= *all);
+    counts.into_keys().collect()
+}
+
+fn flaws(head: &RecordHead, blocks: &[BlockRow]) -> Vec<String> {
+    let mut flaws = Vec::new();
+    match &head.status {
+        None | Some(RunStatus::Complete) => {}
+        Some(RunStatus::Running) => flaws.push("killed".to_owned()),
+        Some(status) => flaws.push(status.to_string()),
+    }
+    if let Some(profile) = head.environment.profile.as_deref()
+        && profile != "release"
+    {
+        flaws.push(format!("{profile} build"));
+    }
+    if head.environment.dirty == Some(true) {
+        flaws.push("uncommitted changes".to_owned());
+    }
+
+    let count = |flaw: fn(&BlockRow) -> bool| blocks.iter().filter(|row| flaw(row)).count();
+    let failed = count(|row| !row.is_ok() && row.skipped().is_none());
+    if failed > 0 {
+        flaws.push(format!("{} failed", plural(failed, "row")));
+    }
+    let invalid = count(|row| row.is_ok() && !row.validity.is_valid());
+    if invalid > 0 {
+        let kinds: Vec<String> = ValidityFlag::ALL
+            .iter()
+            .filter_map(|flag| {
+                let has_flag = |row: &&BlockRow| row.validity.flags().any(|own| own == *flag);
+                let count = blocks.iter().filter(has_flag).count();
+                (count > 0).then(|| format!("{} {count}", flag.name()))
+            })
+            .collect();
+        flaws.push(format!(
+            "{invalid} of {} not valid: {}",
+            plural(blocks.len(), "row"),
+            kinds.join(", ")
+        ));
+    }
+    flaws
+}
+
+/// Columns of a table that show a [`SeriesKey`].
+pub(super) const KEY_COLUMNS: [&str; 6] = [
+    "scenario",
+    "clients",
+    "driver",
+    "placement",
+    "model",
+    "metric",
+];
+
+/// Identity of a series: the metric of an arm under a condition.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SeriesKey {
+    pub(super) condition: ConditionKey,
+    model: String,
+    metric: &'static str,
+}
+
+impl SeriesKey {
+    /// Its cells under [`KEY_COLUMNS`]; `workload` tells scenarios of one name apart.
+    pub(super) fn cells(&self, workload: &str) -> Vec<String> {
+        let condition = &self.condition;
+        let load = condition
+            .load_percent
+            .map(|percent| format!(" at {percent} %"));
+        vec![
+            format!(
+                "{}{workload}{}",
+                condition.scenario,
+                load.unwrap_or_default()
+            ),
+            condition.clients.to_string(),
+            condition.driver.to_string(),
+            condition.placement.to_string(),
+            self.model.clone(),
+            self.metric.to_owned(),
+        ]
+    }
+}

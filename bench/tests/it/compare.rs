@@ -1,0 +1,219 @@
+//! `compare` and `history`: what they put beside each other, what they do not, and what they mark.
+
+use std::fs;
+use std::path::Path;
+
+use crate::common::{Finished, executable, finish};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A made-up results folder with one condition of one scenario.
+struct Made {
+    name: &'static str,
+    payload_bytes: u32,
+    /// Arms with their throughput; the first is the reference.
+    arms: &'static [(&'static str, f64)],
+    /// Columns `status` and `validity` of each block of each arm.
+    blocks: &'static [(&'static str, &'static str)],
+    status: &'static str,
+    profile: &'static str,
+    dirty: bool,
+}
+
+impl Made {
+    const PLAIN: Made = Made {
+        name: "one",
+        payload_bytes: 64,
+        arms: &[("thread", 1000.0), ("fork", 900.0)],
+        blocks: &[("ok", "valid"), ("ok", "valid")],
+        status: "complete",
+        profile: "release",
+        dirty: false,
+    };
+
+    fn record(&self) -> Value {
+        let machine = json!({
+            "cpu_model": "Xeon", "logical_cpus": 2, "numa_nodes": 1, "virtualisation": "kvm",
+        });
+        json!({
+            "status": self.status,
+            "environment": {
+                "started": format!("2026-01-01T00:00:00Z {}", self.name), "machine": machine,
+                "profile": self.profile, "dirty": self.dirty,
+            },
+            "scenarios": { "steady": { "traffic": { "payload_bytes": self.payload_bytes } } },
+        })
+    }
+
+    fn summary(&self) -> String {
+        let names = "schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
+            high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
+        let (reference, of) = self.arms[0];
+        let mut text = format!("{names}\n");
+        for &(model, rate) in self.arms {
+            let row = format!("1,steady,8,threads,none,,{model},throughput_per_second,{rate}");
+            let interval = format!("{},{},0.95,m,2", rate * 0.99, rate * 1.01);
+            let ratio = rate / of;
+            let compared = if model == reference {
+                ",,,,,".to_owned()
+            } else {
+                format!(
+                    "{reference},{ratio},{},{},0.95,lower",
+                    ratio * 0.99,
+                    ratio * 1.01
+                )
+            };
+            text += &(row + "," + &interval + "," + &compared + "\n");
+        }
+        text
+    }
+
+    /// Only the columns that tell blocks apart, and what is the matter with them.
+    fn blocks(&self) -> String {
+        let numbers = "planned,answered,failed,unsent,clients_never_served,hiccups,stall_max_ns";
+        let mut text = format!(
+            "schema_version,scenario,clients,driver,placement,load_percent,model,block,status,validity,errors,{numbers}\n"
+        );
+        for (model, _) in self.arms {
+            for (index, (status, validity)) in self.blocks.iter().enumerate() {
+                let block = index + 1;
+                let row = format!("1,steady,8,threads,none,,{model},{block},{status},{validity}");
+                text += &(row + ",,1,1,0,0,0,0,0\n");
+            }
+        }
+        text
+    }
+
+    fn write(&self, place: &Path) {
+        let folder = place.join(self.name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("run.json"), self.record().to_string()).unwrap();
+        fs::write(folder.join("summary.csv"), self.summary()).unwrap();
+        fs::write(folder.join("blocks.csv"), self.blocks()).unwrap();
+    }
+}
+
+fn echobench(place: &TempDir, arguments: &[&str]) -> Finished {
+    let mut command = executable();
+    command.current_dir(place.path()).args(arguments);
+    finish(command)
+}
+
+fn compared(before: &Made, after: &Made) -> Finished {
+    let place = TempDir::new().unwrap();
+    before.write(place.path());
+    after.write(place.path());
+    echobench(&place, &["compare", before.name, after.name])
+}
+
+/// The line of a table about an arm, with single blanks.
+fn line(text: &str, arm: &str) -> String {
+    let mut lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let words = format!(" {arm} throughput_per_second ");
+    lines
+        .find(|line| format!("{line} ").contains(&words))
+        .unwrap_or_else(|| panic!("no {arm}: {text}"))
+}
+
+#[test]
+fn different_workloads_of_one_name_are_not_compared() {
+    let large = Made {
+        name: "two",
+        payload_bytes: 65_536,
+        ..Made::PLAIN
+    };
+    let run = compared(&Made::PLAIN, &large);
+    run.refused(&[
+        "no arm in common",
+        "workloads of steady differ",
+        "payload_bytes (64 and 65536)",
+    ]);
+
+    let place = TempDir::new().unwrap();
+    Made::PLAIN.write(place.path());
+    large.write(place.path());
+    let history = echobench(&place, &["history", "."]).stdout;
+    let words = "steady (2) is another workload than steady: payload_bytes (64 and 65536).";
+    assert!(history.contains(words), "{history}");
+    assert_eq!(history.matches(" fork ").count(), 2, "{history}");
+    assert!(
+        history.contains("0.90 –") && history.contains("– 0.90"),
+        "{history}"
+    );
+}
+
+#[test]
+fn arms_of_one_run_alone_are_shown() {
+    let more = Made {
+        name: "two",
+        arms: &[("thread", 1000.0), ("async", 1500.0)],
+        ..Made::PLAIN
+    };
+    let run = compared(&Made::PLAIN, &more);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let fork = "steady 8 threads none fork throughput_per_second 0.900 – – 900 – –";
+    let tokio = "steady 8 threads none async throughput_per_second – 1.500 – – 1500 –";
+    assert_eq!(line(&run.stdout, "fork"), fork);
+    assert_eq!(line(&run.stdout, "async"), tokio);
+}
+
+#[test]
+fn ratios_to_different_arms_have_no_change() {
+    let other = Made {
+        name: "two",
+        arms: &[("fork", 900.0), ("thread", 1000.0)],
+        ..Made::PLAIN
+    };
+    let run = compared(&Made::PLAIN, &other);
+    let thread = "steady 8 threads none thread throughput_per_second – 1.111 – 1000 1000 +0.0 %";
+    assert_eq!(line(&run.stdout, "thread"), thread);
+    assert!(!run.stdout.contains("NaN"), "{run:?}");
+}
+
+#[test]
+fn an_arm_that_served_nothing_has_no_change_in_percent() {
+    let nothing = Made {
+        name: "two",
+        arms: &[("thread", 1000.0), ("fork", 0.0)],
+        ..Made::PLAIN
+    };
+    let back = Made {
+        name: "three",
+        ..Made::PLAIN
+    };
+    let run = compared(&nothing, &back);
+    let fork = "steady 8 threads none fork throughput_per_second 0.000 0.900 – 0 900 –";
+    assert_eq!(line(&run.stdout, "fork"), fork);
+    for word in ["NaN", "inf"] {
+        assert!(!run.stdout.contains(word), "{run:?}");
+    }
+}
+
+#[test]
+fn doubtful_runs_are_marked() {
+    let doubtful = Made {
+        name: "two",
+        blocks: &[("ok", "disturbed"), ("ok", "valid"), ("killed", "valid")],
+        status: "interrupted",
+        profile: "debug",
+        dirty: true,
+        ..Made::PLAIN
+    };
+    let run = compared(&Made::PLAIN, &doubtful);
+    let title = "two (interrupted; debug build; uncommitted changes; 2 rows failed; 2 of 6 rows not valid: disturbed 2)";
+    assert!(run.stdout.contains(&format!("after: {title}")), "{run:?}");
+    assert!(run.stdout.contains("before: one\n"), "{run:?}");
+    assert!(
+        line(&run.stdout, "fork").contains(" 0.900 0.900! "),
+        "{run:?}"
+    );
+
+    let place = TempDir::new().unwrap();
+    Made::PLAIN.write(place.path());
+    doubtful.write(place.path());
+    let history = echobench(&place, &["history", "."]).stdout;
+    assert!(history.contains(&format!("2  {title}\n")), "{history}");
+    assert!(history.contains("0.90 0.90!"), "{history}");
+}
