@@ -193,6 +193,30 @@ fn quoted_ratios_are_those_of_the_committed_runs() {
     assert!(quoted >= 15, "only {quoted} ratios were found");
 }
 
+#[test]
+fn quoted_rates_are_those_of_the_committed_runs() {
+    let tables = committed_tables();
+    let mut quoted = 0;
+
+    for (document, text) in documents() {
+        let pieces: Vec<&str> = text.split(" requests/s").collect();
+        // The last piece has no rate behind it.
+        for piece in &pieces[..pieces.len() - 1] {
+            let (before, rate) = piece.rsplit_once(' ').unwrap();
+            if before.ends_with("about") || !rate.ends_with(|char: char| char.is_ascii_digit()) {
+                continue;
+            }
+            quoted += 1;
+            assert!(
+                tables.contains(&format!(" {rate}/s")),
+                "{}: no committed run has {rate} requests/s",
+                document.display()
+            );
+        }
+    }
+    assert!(quoted >= 5, "only {quoted} rates were found");
+}
+
 /// The columns or fields that a section of `docs/results-format.md` explains.
 fn dictionary(section: &str) -> BTreeSet<String> {
     let text = fs::read_to_string(root().join("docs/results-format.md")).unwrap();
