@@ -107,11 +107,38 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
         out: args.out.clone(),
     })?;
 
-    Ok(match outcome {
-        GateOutcome::Judged(GateVerdict::Pass) => ExitCode::SUCCESS,
-        GateOutcome::Judged(GateVerdict::Regression) | GateOutcome::WrongReplies => {
-            ExitCode::from(2)
+    Ok(exit_code(outcome))
+}
+
+/// The verdict comes first: a file that could not be written only makes a pass a failure.
+fn exit_code(outcome: GateOutcome) -> ExitCode {
+    let GateOutcome::Judged { verdict, published } = outcome else {
+        return ExitCode::from(2);
+    };
+    match verdict {
+        GateVerdict::Pass if published => ExitCode::SUCCESS,
+        GateVerdict::Pass => ExitCode::FAILURE,
+        GateVerdict::Regression => ExitCode::from(2),
+        GateVerdict::Inconclusive => ExitCode::from(3),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lost_file_never_replaces_the_code_of_a_verdict() {
+        for (verdict, code, code_without_files) in [
+            (GateVerdict::Pass, 0, 1),
+            (GateVerdict::Regression, 2, 2),
+            (GateVerdict::Inconclusive, 3, 3),
+        ] {
+            for (published, expected) in [(true, code), (false, code_without_files)] {
+                let outcome = GateOutcome::Judged { verdict, published };
+                assert_eq!(exit_code(outcome), ExitCode::from(expected), "{outcome:?}");
+            }
         }
-        GateOutcome::Judged(GateVerdict::Inconclusive) => ExitCode::from(3),
-    })
+        assert_eq!(exit_code(GateOutcome::WrongReplies), ExitCode::from(2));
+    }
 }

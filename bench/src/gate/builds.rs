@@ -1,14 +1,17 @@
 //! Executables of a gate: their compatibility with this one, and the copies that are run.
 
-use std::fs;
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, RawFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use echobench_servers::MODELS;
+use nix::fcntl::{FcntlArg, fcntl};
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
 use crate::host::environment::{Environment, sha256_of};
 use crate::processes::child::ChildProcess;
@@ -18,6 +21,8 @@ use crate::processes::child::ChildProcess;
 const SERVE_INTERFACE: u32 = 1;
 /// Longest wait for the answer of `about`.
 const ABOUT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Least descriptor of a copy: three digits.
+const FIRST_DESCRIPTOR: RawFd = 100;
 
 /// Description of an executable: the answer of `echobench about`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,32 +138,54 @@ fn ask(path: &Path) -> anyhow::Result<About> {
     agent.receive(Instant::now() + ABOUT_TIMEOUT)
 }
 
-/// Copies of the two executables: one for each arm, so that the second arm of the baseline differs
-/// from the first in whatever the candidate would differ in if it were equal: its file, where the
-/// kernel keeps that in memory, and a path, of the same length, as long arguments move the stack.
+/// Copies of the two executables, one for each arm. The second arm of the baseline then differs from the
+/// first in whatever a candidate differs in: its file, where the kernel keeps that in memory, and a path,
+/// of the same length, as long arguments move the stack.
+///
+/// The files have no name, so that nothing stays behind however this process ends. Servers are started
+/// from `/proc/PID/fd/N`, which is there as long as this process is.
 pub struct Copies {
-    folder: TempDir,
+    files: Vec<File>,
 }
 
 impl Copies {
     /// The names of the arms, in order.
     pub const NAMES: [&str; 3] = ["baseline1", "baseline2", "candidate"];
 
-    /// Makes them.
+    /// Copies the executables.
     pub fn make(baseline: &Build, candidate: &Build) -> anyhow::Result<Self> {
-        let folder = TempDir::with_prefix("echobench-gate-")
-            .context("cannot make a folder for copies of the executables")?;
         let sources = [baseline, baseline, candidate];
-        for (build, name) in sources.into_iter().zip(Self::NAMES) {
-            fs::copy(&build.path, folder.path().join(name))
-                .with_context(|| format!("cannot copy {}", build.path.display()))?;
-        }
-        Ok(Copies { folder })
+        let copy = |build: &Build| {
+            copy_without_name(&build.path)
+                .with_context(|| format!("cannot copy {}", build.path.display()))
+        };
+        let files = sources.into_iter().map(copy);
+        Ok(Copies {
+            files: files.collect::<anyhow::Result<_>>()?,
+        })
     }
 
-    /// The copy for an arm.
+    /// The path of the copy for an arm.
     #[must_use]
     pub fn path(&self, arm: usize) -> PathBuf {
-        self.folder.path().join(Self::NAMES[arm])
+        let descriptor = self.files[arm].as_raw_fd();
+        PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
     }
+}
+
+/// A copy of an executable in the temporary folder, without a name.
+fn copy_without_name(path: &Path) -> io::Result<File> {
+    let mut copy = tempfile::tempfile()?;
+    copy.set_permissions(Permissions::from_mode(0o700))?;
+    io::copy(&mut File::open(path)?, &mut copy)?;
+
+    // The kernel executes no file that is open for writing.
+    let reader = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd()))?;
+    drop(copy);
+
+    // Descriptors of one length, whatever else is open: the paths must not differ in theirs.
+    let descriptor = fcntl(&reader, FcntlArg::F_DUPFD_CLOEXEC(FIRST_DESCRIPTOR))?;
+    #[expect(unsafe_code, reason = "fcntl returns a bare number")]
+    // SAFETY: the descriptor is new, and nothing else owns it.
+    Ok(unsafe { File::from_raw_fd(descriptor) })
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::builds::Build;
-use super::export::{Export, Format};
+use super::export::{Export, ExportFile, Format};
 use super::options::GateOptions;
 use super::report::GateReport;
 use super::rule::GateVerdict;
@@ -34,7 +34,12 @@ pub struct GateTask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateOutcome {
     /// The rule has decided.
-    Judged(GateVerdict),
+    Judged {
+        /// The verdict.
+        verdict: GateVerdict,
+        /// Whether all files of the report were written.
+        published: bool,
+    },
     /// An arm gave a wrong reply.
     WrongReplies,
 }
@@ -44,6 +49,8 @@ pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
     let baseline = Build::open("baseline", &task.baseline)?;
     let candidate = Build::open("candidate", &task.candidate)?;
     let gate = task.options.gate(baseline, candidate)?;
+    let exports = task.exports.iter().map(Export::open);
+    let exports: Vec<ExportFile> = exports.collect::<anyhow::Result<_>>()?;
 
     let mut record = task.options.record(&gate);
     let mut writer = task
@@ -63,16 +70,21 @@ pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
         progress: &|message| noteln!("{message}"),
     });
 
+    let mut published = true;
     if let Some(writer) = &writer {
         record.status = match &result {
             Ok(_) => RunStatus::Complete,
             Err(error) => RunStatus::Failed(format!("{error:#}")),
         };
         record.environment.finish();
-        writer.record(&record)?;
+        published &= note_error(writer.record(&record));
     }
     match result {
-        Ok(report) => publish(task, &report),
+        Ok(report) => {
+            published &= publish(task, &exports, &report);
+            let verdict = report.verdict;
+            Ok(GateOutcome::Judged { verdict, published })
+        }
         Err(error) if error.is::<WrongReplies>() => {
             noteln!("wrong: {error}");
             Ok(GateOutcome::WrongReplies)
@@ -81,14 +93,30 @@ pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
     }
 }
 
-fn publish(task: &GateTask, report: &GateReport) -> anyhow::Result<GateOutcome> {
-    out!("{}", task.format.render(report)?);
-    for export in &task.exports {
-        export.write(report)?;
+/// Writes the report wherever it was asked for, and returns whether every file is there. A file that
+/// cannot be written prevents none of the others.
+fn publish(task: &GateTask, exports: &[ExportFile], report: &GateReport) -> bool {
+    let mut published = note_error(task.format.render(report).map(|text| out!("{text}")));
+    for export in exports {
+        published &= note_error(export.write(report));
     }
+
     if let Some(folder) = &task.out {
-        write_file(&folder.join("gate.json"), Format::Json.render(report)?)?;
+        let json = Format::Json.render(report);
+        let path = folder.join("gate.json");
+        published &= note_error(json.and_then(|json| write_file(&path, json)));
         noteln!("all rows are in {}", folder.display());
     }
-    Ok(GateOutcome::Judged(report.verdict))
+    published
+}
+
+/// Prints the error of a step that others do not depend on; returns whether it succeeded.
+fn note_error(result: anyhow::Result<()>) -> bool {
+    match result {
+        Ok(()) => true,
+        Err(error) => {
+            noteln!("error: {error:#}");
+            false
+        }
+    }
 }

@@ -5,16 +5,17 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Finished, executable, finish};
+use crate::common::{Finished, Running, eventually, executable, finish};
 use echobench::gate::GateReport;
 use echobench::gate::builds::{About, Build};
 use echobench::gate::export::Format;
 use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_echobench");
 
-/// A workload of a few hundred milliseconds in all, once it is started.
+/// A workload of a few seconds in all. The gaps leave time for replies on a busy machine.
 const TINY: &str = r#"question = "Does it work?"
 models = ["thread", "async"]
 clients = [2]
@@ -29,14 +30,14 @@ blocks = 24
 rounds = 3
 slice = "2ms"
 ramp = "500us"
-gap = "1ms"
+gap = "10ms"
 
 [full]
 blocks = 26
 rounds = 3
 slice = "2ms"
 ramp = "500us"
-gap = "1ms"
+gap = "10ms"
 "#;
 
 fn gate(folder: &Path, arguments: &[&str]) -> Finished {
@@ -218,6 +219,96 @@ fn a_small_gate_answers_and_keeps_its_rows() {
     }
 
     assert!(place.path().join("rows/gate.json").exists());
+}
+
+#[test]
+fn files_that_cannot_be_written_are_found_before_the_measurement() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("tiny.toml"), TINY).unwrap();
+    for export in ["junit=missing/gate.xml", "json=."] {
+        let run = gate(
+            place.path(),
+            &[
+                "--baseline",
+                EXECUTABLE,
+                "--candidate",
+                EXECUTABLE,
+                "--scenario",
+                "tiny.toml",
+                "--out",
+                "rows",
+                "--export",
+                "json=gate.json",
+                "--export",
+                export,
+            ],
+        );
+        run.refused(&["cannot write", export.split_once('=').unwrap().1]);
+        assert!(!place.path().join("rows").exists(), "{export}");
+    }
+}
+
+/// Without standard output and with one export on a full device, the others are written.
+#[test]
+fn a_lost_report_prevents_no_other_and_keeps_the_code_of_the_verdict() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("tiny.toml"), TINY).unwrap();
+    let mut command = Command::new("sh");
+    command.current_dir(place.path()).args([
+        "-c",
+        "exec \"$0\" gate --baseline \"$0\" --candidate \"$0\" --scenario tiny.toml --models thread --quick \
+         --seed 1 --out rows --export bmf=/dev/full --export junit=gate.xml --export json=gate.json >/dev/full",
+        EXECUTABLE,
+    ]);
+    let run = finish(command);
+
+    let full = "error: cannot write /dev/full: No space left";
+    assert!(run.stderr.contains(full), "{}", run.stderr);
+    let json = fs::read_to_string(place.path().join("gate.json")).unwrap();
+    let junit = fs::read_to_string(place.path().join("gate.xml")).unwrap();
+    assert!(junit.contains("</testsuites>"), "{junit}");
+    assert!(place.path().join("rows/gate.json").exists());
+
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let expected = match report["verdict"].as_str().unwrap() {
+        "pass" => 1,
+        "inconclusive" => 3,
+        other => panic!("{other}: {json}"),
+    };
+    assert_eq!(run.code, Some(expected), "{}", run.stderr);
+}
+
+/// The ways in which a gate ends early. The copies of the executables are its only temporary files.
+#[test]
+fn a_gate_that_is_killed_leaves_no_copies_behind() {
+    for signals in [
+        &[Signal::SIGKILL][..],
+        &[Signal::SIGHUP],
+        &[Signal::SIGINT, Signal::SIGINT],
+    ] {
+        let place = TempDir::new().unwrap();
+        let temporary = TempDir::new().unwrap();
+        fs::write(place.path().join("tiny.toml"), TINY).unwrap();
+        let mut command = executable();
+        command
+            .current_dir(place.path())
+            .env("TMPDIR", temporary.path())
+            .args(["gate", "--baseline", EXECUTABLE, "--candidate", EXECUTABLE])
+            .args(["--scenario", "tiny.toml", "--out", "rows"]);
+        let run = Running::start(command);
+
+        // As soon as there are rows, there are copies, and servers that run them.
+        let blocks = place.path().join("rows/blocks.csv");
+        let measured = || fs::metadata(&blocks).ok().filter(|file| file.len() > 0);
+        eventually(measured, || run.processes());
+        for &signal in signals {
+            run.signal(signal);
+        }
+        run.end();
+
+        let left = fs::read_dir(temporary.path()).unwrap().count();
+        assert_eq!(left, 0, "{signals:?}");
+    }
 }
 
 /// Written by another process: were it open in this one, a process that another test starts at that

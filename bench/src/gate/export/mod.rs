@@ -13,7 +13,7 @@ use echobench_protocol::textual_enum;
 
 use super::GateReport;
 use super::rule::GateComparison;
-use crate::host::files::write_file;
+use crate::host::files::ResultFile;
 use crate::render::Style;
 
 /// A format of a report.
@@ -92,9 +92,25 @@ impl FromStr for Export {
 }
 
 impl Export {
+    /// Checks that the file can be written, before the measurement.
+    pub(super) fn open(&self) -> anyhow::Result<ExportFile> {
+        Ok(ExportFile {
+            format: self.format,
+            file: ResultFile::open(&self.path)?,
+        })
+    }
+}
+
+/// An export whose file was found to be writable.
+pub(super) struct ExportFile {
+    format: Format,
+    file: ResultFile,
+}
+
+impl ExportFile {
     /// Writes the file, whole or not at all.
-    pub fn write(&self, report: &GateReport) -> anyhow::Result<()> {
-        write_file(&self.path, self.format.render(report)?)
+    pub(super) fn write(&self, report: &GateReport) -> anyhow::Result<()> {
+        self.file.write(self.format.render(report)?)
     }
 }
 
