@@ -1,11 +1,12 @@
 //! The acceptor of all models: accepts connections, handles signals and timers, and runs the drain.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -19,11 +20,12 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::connection::Connection;
-use crate::counters::Place;
-use crate::incoming::Incoming;
+use crate::counters::{MAX_WORKERS, Place};
+use crate::incoming::{Incoming, Turns};
 use crate::listener::{Accepted, BACK_OFF, BindError, Listener};
+use crate::runtime::cannot_start;
 use crate::server::{Server, Warning, log, timestamp};
-use crate::settings::Settings;
+use crate::settings::{AcceptMode, Settings};
 
 /// Connections accepted between two checks for signals and timers.
 const BURST: u32 = 64;
@@ -38,6 +40,9 @@ const TIMER: u64 = 3;
 
 /// Interrupts accept(2) of a thread; SIGALRM stays free for experiments with interrupted system calls.
 const INTERRUPT: Signal = Signal::SIGUSR2;
+
+/// The place of the acceptor itself, and of a process for one connection.
+const ACCEPTOR: usize = 0;
 
 /// Results of [`Acceptor::poll_accept`].
 pub(crate) enum Accept {
@@ -82,8 +87,9 @@ pub struct Acceptor {
     listener: Option<Listener>,
     /// The place in which this process accepts.
     place: Place,
-    /// The listeners of workers that accept for themselves.
+    /// The listeners of workers that accept for themselves: one for all, or one for each.
     shared: Vec<Arc<Listener>>,
+    turns: Option<Turns>,
     address: SocketAddr,
     phase: Phase,
     /// Called once, when the model has set itself up.
@@ -93,7 +99,10 @@ pub struct Acceptor {
     backs_off_until: Option<Instant>,
     next_stats: Option<Instant>,
     next_idle_check: Instant,
-    children: HashSet<Pid>,
+    /// Children with their places: that of a worker, or [`ACCEPTOR`] for one connection.
+    children: HashMap<Pid, usize>,
+    /// No worker is started again before this.
+    next_start: Option<Instant>,
 }
 
 impl Acceptor {
@@ -125,7 +134,7 @@ impl Acceptor {
             .map_err(io::Error::from)?;
 
         Ok(Acceptor {
-            place: server.counters.place(0),
+            place: server.counters.place(ACCEPTOR),
             server,
             epoll,
             signals,
@@ -133,6 +142,7 @@ impl Acceptor {
             timer_due: None,
             listener: Some(listener),
             shared: Vec::new(),
+            turns: None,
             address,
             phase: Phase::Accepting,
             announce: Some(Box::new(print_ready)),
@@ -140,7 +150,8 @@ impl Acceptor {
             backs_off_until: None,
             next_stats,
             next_idle_check,
-            children: HashSet::new(),
+            children: HashMap::new(),
+            next_start: None,
         })
     }
 
@@ -193,21 +204,103 @@ impl Acceptor {
         Ok(!self.has_stopped())
     }
 
-    /// Returns the source of connections of a worker thread that accepts for itself, to be dropped when
-    /// it has no more. [`Acceptor::accept`] then only returns at the end of the server.
-    pub(crate) fn incoming(&mut self) -> io::Result<Incoming> {
+    /// Returns the source of connections of worker `number`, from 1, or of the only one, which has the
+    /// number 0. [`Acceptor::accept`] then only returns at the end of the server.
+    ///
+    /// A process calls it for itself, after the fork; a thread gets it from the one that starts it.
+    pub(crate) fn incoming(&mut self, number: usize, mode: AcceptMode) -> io::Result<Incoming> {
+        self.share_listener(number, mode)?;
+        let listener = match mode {
+            AcceptMode::Reuseport => &self.shared[number.saturating_sub(1)],
+            _ => &self.shared[0],
+        };
+        let turns = self.turns.as_ref().expect("made with the first listener");
+        Incoming::new(
+            Arc::clone(listener),
+            self.server.counters.place(number),
+            turns,
+        )
+    }
+
+    /// Prepares the listeners of the workers up to `number`, and whatever they take turns with.
+    pub(crate) fn share_listener(&mut self, number: usize, mode: AcceptMode) -> io::Result<()> {
+        if number > MAX_WORKERS {
+            let text = format!("{number} workers are too many: there can be {MAX_WORKERS}");
+            return Err(io::Error::other(text));
+        }
         if let Some(listener) = self.listener.take() {
             self.epoll.delete(&listener)?;
+            self.turns = Some(Turns::new(mode)?);
             ignore(INTERRUPT)?;
-            listener.set_nonblocking(false)?;
-            self.shared.push(Arc::new(listener));
+            self.share(listener, mode)?;
         }
-        Ok(Incoming::new(Arc::clone(&self.shared[0]), self.place))
+        while mode == AcceptMode::Reuseport && self.shared.len() < number {
+            let listener = self.shared[0].beside()?;
+            self.share(listener, mode)?;
+        }
+        Ok(())
+    }
+
+    fn share(&mut self, listener: Listener, mode: AcceptMode) -> io::Result<()> {
+        // Workers that wait elsewhere may find that another was faster, and must not block then.
+        let waits_elsewhere = matches!(mode, AcceptMode::Poll | AcceptMode::Exclusive);
+        listener.set_nonblocking(waits_elsewhere)?;
+        self.shared.push(Arc::new(listener));
+        Ok(())
+    }
+
+    /// Starts the thread of worker `number` of `workers`.
+    pub(crate) fn start_worker(
+        &self,
+        number: usize,
+        workers: usize,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<()> {
+        let builder = thread::Builder::new().stack_size(self.server.settings.stack_size());
+        match builder.spawn(run) {
+            Ok(_detached) => Ok(()),
+            Err(error) => Err(cannot_start(number, workers, &error)),
+        }
+    }
+
+    /// Waits until one of `workers` places has no worker process, at first or because it died, and
+    /// returns its number, from 1; `None` when the server has ended.
+    pub(crate) fn vacancy(&mut self, workers: usize) -> io::Result<Option<usize>> {
+        loop {
+            let may_start = matches!(self.phase, Phase::Accepting)
+                && self.next_start.is_none_or(|time| Instant::now() >= time);
+            let is_vacant = |number: &usize| !self.children.values().any(|taken| taken == number);
+            if may_start && let Some(number) = (1..=workers).find(is_vacant) {
+                return Ok(Some(number));
+            }
+
+            // Announces the server once every place is taken.
+            if let Accept::Stop = self.next(true)? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Records that a child of this process is worker `number` from now on.
+    pub(crate) fn worker_started(&mut self, child: Pid, number: usize) {
+        self.children.insert(child, number);
+    }
+
+    /// Handles a worker process that could not be started: an error before the server is ready, later
+    /// a warning and a pause.
+    pub(crate) fn worker_failed(&mut self, number: usize, error: &io::Error) -> io::Result<()> {
+        if self.announce.is_some() {
+            let text = format!("cannot start worker {number}: {error}");
+            return Err(io::Error::new(error.kind(), text));
+        }
+        self.next_start = Some(Instant::now() + BACK_OFF);
+        self.warn_start_failed("cannot start a worker again", error);
+        Ok(())
     }
 
     /// Records that a child of this process serves the connection from now on.
     pub(crate) fn child_started(&mut self, child: Pid, connection: Connection) {
-        self.children.insert(child);
+        self.children.insert(child, ACCEPTOR);
         connection.leave_to_child();
     }
 
@@ -340,6 +433,8 @@ impl Acceptor {
             self.next_idle_check = saturating_add(now, interval);
         }
 
+        self.next_start = self.next_start.filter(|time| now < *time);
+
         if self.backs_off_until.is_some_and(|end| now >= end) {
             self.backs_off_until = None;
             self.watch_listener(EpollFlags::EPOLLIN);
@@ -388,6 +483,7 @@ impl Acceptor {
         }
 
         [
+            self.next_start,
             self.backs_off_until,
             self.next_stats,
             Some(self.next_idle_check),
@@ -444,7 +540,9 @@ impl Acceptor {
     fn has_stopped(&mut self) -> bool {
         if let Phase::Draining { deadline } = self.phase {
             let shared = |listener: &Arc<Listener>| Arc::strong_count(listener) > 1;
-            let accepting = self.listener.is_some() || self.shared.iter().any(shared);
+            let accepting = self.listener.is_some()
+                || self.shared.iter().any(shared)
+                || self.children.values().any(|number| *number != ACCEPTOR);
 
             if !accepting && self.server.counters.open() == 0 {
                 self.end("");
@@ -465,7 +563,8 @@ impl Acceptor {
         }
 
         self.signal_children(Signal::SIGKILL);
-        for child in self.children.clone() {
+        let children: Vec<Pid> = self.children.keys().copied().collect();
+        for child in children {
             if let Ok(status) = waitpid(child, None) {
                 self.child_exited(status);
             }
@@ -474,7 +573,7 @@ impl Acceptor {
     }
 
     fn signal_children(&self, signal: Signal) {
-        for child in &self.children {
+        for child in self.children.keys() {
             // It may be a zombie, but its number is not reused until it is reaped.
             let _ = kill(*child, signal);
         }
@@ -494,13 +593,22 @@ impl Acceptor {
     }
 
     fn child_exited(&mut self, status: WaitStatus) {
-        let is_ours = status.pid().is_some_and(|pid| self.children.remove(&pid));
-        if is_ours {
-            if !matches!(status, WaitStatus::Exited(_, 0)) {
-                self.server.counters.tally(0).failed();
+        let number = status.pid().and_then(|pid| self.children.remove(&pid));
+        let Some(number) = number else { return };
+
+        if !matches!(status, WaitStatus::Exited(_, 0)) {
+            self.server.counters.tally(0).failed();
+        }
+        self.server.counters.reap();
+        let place = self.server.counters.place(number);
+        if number == ACCEPTOR {
+            place.end();
+        } else {
+            place.vacate();
+            // A worker that gives up would do so again at once, unlike one that was killed.
+            if !matches!(status, WaitStatus::Signaled(..)) {
+                self.next_start = Some(Instant::now() + BACK_OFF);
             }
-            self.server.counters.reap();
-            self.place.end();
         }
     }
 }

@@ -19,6 +19,7 @@ pub(crate) const MODEL: Model = Model {
     summary: "a task per connection on tokio",
     family: Family::Tasks,
     options: &[ModelOption::Workers, ModelOption::Runtime],
+    accept: &[],
     serve,
 };
 

@@ -164,6 +164,11 @@ impl Serving {
         self.activity.work_ends();
     }
 
+    /// Counts a panic that an event loop has caught.
+    pub(crate) fn panicked(&self) {
+        self.tally.failed();
+    }
+
     /// Counts the way in which the session ended, once.
     pub(crate) fn finish(&self, session: &Session, result: &io::Result<()>) {
         if self.activity.timed_out() {

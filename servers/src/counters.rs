@@ -39,7 +39,7 @@ impl Tally {
 }
 
 /// Most workers that a server can have.
-const MAX_WORKERS: usize = 1 << 14;
+pub(crate) const MAX_WORKERS: usize = 1 << 14;
 
 /// Connections that were taken in by one place.
 #[derive(Debug)]
@@ -99,6 +99,12 @@ impl Place {
     /// Counts an active connection as closed.
     pub(crate) fn end(self) {
         self.counts.active.fetch_sub(1, Release);
+    }
+
+    /// Forgets the open connections of a worker that has died with them.
+    pub(crate) fn vacate(self) {
+        self.counts.waiting.store(0, Release);
+        self.counts.active.store(0, Release);
     }
 
     /// Counts a waiting connection as closed.
@@ -321,8 +327,10 @@ mod tests {
         }
         assert_eq!(counters.open(), 4);
 
+        counters.place(1).vacate();
+        assert_eq!(counters.open(), 1);
         let text = counters.to_string();
-        assert!(text.contains("accepted=4 active=4 waiting=0"), "{text}");
+        assert!(text.contains("accepted=4 active=1 waiting=0"), "{text}");
         assert!(text.ends_with(" workers=3,1"), "{text}");
     }
 

@@ -19,6 +19,7 @@ pub(crate) const MODEL: Model = Model {
     summary: "a process per connection",
     family: Family::Processes,
     options: &[],
+    accept: &[],
     serve,
 };
 

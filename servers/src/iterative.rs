@@ -8,7 +8,7 @@ use std::thread;
 
 use crate::acceptor::Acceptor;
 use crate::runtime::cannot_start;
-use crate::settings::{ModelOption, Settings};
+use crate::settings::{AcceptMode, ModelOption, Settings};
 use crate::{Family, Model};
 
 pub(crate) const MODEL: Model = Model {
@@ -16,11 +16,12 @@ pub(crate) const MODEL: Model = Model {
     summary: "one connection at a time: the baseline",
     family: Family::Iterative,
     options: &[ModelOption::StackSize],
+    accept: &[],
     serve,
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let mut incoming = acceptor.incoming()?;
+    let mut incoming = acceptor.incoming(0, AcceptMode::Block)?;
     thread::Builder::new()
         .stack_size(settings.stack_size())
         .spawn(move || {

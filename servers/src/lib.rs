@@ -8,7 +8,8 @@
 //! - [`MODELS`] lists the models; a new one is one file and one line there.
 //! - [`Acceptor`] (`acceptor`, `listener`) listens, accepts, handles signals and timers, and runs the
 //!   drain at the end.
-//! - `connection` serves one accepted connection with blocking calls, `task` on tokio (`runtime`); both
+//! - `incoming` is the listener of a worker that accepts for itself.
+//! - `connection` serves one accepted connection with blocking calls, `event` in an event loop, `task` on tokio (`runtime`); both
 //!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
 //!   children; `child` is the setup of such a child.
@@ -33,6 +34,7 @@ mod acceptor;
 mod child;
 mod connection;
 mod counters;
+mod event;
 mod idle;
 mod incoming;
 mod listener;
@@ -40,13 +42,18 @@ mod overflow;
 mod runtime;
 mod server;
 mod settings;
+mod shared_mutex;
 mod task;
 mod work;
 
 mod async_tokio;
 mod fork_per_connection;
 mod iterative;
+mod leader;
 mod pool;
+mod prefork;
+mod prethread;
+mod reactor;
 mod thread_per_connection;
 
 use std::io;
@@ -56,7 +63,7 @@ use echobench_protocol::UnknownName;
 pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
 pub use overflow::{omit_signal_stacks, restore_signals};
-pub use settings::{Fault, ModelOption, Runtime, Settings};
+pub use settings::{AcceptMode, Fault, HandOff, ModelOption, Runtime, Settings};
 
 /// A concurrency model: a way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]
@@ -69,24 +76,51 @@ pub struct Model {
     pub family: Family,
     /// The options it takes, beside those that every model takes.
     pub options: &'static [ModelOption],
+    /// The ways in which its workers can share a listener, that of the default first; empty where it
+    /// takes no [`ModelOption::Accept`].
+    pub accept: &'static [AcceptMode],
     serve: fn(Acceptor, &Settings) -> io::Result<()>,
 }
 
 /// An option that a model does not take.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("model '{model}' takes no --{option} ({} do)", takers.join(", "))]
-pub struct OptionRefused {
-    /// The model.
-    pub model: &'static str,
-    /// The option.
-    pub option: ModelOption,
-    /// The models that take it.
-    pub takers: Vec<&'static str>,
+pub enum OptionRefused {
+    /// The option has no effect on the model.
+    #[error("model '{model}' takes no --{option} ({} do)", takers.join(", "))]
+    Option {
+        /// The model.
+        model: &'static str,
+        /// The option.
+        option: ModelOption,
+        /// The models that take it.
+        takers: Vec<&'static str>,
+    },
+    /// The workers of the model cannot accept in this way.
+    #[error("model '{model}' takes no --accept {way} ({})", known.join(", "))]
+    Way {
+        /// The model.
+        model: &'static str,
+        /// The way.
+        way: AcceptMode,
+        /// The ways that it takes.
+        known: Vec<&'static str>,
+    },
 }
 
 impl Model {
     /// Fails if an option is given that has no effect on this model.
     pub fn check(&self, settings: &Settings) -> Result<(), OptionRefused> {
+        if let Some(way) = settings.accept
+            && self.options.contains(&ModelOption::Accept)
+            && !self.accept.contains(&way)
+        {
+            return Err(OptionRefused::Way {
+                model: self.name,
+                way,
+                known: self.accept.iter().map(|way| way.name()).collect(),
+            });
+        }
+
         let refused = |option: &ModelOption| !self.options.contains(option);
         let Some(option) = settings.model_options().find(refused) else {
             return Ok(());
@@ -95,7 +129,7 @@ impl Model {
         let takers = MODELS
             .iter()
             .filter(|model| model.options.contains(&option));
-        Err(OptionRefused {
+        Err(OptionRefused::Option {
             model: self.name,
             option,
             takers: takers.map(|model| model.name).collect(),
@@ -128,16 +162,22 @@ pub enum Family {
     Tasks,
     /// One thread for all connections, one after the other.
     Iterative,
+    /// One of a fixed number of processes, up to the connection's close.
+    ProcessPool,
+    /// A state machine on an event loop of the model's own.
+    EventLoops,
 }
 
 impl Family {
     /// Every family, in the order of every table.
-    pub const ALL: [Family; 5] = [
+    pub const ALL: [Family; 7] = [
         Family::Threads,
         Family::Processes,
         Family::Pool,
         Family::Tasks,
         Family::Iterative,
+        Family::ProcessPool,
+        Family::EventLoops,
     ];
 
     /// The name in documents.
@@ -149,13 +189,15 @@ impl Family {
             Family::Pool => "pool",
             Family::Tasks => "tasks",
             Family::Iterative => "iterative",
+            Family::ProcessPool => "process pool",
+            Family::EventLoops => "event loops",
         }
     }
 
-    /// Whether a connection is served in a process of its own.
+    /// Whether a connection is served in another process than that of the server.
     #[must_use]
     pub fn forks(self) -> bool {
-        self == Family::Processes
+        matches!(self, Family::Processes | Family::ProcessPool)
     }
 
     /// Whether a connection waits until the one before it is closed.
@@ -172,7 +214,17 @@ pub const MODELS: &[Model] = &[
     pool::MODEL,
     async_tokio::MODEL,
     iterative::MODEL,
+    prefork::MODEL,
+    prethread::MODEL,
+    reactor::MODEL,
+    leader::MODEL,
 ];
+
+/// The models that textbooks introduce, and the baseline: those of the claims and the self-checks.
+#[must_use]
+pub fn textbook_models() -> &'static [Model] {
+    &MODELS[..5]
+}
 
 /// Finds a model by its name.
 pub fn find(name: &str) -> Result<&'static Model, UnknownName> {
@@ -210,7 +262,7 @@ mod tests {
         let refused = thread.check(&settings).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "model 'thread' takes no --workers (pool, async do)"
+            "model 'thread' takes no --workers (pool, async, prefork, prethread, reactor, leader do)"
         );
     }
 

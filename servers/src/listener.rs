@@ -78,11 +78,22 @@ pub(crate) struct Listener {
 impl Listener {
     /// Listens on `address`.
     pub(crate) fn bind(address: SocketAddr, server: &Arc<Server>) -> Result<Self, BindError> {
-        let socket = listen(address, server.settings.backlog)
+        let socket = listen(address, false, server.settings.backlog)
             .map_err(|error| BindError::new(address, error))?;
         Ok(Listener {
             socket,
             server: Arc::clone(server),
+        })
+    }
+
+    /// Listens on the same address as well, so that the kernel distributes connections over both.
+    pub(crate) fn beside(&self) -> io::Result<Self> {
+        // Whether a port may be shared is decided by both sockets, when the second one is bound.
+        self.socket.set_reuse_port(true)?;
+        let socket = listen(self.local_addr()?, true, self.server.settings.backlog)?;
+        Ok(Listener {
+            socket,
+            server: Arc::clone(&self.server),
         })
     }
 
@@ -109,15 +120,7 @@ impl Listener {
 
         loop {
             let error = match self.socket.accept4(SOCK_CLOEXEC | flags) {
-                Ok((socket, address)) => {
-                    if self.server.settings.verbose {
-                        let peer = address.as_socket().map(|peer| peer.to_string());
-                        let peer = peer.unwrap_or_default();
-                        log(format_args!("{} connection from {peer}", timestamp()));
-                    }
-                    let connection = Connection::new(&self.server, place, TcpStream::from(socket));
-                    return self.admit(connection);
-                }
+                Ok((socket, _)) => return self.admit(place, TcpStream::from(socket)),
                 Err(error) => error,
             };
 
@@ -128,21 +131,31 @@ impl Listener {
                 // Mostly EMFILE, ENFILE, ENOBUFS or ENOMEM. No error ends the server, and none is
                 // worth an immediate retry.
                 _ => {
-                    self.server.counters.exhaust();
-                    self.server.warn(
-                        Warning::AcceptFailed,
-                        format_args!(
-                            "cannot accept a connection for now: {error}; see the counters"
-                        ),
-                    );
+                    self.exhausted(&error);
                     return Accepted::Exhausted;
                 }
             }
         }
     }
 
-    /// Refuses the connection if it is above the limit.
-    fn admit(&self, connection: Connection) -> Accepted {
+    /// Counts, and says at a limited rate, that a connection cannot be accepted.
+    fn exhausted(&self, error: &io::Error) {
+        self.server.counters.exhaust();
+        self.server.warn(
+            Warning::AcceptFailed,
+            format_args!("cannot accept a connection for now: {error}; see the counters"),
+        );
+    }
+
+    /// Counts a connection that was accepted in `place`, and refuses it if it is above the limit.
+    fn admit(&self, place: Place, stream: TcpStream) -> Accepted {
+        if self.server.settings.verbose {
+            let peer = stream.peer_addr().map(|peer| peer.to_string());
+            let peer = peer.unwrap_or_default();
+            log(format_args!("{} connection from {peer}", timestamp()));
+        }
+
+        let connection = Connection::new(&self.server, place, stream);
         let limit = self.server.settings.max_connections;
         if self.server.counters.open() <= u64::from(limit) {
             return Accepted::Connection(connection);
@@ -163,13 +176,14 @@ impl AsFd for Listener {
     }
 }
 
-fn listen(address: SocketAddr, backlog: u32) -> io::Result<Socket> {
+fn listen(address: SocketAddr, reuseport: bool, backlog: u32) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
         Some(Protocol::TCP),
     )?;
     socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuseport)?;
     // Accepted sockets inherit it, which saves a system call per connection.
     socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;

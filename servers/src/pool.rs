@@ -25,6 +25,7 @@ pub(crate) const MODEL: Model = Model {
     summary: "a fixed number of worker threads, each with one connection to its end",
     family: Family::Pool,
     options: &[ModelOption::Workers, ModelOption::StackSize],
+    accept: &[],
     serve,
 };
 

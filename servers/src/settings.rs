@@ -17,6 +17,11 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// The runtime of `async`; multi-thread unless given.
     pub runtime: Option<Runtime>,
+    /// How workers that accept for themselves share a listener; the first of the model's ways unless
+    /// given.
+    pub accept: Option<AcceptMode>,
+    /// How `leader` hands a request to a worker; leader unless given.
+    pub hand_off: Option<HandOff>,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
     pub stack_size: Option<usize>,
     /// Whether each thread of `thread` has the signal stack that the standard library gives to threads.
@@ -71,6 +76,8 @@ impl Settings {
         let given = [
             (ModelOption::Workers, self.workers.is_some()),
             (ModelOption::Runtime, self.runtime.is_some()),
+            (ModelOption::Accept, self.accept.is_some()),
+            (ModelOption::HandOff, self.hand_off.is_some()),
             (ModelOption::StackSize, self.stack_size.is_some()),
             (ModelOption::SignalStack, self.signal_stack),
         ];
@@ -87,6 +94,10 @@ pub enum ModelOption {
     Workers,
     /// [`Settings::runtime`].
     Runtime,
+    /// [`Settings::accept`].
+    Accept,
+    /// [`Settings::hand_off`].
+    HandOff,
     /// `Settings::stack_size`.
     StackSize,
     /// [`Settings::signal_stack`].
@@ -96,6 +107,8 @@ pub enum ModelOption {
 textual_enum!(ModelOption, "option", {
     Workers => "workers",
     Runtime => "runtime",
+    Accept => "accept",
+    HandOff => "hand-off",
     StackSize => "stack-size",
     SignalStack => "signal-stack",
 });
@@ -107,6 +120,8 @@ impl Default for Settings {
             limits: Limits::default(),
             workers: None,
             runtime: None,
+            accept: None,
+            hand_off: None,
             stack_size: None,
             signal_stack: false,
             backlog: Settings::BACKLOG,
@@ -135,6 +150,47 @@ pub enum Runtime {
 textual_enum!(Runtime, "runtime", {
     MultiThread => "multi-thread",
     CurrentThread => "current-thread",
+});
+
+/// How a request that has arrived comes to a worker thread (Schmidt et al., *Pattern-Oriented Software
+/// Architecture*, vol. 2, ch. 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum HandOff {
+    /// Leader/followers: one worker waits for events; before it serves one, another takes its place.
+    #[default]
+    Leader,
+    /// Half-sync/half-async: a thread of its own waits for events, and queues them for the workers.
+    Queue,
+}
+
+textual_enum!(HandOff, "hand-off", { Leader => "leader", Queue => "queue" });
+
+/// How workers that accept for themselves take turns (Stevens, *UNIX Network Programming*, 3rd ed.,
+/// vol. 1, ch. 30).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AcceptMode {
+    /// All block in accept(2) on one listener.
+    Block,
+    /// All block in poll(2) on one listener, which wakes every one of them for a connection.
+    Poll,
+    /// All wait on one listener through epoll with `EPOLLEXCLUSIVE`.
+    Exclusive,
+    /// One blocks in accept(2), under a file lock.
+    FileLock,
+    /// One blocks in accept(2), under a mutex in shared memory.
+    Mutex,
+    /// Each has a listener of its own on the same port, among which the kernel distributes
+    /// connections (`SO_REUSEPORT`).
+    Reuseport,
+}
+
+textual_enum!(AcceptMode, "way to accept", {
+    Block => "block",
+    Poll => "poll",
+    Exclusive => "exclusive",
+    FileLock => "file-lock",
+    Mutex => "mutex",
+    Reuseport => "reuseport",
 });
 
 /// A deliberate failure of a handler, in place of spinning work.

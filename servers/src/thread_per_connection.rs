@@ -16,6 +16,7 @@ pub(crate) const MODEL: Model = Model {
     summary: "a thread per connection",
     family: Family::Threads,
     options: &[ModelOption::StackSize, ModelOption::SignalStack],
+    accept: &[],
     serve,
 };
 

@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use echobench_clients::Driver;
-use echobench_servers::MODELS;
+use echobench_servers::textbook_models;
 
 use crate::common::{self, SIZES, Server, bare_loop, load};
 
@@ -15,7 +15,7 @@ const CONNECTIONS: u32 = 64;
 pub(crate) fn round_trip(criterion: &mut Criterion) {
     let mut group = common::group(criterion, "round_trip");
     group.throughput(Throughput::Elements(1));
-    for model in MODELS {
+    for model in textbook_models() {
         let server = OnceCell::new();
         for (size, bytes) in SIZES {
             group.bench_function(format!("{}/{size}", model.name), |bencher| {
@@ -50,7 +50,7 @@ fn by_load(
         .sampling_mode(SamplingMode::Flat)
         .sample_size(10);
 
-    for model in MODELS {
+    for model in textbook_models() {
         let server = OnceCell::new();
         group.bench_function(model.name, |bencher| {
             let address = server.get_or_init(|| Server::start(model.name)).address;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use anyhow::Context;
 use echobench_clients::{Driver, ErrorKind};
-use echobench_servers::MODELS;
+use echobench_servers::textbook_models;
 use nix::libc;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -38,7 +38,7 @@ fn measure_without_fork(lab: &Lab) -> anyhow::Result<Evidence> {
     let mut evidence = Evidence::default();
     let requests = lab.pick(400, 4000);
 
-    for model in MODELS {
+    for model in textbook_models() {
         let server = serve_without_fork(model.name)?;
         let plan = lab::churn(server.address(), Driver::Threads, 8, requests);
         let total = lab::run(&plan)?.total();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use crossbeam::channel::bounded;
 use echobench_clients::{Driver, Plan, Window, clock};
-use echobench_servers::MODELS;
+use echobench_servers::textbook_models;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -189,7 +189,7 @@ fn measure_storm(lab: &Lab) -> anyhow::Result<Evidence> {
 
     let (mut bad, mut signals, mut answered) = (0, 0, 0);
     // Every model has its own accept, read and write calls to interrupt.
-    for model in MODELS {
+    for model in textbook_models() {
         let mut rates = [Vec::new(), Vec::new()];
         for block in 0..lab.pick(10, 20) {
             // Thread clients and process clients in turn.

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use clap::Args;
 use echobench_clients::parse_duration;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
-use echobench_servers::{Acceptor, Fault, MODELS, Runtime, Settings, find};
+use echobench_servers::{AcceptMode, Acceptor, Fault, HandOff, MODELS, Runtime, Settings, find};
 use nix::sys::signal::Signal;
 
 use crate::host::signals::ignore_with_handler;
@@ -35,13 +35,24 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = Service::Echo)]
     service: Service,
 
-    /// Worker threads of `pool` (64 unless given) and `async` (one per CPU unless given)
+    /// Workers of `pool`, `prefork`, `prethread` and `leader` (64 unless given), and of `async` and `reactor`
+    /// (one per CPU unless given)
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
 
     /// The tokio runtime of `async`: multi-thread (unless given) or current-thread
     #[arg(long, value_name = "RUNTIME")]
     runtime: Option<Runtime>,
+
+    /// How the workers of `prefork` and `prethread` (block unless given) and of `reactor` (reuseport unless
+    /// given) share a listener: block, poll, exclusive, file-lock, mutex or reuseport; `reactor` takes
+    /// reuseport, exclusive and poll
+    #[arg(long, value_name = "WAY")]
+    accept: Option<AcceptMode>,
+
+    /// How `leader` hands a request to a worker: leader (unless given) or queue
+    #[arg(long, value_name = "WAY")]
+    hand_off: Option<HandOff>,
 
     /// Connections that may wait in the kernel to be accepted
     #[arg(long, value_name = "N", default_value_t = Settings::BACKLOG,
@@ -116,6 +127,8 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         },
         workers: args.workers,
         runtime: args.runtime,
+        accept: args.accept,
+        hand_off: args.hand_off,
         stack_size: args.stack_size,
         signal_stack: args.signal_stack,
         backlog: args.backlog,

@@ -4,9 +4,10 @@
 use echobench_servers::{Family, MODELS, find};
 
 /// Okabe and Ito's palette without black and yellow, which are hard to see on one of the two backgrounds,
-/// and a grey. Source: Okabe and Ito, *Color Universal Design*, 2008.
-const COLOURS: [&str; 7] = [
-    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#848d97",
+/// wine from the muted scheme of Tol, *Colour Schemes*, 2021, and a grey. Source: Okabe and Ito, *Color
+/// Universal Design*, 2008.
+const COLOURS: [&str; 8] = [
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#848d97",
 ];
 const DASHES: [&str; 4] = ["none", "7 3", "2 3", "9 3 2 3"];
 

@@ -11,7 +11,7 @@ use crate::host::time::nanoseconds;
 use anyhow::{Context, bail};
 use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_duration};
 use echobench_protocol::{MAX_PAYLOAD, serde_by_name, textual_enum};
-use echobench_servers::{MODELS, Model};
+use echobench_servers::{MODELS, Model, textbook_models};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::scenario::arm::{Arm, External};
@@ -84,22 +84,26 @@ pub struct Scenario {
 pub enum ModelSet {
     /// Every model.
     All,
-    /// Every model that serves several connections at the same time.
-    Concurrent,
+    /// The models that textbooks introduce, and the baseline.
+    Textbook,
+    /// Those of them that serve several connections at the same time. More arms would take too long:
+    /// a block's time grows with the square of their number.
+    Main,
 }
 
-textual_enum!(ModelSet, "set of models", { All => "all", Concurrent => "concurrent" });
+textual_enum!(ModelSet, "set of models", { All => "all", Textbook => "textbook", Main => "main" });
 
 serde_by_name!(ModelSet);
 
 impl ModelSet {
     /// Names of its models, in the order of every table.
     fn models(self) -> Vec<String> {
-        let is_in = |model: &&Model| match self {
-            ModelSet::All => true,
-            ModelSet::Concurrent => !model.family.is_iterative(),
+        let models = match self {
+            ModelSet::All => MODELS,
+            ModelSet::Textbook | ModelSet::Main => textbook_models(),
         };
-        let models = MODELS.iter().filter(is_in);
+        let is_in = |model: &&Model| self != ModelSet::Main || !model.family.is_iterative();
+        let models = models.iter().filter(is_in);
         models.map(|model| model.name.to_owned()).collect()
     }
 }
@@ -109,7 +113,7 @@ fn models<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::
     #[derive(Deserialize)]
     #[serde(
         untagged,
-        expecting = "models needs a list of models, \"all\" or \"concurrent\""
+        expecting = "models needs a list of models, \"main\", \"textbook\" or \"all\""
     )]
     enum Models {
         Listed(Vec<String>),
@@ -445,16 +449,12 @@ mod tests {
     #[test]
     fn a_set_of_models_is_recorded_as_its_models() {
         let steady = Scenario::find("steady").unwrap();
-        let concurrent: Vec<&str> = MODELS
-            .iter()
-            .filter(|model| !model.family.is_iterative())
-            .map(|model| model.name)
-            .collect();
-        assert_eq!(steady.models, concurrent);
-        assert_eq!(Scenario::find("churn").unwrap().models.len(), MODELS.len());
+        let main = ["thread", "fork", "pool", "async"];
+        assert_eq!(steady.models, main);
+        assert_eq!(Scenario::find("churn").unwrap().models.len(), 5);
 
         let recorded = serde_json::to_value(&steady).unwrap();
-        assert_eq!(recorded["models"], serde_json::json!(concurrent));
+        assert_eq!(recorded["models"], serde_json::json!(main));
     }
 
     #[test]
@@ -502,12 +502,12 @@ mod tests {
                 vec!["0 clients"],
             ),
             (
-                good.replace("\"concurrent\"", "[\"thread\", \"fibre\"]"),
+                good.replace("\"main\"", "[\"thread\", \"fibre\"]"),
                 vec!["fibre", "thread", "fork"],
             ),
             (
-                good.replace("\"concurrent\"", "\"most\""),
-                vec!["line 2", "all", "concurrent"],
+                good.replace("\"main\"", "\"most\""),
+                vec!["line 2", "all", "main"],
             ),
             ("question = ".to_owned(), vec!["line 1"]),
         ] {

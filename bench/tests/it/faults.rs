@@ -279,18 +279,25 @@ const DESCRIPTORS: Row = Row {
             share < 0.05,
             "{share} of a CPU while there was nothing to do"
         );
-        limit(server.pid(), libc::RLIMIT_NOFILE, NO_LIMIT).unwrap();
+        limit_descriptors(&server, NO_LIMIT);
         asked.all_served();
         is_sound(server);
     },
 };
+
+/// Limits the open files of the server and of its worker processes.
+fn limit_descriptors(server: &Server, soft: u64) {
+    for pid in server.children().into_iter().chain([server.pid()]) {
+        limit(pid, libc::RLIMIT_NOFILE, soft).unwrap();
+    }
+}
 
 /// Leaves the server no descriptor for a further connection.
 ///
 /// Linux reserves the descriptor of a connection before accept(2) waits for one, so an accept that was
 /// waiting when the limit fell still succeeds: clients come until one has to wait.
 fn take_descriptors(server: &Server) {
-    limit(server.pid(), libc::RLIMIT_NOFILE, 3).unwrap();
+    limit_descriptors(server, 3);
     let address = server.address();
     for _ in 0..100 {
         let first = asked([move || TcpStream::connect(address)].into_iter());
@@ -329,7 +336,11 @@ const PROCESSES: Row = Row {
            start nothing for a connection",
     others: |family| match family {
         Family::Threads | Family::Processes => REFUSED,
-        Family::Pool | Family::Tasks | Family::Iterative => NONE_NOTICE,
+        Family::Pool
+        | Family::Tasks
+        | Family::Iterative
+        | Family::ProcessPool
+        | Family::EventLoops => NONE_NOTICE,
     },
     happens: |model, expected| {
         let server = Server::start_by(as_nobody(copy_for_nobody()), &[model.name]);
@@ -381,6 +392,18 @@ fn one_process_ended(family: Family) -> Others {
     }
 }
 
+/// The child that serves the only connection: it has a socket more than the others.
+fn serving_child(server: &Server) -> Pid {
+    let sockets = |child: &Pid| {
+        let folder = std::fs::read_dir(format!("/proc/{child}/fd")).unwrap();
+        let targets = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        targets
+            .filter(|target| target.to_string_lossy().starts_with("socket:"))
+            .count()
+    };
+    server.children().into_iter().max_by_key(sockets).unwrap()
+}
+
 const ABORT: Row = Row {
     fault: "a handler aborts its process",
     does: "processes: loses, counts and reaps one child; in all other families the process is shared and \
@@ -409,11 +432,11 @@ const KILLED: Row = Row {
         let server = Server::start(&[model.name]);
         let mut client = server.connect();
         client.exchange(&echo(1));
+        let victim = model.family.forks().then(|| serving_child(&server));
         let bystanders = Bystanders::connect(model, &server);
-        if model.family.forks() {
-            kill(server.children()[0], Signal::SIGKILL).unwrap();
-        } else {
-            server.signal(Signal::SIGKILL);
+        match victim {
+            Some(child) => kill(child, Signal::SIGKILL).unwrap(),
+            None => server.signal(Signal::SIGKILL),
         }
         client.closed();
         bystanders.ask(&server, expected);
@@ -572,7 +595,11 @@ const LARGEST: Row = Row {
 const STOPPED: Row = Row {
     fault: "the server is stopped for a while (`SIGSTOP`, `SIGCONT`)",
     does: "continues; the children of the family processes were not stopped",
-    others: |family| if family.forks() { NEW_WAIT } else { ALL_WAIT },
+    others: |family| match family {
+        Family::Processes => NEW_WAIT,
+        Family::ProcessPool => NONE_NOTICE,
+        _ => ALL_WAIT,
+    },
     happens: |model, expected| {
         let server = Server::start(&[model.name]);
         let bystanders = Bystanders::connect(model, &server);
@@ -657,7 +684,7 @@ const BACKLOG: Row = Row {
         let bystanders = Bystanders::connect(model, &server);
         take_descriptors(&server);
         let asked = bystanders.ask_with(&server, 12, expected);
-        limit(server.pid(), libc::RLIMIT_NOFILE, NO_LIMIT).unwrap();
+        limit_descriptors(&server, NO_LIMIT);
         asked.all_served();
         is_sound(server);
     },

@@ -288,6 +288,8 @@ fn threads_go_without_signal_stacks_unless_told_otherwise() {
 
 /// Makes `count` connections of one request each, none of which may fail.
 fn churn(server: &Server, count: u32) {
+    // Worker processes stay.
+    let children = server.children().len();
     let mut command = executable();
     command
         .args(["load", &server.address().to_string()])
@@ -303,7 +305,7 @@ fn churn(server: &Server, count: u32) {
     };
     server.counters_until(accepted);
     eventually(
-        || server.children().is_empty().then_some(()),
+        || (server.children().len() == children).then_some(()),
         || server.children(),
     );
 }

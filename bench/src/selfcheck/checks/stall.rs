@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use echobench_clients::{Driver, clock};
-use echobench_servers::{MODELS, Model};
+use echobench_servers::{Model, textbook_models};
 use nix::sys::signal::Signal;
 
 use super::{Bench, Group, STALL_RATE, percentile_name};
@@ -22,7 +22,7 @@ const MEDIAN_LIMIT: f64 = 1.1;
 
 impl Bench<'_> {
     pub(super) fn check_stalls(&mut self) -> anyhow::Result<()> {
-        for model in MODELS {
+        for model in textbook_models() {
             (self.progress)(&format!("a stop of {} in the middle of a load", model.name));
             let server = self.rig.server(&["serve", model.name])?;
             self.check_stall(model, &server)?;

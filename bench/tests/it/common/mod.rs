@@ -267,9 +267,10 @@ impl Counters {
         let fields = line.strip_prefix("counters ").expect("a line of counters");
         let field = |field: &str| {
             let (name, value) = field.split_once('=').expect("name=value");
-            (name.to_owned(), value.parse().expect("a number"))
+            // That of the workers is a list.
+            Some((name.to_owned(), value.parse().ok()?))
         };
-        Counters(fields.split(' ').map(field).collect())
+        Counters(fields.split(' ').filter_map(field).collect())
     }
 
     pub fn get(&self, name: &str) -> u64 {
