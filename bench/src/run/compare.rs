@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
+use super::scenario_report::fixed;
 use crate::render::Style;
 use crate::render::units::{UNKNOWN, or_unknown, plural};
 use crate::results::{ConditionKey, SummaryRow};
@@ -113,7 +114,7 @@ impl<'a> Comparison<'a> {
         let ratio = |run: &CommittedRun, row: Option<&SummaryRow>| {
             or_unknown(row, |row| {
                 let mark = run.mark(row).unwrap_or(' ');
-                or_unknown(row.ratio, |ratio| format!("{ratio:.3}{mark}"))
+                or_unknown(row.ratio, |ratio| format!("{}{mark}", fixed(ratio, 3)))
             })
         };
         let mut cells = key.cells("");

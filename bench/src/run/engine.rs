@@ -9,6 +9,7 @@ use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
 use super::plan::{self, RunPlan};
 use super::progress::Progress;
+use super::scenario_report::fixed;
 use super::sweep::Slo;
 use super::tables::{environment_notes, tables};
 use crate::experiment::condition::Condition;
@@ -232,8 +233,11 @@ impl ActiveRun {
             .filter_map(|row| Some((row, row.ratio?, row.ratio_low.zip(row.ratio_high))));
         let texts: Vec<String> = ratios
             .map(|(row, ratio, interval)| match interval {
-                Some((low, high)) => format!("{} {ratio:.2} [{low:.2}, {high:.2}]", row.model),
-                None => format!("{} {ratio:.2}", row.model),
+                Some((low, high)) => {
+                    let [ratio, low, high] = [ratio, low, high].map(|value| fixed(value, 2));
+                    format!("{} {ratio} [{low}, {high}]", row.model)
+                }
+                None => format!("{} {}", row.model, fixed(ratio, 2)),
             })
             .collect();
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
+use super::scenario_report::fixed;
 use super::workload::Workload;
 use crate::render::Style;
 use crate::render::units::UNKNOWN;
@@ -70,7 +71,7 @@ fn cells(series: &RatioSeries, runs: &[&CommittedRun]) -> Vec<String> {
         match ratios.find(|ratio| ratio.run == run) {
             Some(ratio) => {
                 let mark = ratio.mark.map(String::from).unwrap_or_default();
-                format!("{:.2}{mark}", ratio.value)
+                fixed(ratio.value, 2) + &mark
             }
             None => UNKNOWN.to_owned(),
         }

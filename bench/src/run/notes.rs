@@ -180,6 +180,12 @@ pub(super) fn failures(blocks: &[BlockRow]) -> Vec<String> {
             failures.push(failure);
         }
     }
+
+    let mut measured = blocks.iter().filter(|row| row.is_ok()).peekable();
+    if measured.peek().is_some() && measured.all(|row| row.answered == 0) {
+        let why = "no request was due in any slice, or the machine stood still";
+        failures.push(format!("no request was answered in the whole run: {why}"));
+    }
     failures
 }
 

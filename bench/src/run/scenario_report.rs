@@ -128,7 +128,7 @@ fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
         digits_from_one(low).max(digits_from_one(high))
     });
     let interval = ends.map_or_else(String::new, |(low, high)| {
-        format!(" [{low:.digits$}, {high:.digits$}]")
+        format!(" [{}, {}]", fixed(low, digits), fixed(high, digits))
     });
 
     let mark = match row.verdict {
@@ -136,12 +136,20 @@ fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
         Some(RatioVerdict::Unresolved) => " ~",
         Some(RatioVerdict::TooFewBlocks) | None => " ?",
     };
-    format!("{ratio:.digits$}{interval}{mark}")
+    format!("{}{interval}{mark}", fixed(ratio, digits))
+}
+
+/// A ratio with this number of digits after the point; one to an arm that served nothing has no bound.
+pub(super) fn fixed(ratio: f64, digits: usize) -> String {
+    if ratio.is_infinite() {
+        return "∞".to_owned();
+    }
+    format!("{ratio:.digits$}")
 }
 
 /// A ratio with as many digits as tell it from 1.
 pub(super) fn ratio_from_one(ratio: f64) -> String {
-    format!("{ratio:.*}", digits_from_one(ratio))
+    fixed(ratio, digits_from_one(ratio))
 }
 
 /// Digits after the point that tell a ratio from 1: 2 to 4.

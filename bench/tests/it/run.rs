@@ -515,6 +515,20 @@ fn an_arm_that_answers_nothing_has_failed() {
 }
 
 #[test]
+fn a_run_without_a_request_has_failed() {
+    let arrivals = "arrivals = { per_second = 0.001, spacing = \"poisson\" }\ntimeout =";
+    let scenario = TINY
+        .replace("timeout =", arrivals)
+        .replace("gap = \"3ms\"", "gap = \"20ms\"");
+    let place = Place::with(&scenario);
+    let run = finish(place.run(&["--models", "thread", "--blocks", "1"]));
+    assert_eq!(run.code, Some(1), "{run:?}");
+
+    let cause = "failed: no request was answered in the whole run: no request was due";
+    assert!(run.stderr.contains(cause), "{run:?}");
+}
+
+#[test]
 fn a_run_without_a_network_names_the_cause() {
     let place = long_slices();
     let run = place.run(&["--models", "thread,async", "--blocks", "1"]);

@@ -200,6 +200,42 @@ fn markdown_tables() {
     same(&text, include_str!("../golden/tables.md"));
 }
 
+#[test]
+fn medians_say_which_blocks_they_leave_out() {
+    let thread = steady(8, Driver::Threads, "thread");
+    let summary = [thread.row(Metric::Throughput, Some(98_765.4))];
+    let mut blocks: Vec<BlockRow> = (1..=11)
+        .map(|block| BlockRow {
+            block,
+            ..thread.block("ok")
+        })
+        .collect();
+    blocks[3].status = "killed by SIGKILL".to_owned().into();
+    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
+
+    let words = "FAILED: thread, 8 threads: killed by SIGKILL (failed in 1 of 11 blocks, which its medians leave out)";
+    assert!(text.contains(words), "{text}");
+}
+
+#[test]
+fn an_arm_against_one_that_served_nothing_has_no_bound() {
+    let (thread, fork) = (
+        steady(8, Driver::Threads, "thread"),
+        steady(8, Driver::Threads, "fork"),
+    );
+    let mut summary = vec![thread.row(Metric::Throughput, Some(0.0))];
+    let ratio = [f64::INFINITY, 2.0, f64::INFINITY];
+    let row = fork.row(Metric::Throughput, Some(1_000.0));
+    summary.push(compared(row, ratio, RatioVerdict::Higher));
+    let text = tables(&summary, &[], Style::Plain, Slo::default());
+
+    assert!(text.contains("  0/s "), "{text}");
+    assert!(
+        text.contains("∞ [2.00, ∞]") && !text.contains("inf"),
+        "{text}"
+    );
+}
+
 fn same(text: &str, expected: &str) {
     assert!(
         text == expected,
