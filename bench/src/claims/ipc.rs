@@ -20,6 +20,7 @@ use super::rule::{Compared, MARGIN, does_not_hold, holds, holds_only_when, incon
 use super::signals::signal_thread;
 use super::{CHAPTER_5, Claim, Ruling, TUTORIAL};
 use crate::host::signals::ignore_with_handler;
+use crate::host::threads;
 use crate::processes::probe::{self, Between, Probe, ProbeArgs};
 use crate::results::summary::REFERENCE;
 use crate::scenario::Placement;
@@ -194,8 +195,8 @@ fn transfer(address: SocketAddr, sending: Sending, number: u64) -> anyhow::Resul
     let stream = TcpStream::from(socket);
 
     let (reader, length) = (stream.try_clone()?, message.len());
-    let receiver = lab::spawn(move || receive(reader, length))?;
-    let sender = lab::spawn({
+    let receiver = threads::spawn("receive", move || receive(reader, length))?;
+    let sender = threads::spawn("send", {
         let (stream, message) = (stream.try_clone()?, message.clone());
         move || send_all(&stream, &message)
     })?;

@@ -3,9 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Stdio;
-use std::thread::{self, JoinHandle};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use echobench_clients::{Driver, LoadReport, Plan, Window, WindowReport, Workload};
 use echobench_protocol::{HEADER_LEN, Header, Work};
 
@@ -52,14 +51,6 @@ impl Lab {
 pub(super) fn fail_if_interrupted() -> anyhow::Result<()> {
     ensure!(!interrupted(), "interrupted");
     Ok(())
-}
-
-/// Starts a thread of an experiment.
-pub(super) fn spawn<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> anyhow::Result<JoinHandle<T>> {
-    let started = thread::Builder::new().spawn(work);
-    started.context("cannot start a thread; is a limit on processes too low?")
 }
 
 /// Starts `serve` with these arguments.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use anyhow::Context;
 use indexmap::IndexMap;
 
 use super::evidence::{Evidence, Figure};
@@ -61,6 +62,7 @@ pub(crate) enum LedgerOutcome {
 /// Measures and judges claims. Claims that are judged before an interrupt, or before the results folder
 /// can no longer be written, are in the ledger.
 pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
+    catch_interrupts().context("cannot catch interrupts")?;
     let environment = Environment::capture();
     let folder = match &options.out {
         Some(folder) => folder.clone(),
@@ -82,7 +84,6 @@ pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
     // Written at the start, so that a killed ledger still says on which machine its rows were measured.
     let mut writer = ClaimsWriter::create(&folder, &record)?;
 
-    catch_interrupts()?;
     let lab = Lab {
         quick: options.quick,
         seed: options.seed,

@@ -25,6 +25,7 @@ use super::rule::{does_not_hold, holds, holds_only_when, inconclusive};
 use super::{CHAPTER_5, Claim, Ruling};
 use crate::host::process_tree;
 use crate::host::signals::ignore_with_handler;
+use crate::host::threads;
 use crate::processes::start::carry_out;
 
 /// Sends a signal to one thread of this process that has not been joined.
@@ -97,7 +98,7 @@ fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
     let called = Arc::new(AtomicU64::new(0));
     let (ready, is_ready) = bounded(0);
     let (awake, is_awake) = bounded(1);
-    let waiter = lab::spawn({
+    let waiter = threads::spawn("wait", {
         let called = Arc::clone(&called);
         move || {
             SigSet::from(Signal::SIGUSR2).thread_block()?;
@@ -226,7 +227,7 @@ fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
     const SIGNALS: u32 = 50;
     ignore_with_handler(Signal::SIGALRM, restart)?;
     let (reader, writer) = pipe()?;
-    let waiter = lab::spawn(move || {
+    let waiter = threads::spawn("wait", move || {
         let mut broken_off = 0;
         loop {
             let result = match call {

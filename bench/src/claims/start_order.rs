@@ -16,6 +16,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, pipe};
 
 use super::lab;
+use crate::host::threads;
 use crate::processes::child::{ChildProcess, die_with_parent};
 use crate::processes::messages::send;
 
@@ -78,7 +79,7 @@ fn order(answered_ns: &[u64]) -> Vec<u32> {
 
 fn run_threads(target: SocketAddr, clients: u32) -> anyhow::Result<Vec<u64>> {
     let started: anyhow::Result<Vec<_>> = (0..clients)
-        .map(|_| lab::spawn(move || request(target)))
+        .map(|_| threads::spawn("send a request", move || request(target)))
         .collect();
 
     started?

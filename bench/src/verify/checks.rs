@@ -199,7 +199,7 @@ fn sizes(peer: Peer) -> anyhow::Result<()> {
 fn exchange_both_ways(client: &Connection, frame: &[u8]) -> anyhow::Result<()> {
     thread::scope(|scope| {
         let sender = thread::Builder::new().spawn_scoped(scope, || client.send(frame));
-        let sender = sender.map_err(|error| OwnLimit::of_thread(&error))?;
+        let sender = sender.map_err(OwnLimit::of_thread)?;
         let returned = client.returned(frame);
         let sent = sender.join().expect("sending does not panic");
         returned.and(sent)
@@ -337,4 +337,38 @@ fn malformed(peer: Peer) -> anyhow::Result<()> {
 
     let next = peer.connect().and_then(|client| client.exchange(&echo(2)));
     next.context("serves nobody afterwards")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn outcome(holds: fn(Peer) -> anyhow::Result<()>) -> CheckOutcome {
+        let check = Check {
+            name: "one",
+            what: "a property",
+            needs_frames: false,
+            holds,
+        };
+        check.run(Peer::known((Ipv4Addr::LOCALHOST, 1).into(), SILENCE))
+    }
+
+    #[test]
+    fn a_limit_of_this_process_is_no_failure_of_the_server() {
+        let refused = outcome(|_| {
+            let error = io::Error::from(io::ErrorKind::WouldBlock);
+            Err(OwnLimit::of_thread(error)).context("payload of 0 bytes")
+        });
+        let CheckOutcome::NotDone(why) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.starts_with("payload of 0 bytes: cannot start a thread"));
+        assert!(why.contains("ulimit -u"), "{why}");
+
+        let wrong = outcome(|_| bail!("byte 0 of 24 came back changed"));
+        assert!(matches!(wrong, CheckOutcome::Failed(_)), "{wrong:?}");
+    }
 }

@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::host::threads::refused;
+
 /// Bytes that are read at most of what a server sends before it closes.
 const REST_LIMIT: usize = 64 * 1024;
 
@@ -76,9 +78,10 @@ impl OwnLimit {
     }
 
     /// The limit behind a thread that could not be started.
-    pub(super) fn of_thread(error: &io::Error) -> Self {
+    pub(super) fn of_thread(error: io::Error) -> Self {
         OwnLimit(format!(
-            "cannot start a thread: {error} (is ulimit -u or a limit on processes too low?)"
+            "{:#}",
+            refused("cannot start a thread to send", error)
         ))
     }
 }

@@ -6,7 +6,6 @@ mod connection;
 mod report;
 mod target;
 
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -14,6 +13,7 @@ use crossbeam::channel::{RecvTimeoutError, bounded};
 use echobench_clients::raise_file_limit;
 
 use crate::host::signals::{catch_interrupts, interrupted, unless_interrupted};
+use crate::host::threads;
 pub use checks::{CHECKS, Check, CheckOutcome, Peer};
 pub use connection::{Connection, Limits, changed, echo, frame};
 pub(crate) use report::VerifyReport;
@@ -72,11 +72,9 @@ fn interruptible<T: Send + 'static>(
 ) -> anyhow::Result<Option<T>> {
     const INTERVAL: Duration = Duration::from_millis(20);
     let (send, result) = bounded(1);
-    thread::Builder::new()
-        .spawn(move || {
-            let _ = send.send(work());
-        })
-        .context("cannot start a thread")?;
+    threads::spawn("check the server", move || {
+        let _ = send.send(work());
+    })?;
 
     loop {
         if interrupted() {
