@@ -13,6 +13,7 @@
 //!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
 //!   children; `child` is the setup of such a child.
+//! - `queue` hands connections to the workers of `pool`.
 //! - `overflow` frees threads from the signal stacks of the standard library.
 //! - `idle` detects idle clients; `work` does the work that a request asks for.
 //! - [`Settings`] are the same for every model they apply to.
@@ -39,6 +40,7 @@ mod idle;
 mod incoming;
 mod listener;
 mod overflow;
+mod queue;
 mod runtime;
 mod server;
 mod settings;

@@ -1,23 +1,23 @@
 //! A fixed number of worker threads.
 //!
-//! The threads are started once. A connection is handed over through a bounded channel, and a worker
+//! The threads are started once. A connection is handed over through a bounded queue, and a worker
 //! owns it up to its close; so more connections than workers wait, however little the others do. The
 //! counters show them as waiting.
 
 use std::io;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crossbeam::channel::{self, SendTimeoutError};
-
 use crate::acceptor::Acceptor;
 use crate::connection::Connection;
+use crate::queue::Queue;
 use crate::runtime::cannot_start;
 use crate::settings::{ModelOption, Settings};
 use crate::{Family, Model};
 
 const DEFAULT_WORKERS: usize = 64;
-/// Longest delay of signals while the channel is full.
+/// Longest delay of signals while the queue is full.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(crate) const MODEL: Model = Model {
@@ -32,25 +32,26 @@ pub(crate) const MODEL: Model = Model {
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
     let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
     // As many connections may wait here as in the kernel.
-    let (sender, receiver) = channel::bounded::<Connection>(settings.backlog as usize);
+    let queue = Arc::new(Queue::<Connection>::bounded(settings.backlog as usize));
 
     for number in 1..=workers {
-        let receiver = receiver.clone();
+        let queue = Arc::clone(&queue);
         thread::Builder::new()
             .stack_size(settings.stack_size())
-            .spawn(move || receiver.into_iter().for_each(Connection::serve))
+            .spawn(move || {
+                loop {
+                    queue.pop().serve();
+                }
+            })
             .map_err(|error| cannot_start(number, workers, &error))?;
     }
 
     let mut next = acceptor.accept()?;
     while let Some(connection) = next {
-        next = match sender.send_timeout(connection, EVENTS_INTERVAL) {
+        next = match queue.push(connection, EVENTS_INTERVAL) {
             Ok(()) => acceptor.accept()?,
-            // The channel is full: signals are handled meanwhile.
-            Err(SendTimeoutError::Timeout(connection)) => {
-                acceptor.handle_events()?.then_some(connection)
-            }
-            Err(SendTimeoutError::Disconnected(_)) => unreachable!("`receiver` is held here"),
+            // The queue is full: signals are handled meanwhile.
+            Err(connection) => acceptor.handle_events()?.then_some(connection),
         };
     }
     Ok(())
