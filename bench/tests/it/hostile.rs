@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use crate::common::{Client, Finished, executable, finish};
 use crate::load::{DRIVERS, own, rfc_862};
 use echobench_protocol::{FLAG_ERROR, HEADER_LEN, Header, Work};
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Memory that a load may take, for each of its processes. It is a limit on its data, beyond which it dies.
 const MEMORY_KIB: u32 = 64 * 1024;
@@ -106,10 +109,14 @@ fn send_error_frame(mut stream: TcpStream) -> io::Result<()> {
     never_read(stream)
 }
 
-/// Holds the connection for longer than any of these loads lasts; the error ends it.
+/// Holds the connection, unread, until its client gives up; the error ends it. Clients come again at
+/// once, so a thread that outlasted its client would be one of thousands.
 fn never_read(stream: TcpStream) -> io::Result<()> {
-    thread::sleep(Duration::from_secs(20));
-    drop(stream);
+    let mut events = [PollFd::new(
+        stream.as_fd(),
+        PollFlags::from_bits_retain(libc::POLLRDHUP),
+    )];
+    poll(&mut events, PollTimeout::from(20_000_u16))?;
     Err(io::ErrorKind::TimedOut.into())
 }
 
