@@ -14,6 +14,7 @@
 //! | [`gate`] | a candidate build against a baseline build |
 //! | [`selfcheck`] | the accuracy of this tool on this machine |
 //! | [`verify`] | the conformance suite |
+//! | [`load`] | the load generator on its own, against any server |
 //! | **foundations** | **usable by every study; none imports a study or the command line** |
 //! | [`experiment`] | a condition → one block's rows: schedule, order, block, observation |
 //! | [`render`] | numbers → text, SVG and HTML |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod experiment;
 pub mod gate;
 pub mod host;
+pub mod load;
 pub mod processes;
 pub mod render;
 pub mod results;

@@ -5,6 +5,7 @@
 //! 3: inconclusive or contaminated.
 
 use std::ffi::{c_char, c_int};
+use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use clap::Parser;
 use echobench::cli::Cli;
 use echobench::host::output;
 use echobench::host::signals::reset_sigchld;
-use echobench::noteln;
+use echobench::{noteln, out};
 use echobench_fork::is_single_threaded;
 use echobench_servers::{omit_signal_stacks, restore_signals};
 
@@ -43,10 +44,18 @@ fn run(cli: Cli) -> ExitCode {
 
 /// Prints help, a version, or an error of the command line. Only the last is a failure.
 fn print_message(message: &clap::Error) -> ExitCode {
-    match message.print() {
-        Ok(()) => ExitCode::from(u8::from(message.use_stderr())),
-        Err(_) => ExitCode::FAILURE,
+    if message.use_stderr() {
+        let _ = message.print();
+        return ExitCode::FAILURE;
     }
+
+    let text = message.render();
+    if io::stdout().is_terminal() {
+        out!("{}", text.ansi());
+    } else {
+        out!("{text}");
+    }
+    ExitCode::SUCCESS
 }
 
 /// Parses the command line on a thread that ends afterwards, so that freed memory stays in the heap of

@@ -14,6 +14,7 @@ use crate::connect::{PendingBytes, socket};
 use crate::failure::Failure;
 use crate::plan::Plan;
 use crate::rendezvous::Rendezvous;
+use crate::stop;
 
 /// Size of a frame that fits into the buffers of both ends, so that it can be sent before its reply is
 /// read. Larger ones are sent and received at the same time: a server that replies while it receives
@@ -41,7 +42,7 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, mut rendezvous: impl Rend
     loop {
         match client.next(now) {
             Action::SleepUntil(instant) => {
-                clock::sleep_until(instant);
+                stop::sleep_until(instant);
                 now = clock::now();
             }
             Action::Pace(due) => {
@@ -76,11 +77,14 @@ pub(crate) fn run(plan: &Plan, mut client: Client<'_>, mut rendezvous: impl Rend
 /// Waits until a request is due.
 fn pace(client: &mut Client<'_>, due: u64) {
     if !client.spins_before_due() {
-        clock::sleep_until(due);
+        stop::sleep_until(due);
         return;
     }
 
-    clock::sleep_until(due.saturating_sub(clock::SPIN_NS));
+    stop::sleep_until(due.saturating_sub(clock::SPIN_NS));
+    if stop::stopped_ns().is_some() {
+        return;
+    }
     let mut wait = SpinWait::until(due);
     while !wait.is_over() {
         std::hint::spin_loop();
@@ -240,16 +244,22 @@ fn wait(
         _ => return Err(Failure::exchange(error)),
     }
 
-    let deadline = client.deadline(sent_ns);
     loop {
-        let left = deadline.saturating_sub(clock::now());
+        let left = client.deadline(sent_ns).saturating_sub(clock::now());
         if left == 0 {
             return Err(Failure::timed_out());
         }
         let millis = i32::try_from(left.div_ceil(1_000_000)).unwrap_or(i32::MAX);
         let timeout = PollTimeout::try_from(millis).expect("not negative");
-        match poll(&mut [PollFd::new(stream.as_fd(), events)], timeout) {
+        // A stop shortens the deadline.
+        let woken = stop::pending().map(|woken| PollFd::new(woken, PollFlags::POLLIN));
+        let mut waits: Vec<_> = [PollFd::new(stream.as_fd(), events)]
+            .into_iter()
+            .chain(woken)
+            .collect();
+        match poll(&mut waits, timeout) {
             Ok(0) | Err(Errno::EINTR) => {}
+            Ok(_) if waits[0].any() == Some(false) => {}
             Ok(_) => return Ok(()),
             Err(errno) => return Err(Failure::exchange(&errno.into())),
         }

@@ -61,6 +61,7 @@
 //! - `threads`, `processes`, `tasks`: the drivers, which wait, connect, send and receive for a client;
 //!   `blocking`: the part that threads and processes share; `rendezvous`: start and end of all clients;
 //!   `connect`: sockets; `pacer`: precise timer for tasks; [`clock`]: monotonic time.
+//! - `stop`: early end of all clients, requested by a signal handler.
 //! - `report`, `failure`, `histogram`: results, errors by kind, and the rules for percentiles.
 
 pub mod clock;
@@ -75,6 +76,7 @@ mod plan;
 mod processes;
 mod rendezvous;
 mod report;
+mod stop;
 mod tasks;
 mod text;
 mod threads;
@@ -85,6 +87,7 @@ pub use failure::{ErrorCounts, ErrorKind};
 pub use histogram::{DurationHistogram, Percentiles, REPORTED_QUANTILES, samples_needed};
 pub use plan::{Arrivals, Driver, Plan, RequestKind, Spacing, Window, Workload};
 pub use report::{LoadReport, WindowReport};
+pub use stop::{allow_stop, stop, stopped_ns};
 pub use text::{ParseError, parse_duration};
 pub use work::WorkMix;
 

@@ -23,6 +23,7 @@ use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::rendezvous::{Rendezvous, ThreadRendezvous};
 use crate::report::LoadReport;
+use crate::stop;
 use crate::{LoadError, blocking};
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
@@ -267,7 +268,12 @@ async fn run_client(plan: &Plan, mut client: Client<'_>, pacer: &Pacer, phases: 
     loop {
         match client.next(now) {
             Action::SleepUntil(until) => {
-                pacer.sleep_until(until).await;
+                pacer.sleep_until(until.min(latest_wake(now))).await;
+                now = clock::now();
+            }
+            // A stop wakes no task, so the sleep is cut in parts, after each of which a stop is seen.
+            Action::Pace(due) if due > latest_wake(now) => {
+                pacer.sleep_until(latest_wake(now)).await;
                 now = clock::now();
             }
             Action::Pace(due) => {
@@ -304,6 +310,15 @@ async fn run_client(plan: &Plan, mut client: Client<'_>, pacer: &Pacer, phases: 
     drop(stream);
     // All tasks share threads: their CPU time is that of the process.
     client.finish(0);
+}
+
+/// Longest time that a task sleeps from now on without looking for a stop.
+fn latest_wake(now: u64) -> u64 {
+    if stop::is_allowed() {
+        now + stop::TASK_SLEEP_NS
+    } else {
+        u64::MAX
+    }
 }
 
 /// Waits until a request is due; other tasks run meanwhile.
@@ -385,7 +400,7 @@ async fn exchange_in_time(
                 if now >= deadline {
                     return Err(Failure::timed_out());
                 }
-                timer.as_mut().reset(instant(now, deadline));
+                timer.as_mut().reset(instant(now, deadline.min(latest_wake(now))));
             }
         }
     }

@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use crate::gate::builds::About;
-use crate::processes::messages::send;
+use crate::outln;
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    send(&About::this_build())?;
+    outln!("{}", serde_json::to_string(&About::this_build())?);
     Ok(ExitCode::SUCCESS)
 }

@@ -16,6 +16,7 @@ mod selfcheck;
 mod serve;
 mod start_order;
 mod table;
+mod values;
 mod verify;
 
 pub use gate::GateForm;

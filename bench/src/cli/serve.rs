@@ -12,11 +12,12 @@ use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
 use echobench_servers::{AcceptMode, Acceptor, Fault, HandOff, MODELS, Runtime, Settings, find};
 use nix::sys::signal::Signal;
 
+use super::values::{bytes, bytes_up_to, interval};
 use crate::host::signals::ignore_with_handler;
 
 /// Run one server until SIGTERM or SIGINT.
 ///
-/// Prints `ready ADDR` when it can be connected to. SIGUSR1 prints a line of counters, and so does
+/// Prints `ready ADDR` once it accepts connections. SIGUSR1 prints a line of counters, and so does
 /// the end. A second SIGTERM or SIGINT ends the server without waiting for its connections.
 #[derive(Args, Debug)]
 #[expect(
@@ -27,11 +28,11 @@ pub struct ServeArgs {
     #[arg(help = format!("Concurrency model: {}", model_names()))]
     model: String,
 
-    /// Where to listen; port 0 takes any free one
+    /// Address to listen on; port 0 takes any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 
-    /// What it does with the bytes: echo, raw or time
+    /// Service: echo, raw or time
     #[arg(long, default_value_t = Service::Echo)]
     service: Service,
 
@@ -59,35 +60,34 @@ pub struct ServeArgs {
           value_parser = clap::value_parser!(u32).range(1..=65_535))]
     backlog: u32,
 
-    /// Print the counters this often
+    /// Interval at which the counters are printed
     #[arg(long, value_name = "TIME", value_parser = interval)]
     stats_every: Option<Duration>,
 
-    /// The largest payload it accepts
-    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_PAYLOAD,
-          value_parser = clap::value_parser!(u32).range(..=i64::from(MAX_PAYLOAD)))]
+    /// Largest accepted payload, such as 1MiB
+    #[arg(long, value_name = "BYTES", default_value_t = DEFAULT_MAX_PAYLOAD, value_parser = payload)]
     max_payload: u32,
 
-    /// The longest work of one request it accepts
+    /// Longest accepted work of one request
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     max_work: Duration,
 
-    /// How many connections may be open; further ones are refused
+    /// Largest number of open connections; further ones are refused
     #[arg(long, value_name = "N", default_value_t = Settings::MAX_CONNECTIONS,
           value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
 
-    /// Cut off a client that keeps the server waiting this long (at most twice as long): for a whole
-    /// request, however few bytes of it come, or to take a whole reply
+    /// Time after which a client is disconnected that keeps the server waiting (at most twice as
+    /// long): for a whole request, however few bytes of it come, or to take a whole reply
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = interval)]
     idle_timeout: Duration,
 
-    /// How long open connections have to come to their end at SIGTERM
+    /// Time for open connections to end after SIGTERM
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     drain: Duration,
 
-    /// Stack of each thread that serves connections
-    #[arg(long, value_name = "BYTES")]
+    /// Stack of each thread that serves connections, such as 128KiB
+    #[arg(long, value_name = "BYTES", value_parser = stack_size)]
     stack_size: Option<usize>,
 
     /// Keep the signal stack that the Rust standard library gives to each thread for its report of stack
@@ -99,15 +99,15 @@ pub struct ServeArgs {
     #[arg(long)]
     verbose: bool,
 
-    /// What handlers do in place of spinning work, for tests: panic or abort
+    /// Fault of handlers in place of spinning work, for tests: panic or abort
     #[arg(long, hide = true)]
     fault: Option<Fault>,
 
-    /// Leave children that have ended as zombies, to show what becomes of them (used by `claims`)
+    /// Leave children that have ended as zombies, to show the consequences (used by `claims`)
     #[arg(long, hide = true)]
     no_reap: bool,
 
-    /// Take SIGALRM and do nothing, so that it breaks off system calls (used by `claims`)
+    /// Handle SIGALRM by doing nothing, so that it interrupts system calls (used by `claims`)
     #[arg(long, hide = true)]
     take_alarms: bool,
 
@@ -160,10 +160,10 @@ fn model_names() -> String {
     names.join(", ")
 }
 
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = parse_duration(text).map_err(|error| error.to_string())?;
-    if interval < Duration::from_millis(1) {
-        return Err("shorter than a millisecond".to_owned());
-    }
-    Ok(interval)
+fn payload(text: &str) -> Result<u32, String> {
+    bytes_up_to(text, MAX_PAYLOAD)
+}
+
+fn stack_size(text: &str) -> Result<usize, String> {
+    usize::try_from(bytes(text)?).map_err(|error| error.to_string())
 }

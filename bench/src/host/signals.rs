@@ -18,13 +18,7 @@ static FORCED_EXIT: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
 /// [`ChildProcess::receive`](crate::processes::child::ChildProcess::receive) fail, so that finished work
 /// can be kept; a second one ends this process at once, and with it every child process.
 pub fn catch_interrupts() -> io::Result<()> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    // A signal that is blocked is delivered even if it is ignored, and nohup means to ignore this one.
-    if !is_ignored(Signal::SIGHUP) {
-        signals.add(Signal::SIGHUP);
-    }
+    let signals: SigSet = interrupts().collect();
     signals.thread_block()?;
 
     thread::Builder::new()
@@ -56,6 +50,29 @@ fn is_ignored(signal: Signal) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.is_some_and(|mask| mask & (1 << (signal as u32 - 1)) != 0)
+}
+
+/// Calls an async-signal-safe function at SIGINT, SIGTERM and, unless it is ignored, SIGHUP. Needs no
+/// thread, so that the process may fork.
+pub(crate) fn handle_interrupts(handler: extern "C" fn(libc::c_int)) -> nix::Result<()> {
+    let action = SigAction::new(
+        SigHandler::Handler(handler),
+        SaFlags::SA_RESTART,
+        SigSet::empty(),
+    );
+    for interrupt in interrupts() {
+        #[expect(unsafe_code, reason = "a signal handler can only be set this way")]
+        // SAFETY: the caller's function is async-signal-safe.
+        unsafe { sigaction(interrupt, &action) }?;
+    }
+    Ok(())
+}
+
+/// The signals by which a person, a service manager or a closed terminal asks for the end.
+fn interrupts() -> impl Iterator<Item = Signal> {
+    // `nohup` ignores SIGHUP, and means it.
+    let hangup = (!is_ignored(Signal::SIGHUP)).then_some(Signal::SIGHUP);
+    [Signal::SIGINT, Signal::SIGTERM].into_iter().chain(hangup)
 }
 
 /// Whether [`catch_interrupts`] has caught one.

@@ -117,6 +117,7 @@ fn never_read(stream: TcpStream) -> io::Result<()> {
         PollFlags::from_bits_retain(libc::POLLRDHUP),
     )];
     poll(&mut events, PollTimeout::from(20_000_u16))?;
+    drop(stream);
     Err(io::ErrorKind::TimedOut.into())
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-const STUDIES: [&str; 5] = ["run", "claims", "gate", "selfcheck", "verify"];
+const STUDIES: [&str; 6] = ["run", "claims", "gate", "selfcheck", "verify", "load"];
 const FOUNDATIONS: [&str; 7] = [
     "experiment",
     "render",

@@ -807,7 +807,7 @@ fn an_unwritable_file_is_named() {
 #[test]
 fn a_killed_load_leaves_no_client() {
     let server = rfc_862();
-    for (signal, code) in [(Signal::SIGKILL, None), (Signal::SIGTERM, None)] {
+    for (signal, code) in [(Signal::SIGKILL, None), (Signal::SIGTERM, Some(1))] {
         let options = "--clients 4 --duration 10m";
         let load = Running::start(load(server.address, "processes", options));
         load.processes_until(5, "load");

@@ -24,6 +24,7 @@ use crate::connect::PendingBytes;
 use crate::failure::{ErrorKind, Failure};
 use crate::plan::{Plan, RequestKind, Window};
 use crate::report::LoadReport;
+use crate::stop;
 
 /// Pause after the first failed connection attempt; it doubles with each further one.
 const FIRST_BACKOFF_NS: u64 = 1_000_000;
@@ -161,7 +162,7 @@ impl<'a> Client<'a> {
                 };
             };
             // An open loop has a due time also for its first request, which is paced, not slept for.
-            if now < self.schedule.opens_ns() && !self.schedule.is_open_loop() {
+            if now < self.schedule.opens_ns().min(stop::end_ns()) && !self.schedule.is_open_loop() {
                 return Action::SleepUntil(self.schedule.opens_ns());
             }
             if self.is_over(window, now) {
@@ -263,6 +264,11 @@ impl<'a> Client<'a> {
         received_ns: u64,
         outcome: Result<&[u8], Failure>,
     ) -> Option<String> {
+        if outcome.is_err() && self.is_abandoned(sent_ns, received_ns) {
+            self.connection.is_open = false;
+            return None;
+        }
+
         let checked = outcome.and_then(|reply| {
             self.message.check(reply)?;
             if received_ns < self.deadline(sent_ns) {
@@ -318,6 +324,12 @@ impl<'a> Client<'a> {
             0 => Ok(()),
             bytes => Err(message::surplus(bytes)),
         }
+    }
+
+    /// A request had no reply yet when the load was stopped: it counts as never begun.
+    fn is_abandoned(&self, sent_ns: u64, now: u64) -> bool {
+        let timeout_ns = sent_ns.saturating_add(self.plan.workload.timeout_ns);
+        now >= stop::reply_deadline_ns() && now < timeout_ns
     }
 
     fn connected(&mut self, began_ns: u64, now: u64) {

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::plan::{Arrivals, Plan, Spacing, Window};
+use crate::stop;
 
 /// Time after the end of a slice in which requests of an open loop that are late are still sent, if other
 /// slices follow.
@@ -129,14 +130,16 @@ impl<'a> Schedule<'a> {
 
     /// End of the plan, if it has one.
     pub(super) fn plan_end_ns(&self) -> Option<u64> {
-        self.plan.end_ns.map(|end| self.start_ns + end)
+        let end_ns = self.plan.end_ns.map(|end| self.start_ns + end)?;
+        Some(end_ns.min(stop::end_ns()))
     }
 
     /// Time to stop waiting for the reply to a request sent at `sent_ns`.
     pub(super) fn reply_deadline(&self, sent_ns: u64) -> u64 {
         let timeout = sent_ns.saturating_add(self.plan.workload.timeout_ns);
         let last_ns = self.plan.last_wait_ns().map(|last| self.start_ns + last);
-        last_ns.map_or(timeout, |last| timeout.min(last))
+        let deadline = last_ns.map_or(timeout, |last| timeout.min(last));
+        deadline.min(stop::reply_deadline_ns())
     }
 
     pub(super) fn is_open_loop(&self) -> bool {
@@ -224,6 +227,9 @@ impl<'a> Schedule<'a> {
     }
 
     fn grace_ns(&self) -> u64 {
+        if stop::end_ns() != u64::MAX {
+            return 0;
+        }
         let timeout_ns = self.plan.workload.timeout_ns;
         match self.plan.end_ns {
             // The next slice belongs to another server.
@@ -233,7 +239,8 @@ impl<'a> Schedule<'a> {
     }
 
     fn end_of(&self, window: &Window) -> u64 {
-        self.start_ns.saturating_add(window.end_ns)
+        let end_ns = self.start_ns.saturating_add(window.end_ns);
+        end_ns.min(stop::end_ns())
     }
 
     /// Takes all arrivals of the current window that are left: they will not be made. At most so many as the
@@ -299,7 +306,7 @@ impl<'a> Schedule<'a> {
             }
             if missed.all == MAX_DRAWN_ARRIVALS {
                 let per_ns = 1e-9 / self.period(arrivals);
-                let expected = |from: u64| whole((measured.end - from) as f64 * per_ns);
+                let expected = |from: u64| whole(measured.end.saturating_sub(from) as f64 * per_ns);
                 let rest = expected(due_ns).min(room - missed.all);
                 missed.all += rest;
                 missed.measured += expected(due_ns.max(measured.start)).min(rest);
