@@ -167,6 +167,13 @@ impl Acceptor {
         self.announce = Some(Box::new(announce));
     }
 
+    /// Leaves SIGTERM and SIGINT to the rest of the process, which stops the server by [`Acceptor::stopper`].
+    /// The descriptor of the signals could otherwise take one before the handler of another thread runs.
+    pub fn leave_interrupts(&mut self) -> io::Result<()> {
+        let signals = SigSet::from_iter([Signal::SIGUSR1, Signal::SIGCHLD]);
+        self.signals.set_mask(&signals).map_err(Into::into)
+    }
+
     /// A handle with which another thread of this process can stop the server.
     #[must_use]
     pub fn stopper(&self) -> Stopper {

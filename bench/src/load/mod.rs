@@ -314,6 +314,7 @@ fn beside_server<T>(
         };
         let mut acceptor = Acceptor::bind((Ipv4Addr::LOCALHOST, 0).into(), settings.clone())
             .or_else(|_| Acceptor::bind((Ipv6Addr::LOCALHOST, 0).into(), settings))?;
+        acceptor.leave_interrupts()?;
         let stopper = acceptor.stopper();
         acceptor.when_ready(move |address| {
             outln!("ready {address}");

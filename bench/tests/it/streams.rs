@@ -189,9 +189,19 @@ fn small_gate(folder: &Path) -> Command {
 #[test]
 fn a_gate_whose_output_is_full_still_exports_and_keeps_its_verdict() {
     let folder = tempdir().unwrap();
-    let mut command = small_gate(folder.path());
-    let output = command.stdout(full()).stderr(Stdio::piped()).output();
-    let output = output.unwrap();
+    let measure = || {
+        let mut command = small_gate(folder.path());
+        let output = command.stdout(full()).stderr(Stdio::piped()).output();
+        output.unwrap()
+    };
+
+    // On a machine busy with other tests, a request may time out, and then there is no verdict.
+    let mut output = measure();
+    for _ in 0..4 {
+        if stderr(&output).contains("requests failed") {
+            output = measure();
+        }
+    }
 
     let report = fs::read_to_string(folder.path().join("gate.json"));
     let report = report.unwrap_or_else(|_| panic!("no report: {}", stderr(&output)));
