@@ -20,7 +20,7 @@ use crate::server::{Acceptance, Server};
 use crate::settings::AcceptMode;
 use crate::shared_mutex::SharedMutex;
 
-/// What the workers of a server share to take turns; made before the first of them.
+/// The means by which the workers of a server take turns; made before the first of them.
 #[derive(Debug)]
 pub(crate) enum Turns {
     Block,
@@ -60,7 +60,7 @@ impl Turns {
     }
 }
 
-/// How one worker waits for its turn, and for a connection.
+/// The turns as one worker takes them: its way to wait for a connection.
 #[derive(Debug)]
 enum Turn {
     /// All workers block in accept(2); the kernel wakes one of them for a connection.
@@ -124,7 +124,7 @@ impl Incoming {
             // non-blocking, so an attempt that finds nothing is followed by a look at the flag.
             let draining = self.listener.server().is_draining();
             if draining {
-                self.drain_quota = self.drain_quota.checked_sub(1)?;
+                self.use_drain_quota()?;
             }
 
             match self.take_turn(draining) {
@@ -165,11 +165,8 @@ impl Incoming {
     /// Accepts a connection without waiting, with a non-blocking socket.
     pub(crate) fn offer(&mut self) -> Offer {
         let draining = self.listener.server().is_draining();
-        if draining {
-            let Some(quota) = self.drain_quota.checked_sub(1) else {
-                return Offer::End;
-            };
-            self.drain_quota = quota;
+        if draining && self.use_drain_quota().is_none() {
+            return Offer::End;
         }
 
         match self.listener.accept(self.place, false) {
@@ -179,6 +176,12 @@ impl Incoming {
             Accepted::Empty => Offer::Nothing,
             Accepted::Exhausted => Offer::Exhausted,
         }
+    }
+
+    /// Counts an attempt to accept during the drain; `None` when there were as many as the backlog holds.
+    fn use_drain_quota(&mut self) -> Option<()> {
+        self.drain_quota = self.drain_quota.checked_sub(1)?;
+        Some(())
     }
 
     /// Waits for the turn of this worker, and accepts.
@@ -194,7 +197,7 @@ impl Incoming {
             }
             Turn::FileLock(file) => {
                 let unlocked = file.take().expect("unlocked between two turns");
-                // Fails only for want of kernel memory; then this worker accepts without a turn.
+                // Interrupted, or out of kernel memory: the caller tries again.
                 let accepted = match Flock::lock(unlocked, FlockArg::LockExclusive) {
                     Ok(locked) => {
                         let accepted = self.listener.accept(self.place, true);

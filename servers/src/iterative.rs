@@ -4,10 +4,8 @@
 //! in the kernel's backlog. The first thread of the process handles signals, and sleeps otherwise.
 
 use std::io;
-use std::thread;
 
 use crate::acceptor::Acceptor;
-use crate::runtime::cannot_start;
 use crate::settings::{AcceptMode, ModelOption, Settings};
 use crate::{Family, Model};
 
@@ -20,16 +18,13 @@ pub(crate) const MODEL: Model = Model {
     serve,
 };
 
-fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
+fn serve(mut acceptor: Acceptor, _settings: &Settings) -> io::Result<()> {
     let mut incoming = acceptor.incoming(0, AcceptMode::Block)?;
-    thread::Builder::new()
-        .stack_size(settings.stack_size())
-        .spawn(move || {
-            while let Some(connection) = incoming.accept() {
-                connection.serve();
-            }
-        })
-        .map_err(|error| cannot_start(1, 1, &error))?;
+    acceptor.start_worker(1, 1, move || {
+        while let Some(connection) = incoming.accept() {
+            connection.serve();
+        }
+    })?;
 
     acceptor.accept().map(|_end| ())
 }

@@ -22,8 +22,6 @@ use crate::event::{Blocking, Conversation, Next};
 use crate::settings::{HandOff, ModelOption, Settings};
 use crate::{Family, Model};
 
-const DEFAULT_WORKERS: usize = 64;
-
 pub(crate) const MODEL: Model = Model {
     name: "leader",
     summary: "a fixed number of threads, each taking the next request of any connection",
@@ -38,7 +36,7 @@ pub(crate) const MODEL: Model = Model {
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
+    let workers = settings.blocking_workers();
     let ready = Arc::new(ReadySet::new()?);
 
     match settings.hand_off.unwrap_or_default() {
@@ -88,7 +86,7 @@ struct ReadySet {
 #[derive(Default)]
 struct Waiting {
     conversations: HashMap<u64, Conversation>,
-    /// When clients that were sent an error frame are cut off, the earliest first.
+    /// Deadlines of clients that were sent an error frame, the earliest first.
     deadlines: VecDeque<(Instant, u64)>,
 }
 

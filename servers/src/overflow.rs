@@ -21,7 +21,7 @@ const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 ///
 /// # Safety
 ///
-/// Where the C library is glibc, `argc` and `argv` are the arguments of `main`.
+/// With glibc as the C library, `argc` and `argv` are the arguments of `main`.
 #[expect(
     unsafe_code,
     reason = "no function of the standard library may run before its start"

@@ -6,17 +6,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use crate::acceptor::Acceptor;
 use crate::connection::Connection;
 use crate::queue::Queue;
-use crate::runtime::cannot_start;
 use crate::settings::{ModelOption, Settings};
 use crate::{Family, Model};
 
-const DEFAULT_WORKERS: usize = 64;
 /// Longest delay of signals while the queue is full.
 const EVENTS_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -30,20 +27,17 @@ pub(crate) const MODEL: Model = Model {
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
+    let workers = settings.blocking_workers();
     // As many connections may wait here as in the kernel.
     let queue = Arc::new(Queue::<Connection>::bounded(settings.backlog as usize));
 
     for number in 1..=workers {
         let queue = Arc::clone(&queue);
-        thread::Builder::new()
-            .stack_size(settings.stack_size())
-            .spawn(move || {
-                loop {
-                    queue.pop().serve();
-                }
-            })
-            .map_err(|error| cannot_start(number, workers, &error))?;
+        acceptor.start_worker(number, workers, move || {
+            loop {
+                queue.pop().serve();
+            }
+        })?;
     }
 
     let mut next = acceptor.accept()?;

@@ -14,26 +14,17 @@ use crate::child;
 use crate::settings::{AcceptMode, ModelOption, Settings};
 use crate::{Family, Model};
 
-const DEFAULT_WORKERS: usize = 64;
-
 pub(crate) const MODEL: Model = Model {
     name: "prefork",
     summary: "a fixed number of processes, each with one connection at a time",
     family: Family::ProcessPool,
     options: &[ModelOption::Workers, ModelOption::Accept],
-    accept: &[
-        AcceptMode::Block,
-        AcceptMode::Poll,
-        AcceptMode::Exclusive,
-        AcceptMode::FileLock,
-        AcceptMode::Mutex,
-        AcceptMode::Reuseport,
-    ],
+    accept: AcceptMode::ALL,
     serve,
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
+    let workers = settings.blocking_workers();
     let mode = settings.accept.unwrap_or(MODEL.accept[0]);
     acceptor.share_listener(workers, mode)?;
 

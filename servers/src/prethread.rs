@@ -9,8 +9,6 @@ use crate::acceptor::Acceptor;
 use crate::settings::{AcceptMode, ModelOption, Settings};
 use crate::{Family, Model};
 
-const DEFAULT_WORKERS: usize = 64;
-
 pub(crate) const MODEL: Model = Model {
     name: "prethread",
     summary: "a fixed number of threads, each accepting one connection at a time",
@@ -20,19 +18,12 @@ pub(crate) const MODEL: Model = Model {
         ModelOption::Accept,
         ModelOption::StackSize,
     ],
-    accept: &[
-        AcceptMode::Block,
-        AcceptMode::Poll,
-        AcceptMode::Exclusive,
-        AcceptMode::FileLock,
-        AcceptMode::Mutex,
-        AcceptMode::Reuseport,
-    ],
+    accept: AcceptMode::ALL,
     serve,
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let workers = settings.workers.map_or(DEFAULT_WORKERS, usize::from);
+    let workers = settings.blocking_workers();
     let mode = settings.accept.unwrap_or(MODEL.accept[0]);
 
     for number in 1..=workers {

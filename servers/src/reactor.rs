@@ -8,7 +8,6 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
-use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -47,10 +46,7 @@ pub(crate) const MODEL: Model = Model {
 };
 
 fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
-    let workers = match settings.workers {
-        Some(workers) => workers.get(),
-        None => thread::available_parallelism()?.get(),
-    };
+    let workers = settings.event_workers()?;
     let mode = settings.accept.unwrap_or(MODEL.accept[0]);
 
     for number in 1..=workers {

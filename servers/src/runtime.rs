@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver};
-use std::thread::{self, available_parallelism};
+use std::thread;
 use std::time::Duration;
 use std::{io, panic, process};
 
@@ -22,10 +22,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 pub(crate) fn start(settings: &Settings) -> io::Result<runtime::Runtime> {
     match settings.runtime.unwrap_or_default() {
         Runtime::CurrentThread => runtime::Builder::new_current_thread().enable_all().build(),
-        Runtime::MultiThread => {
-            let workers = settings.workers.map_or_else(available_parallelism, Ok)?;
-            start_multi_thread(workers.get())
-        }
+        Runtime::MultiThread => start_multi_thread(settings.event_workers()?),
     }
 }
 

@@ -1,6 +1,8 @@
 //! Settings of a server, the same for every model they apply to.
 
+use std::io;
 use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use echobench_protocol::{Limits, Service, textual_enum};
@@ -17,10 +19,10 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// The runtime of `async`; multi-thread unless given.
     pub runtime: Option<Runtime>,
-    /// How workers that accept for themselves share a listener; the first of the model's ways unless
+    /// The way in which workers that accept for themselves share a listener; the first of the model's ways unless
     /// given.
     pub accept: Option<AcceptMode>,
-    /// How `leader` hands a request to a worker; leader unless given.
+    /// The way in which `leader` hands a request to a worker; leader unless given.
     pub hand_off: Option<HandOff>,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
     pub stack_size: Option<usize>,
@@ -66,6 +68,17 @@ impl Settings {
 }
 
 impl Settings {
+    /// Number of workers that serve one connection or request at a time; 64 unless given.
+    pub(crate) fn blocking_workers(&self) -> usize {
+        self.workers.map_or(64, usize::from)
+    }
+
+    /// Number of workers that each serve many connections; one per CPU unless given.
+    pub(crate) fn event_workers(&self) -> io::Result<usize> {
+        let workers = self.workers.map_or_else(available_parallelism, Ok)?;
+        Ok(workers.get())
+    }
+
     /// Stack of a thread that serves connections, in bytes.
     pub(crate) fn stack_size(&self) -> usize {
         self.stack_size.unwrap_or(Settings::STACK_SIZE)
@@ -152,7 +165,7 @@ textual_enum!(Runtime, "runtime", {
     CurrentThread => "current-thread",
 });
 
-/// How a request that has arrived comes to a worker thread (Schmidt et al., *Pattern-Oriented Software
+/// Ways in which a request that has arrived comes to a worker thread (Schmidt et al., *Pattern-Oriented Software
 /// Architecture*, vol. 2, ch. 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum HandOff {
@@ -165,7 +178,7 @@ pub enum HandOff {
 
 textual_enum!(HandOff, "hand-off", { Leader => "leader", Queue => "queue" });
 
-/// How workers that accept for themselves take turns (Stevens, *UNIX Network Programming*, 3rd ed.,
+/// Ways in which workers that accept for themselves take turns (Stevens, *UNIX Network Programming*, 3rd ed.,
 /// vol. 1, ch. 30).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptMode {

@@ -45,13 +45,13 @@ pub struct ServeArgs {
     #[arg(long, value_name = "RUNTIME")]
     runtime: Option<Runtime>,
 
-    /// How the workers of `prefork` and `prethread` (block unless given) and of `reactor` (reuseport unless
+    /// Way in which the workers of `prefork` and `prethread` (block unless given) and of `reactor` (reuseport unless
     /// given) share a listener: block, poll, exclusive, file-lock, mutex or reuseport; `reactor` takes
     /// reuseport, exclusive and poll
     #[arg(long, value_name = "WAY")]
     accept: Option<AcceptMode>,
 
-    /// How `leader` hands a request to a worker: leader (unless given) or queue
+    /// Way in which `leader` hands a request to a worker: leader (unless given) or queue
     #[arg(long, value_name = "WAY")]
     hand_off: Option<HandOff>,
 

@@ -51,20 +51,29 @@ impl Condition {
         }
     }
 
-    /// A condition for every combination of the scenario's placements, numbers of clients and
-    /// drivers, all with the same arms.
+    /// A condition without arms for every combination of the scenario's placements, numbers of clients
+    /// and drivers, in this order.
     #[must_use]
-    pub fn all_of(scenario: &Scenario, effort: Effort, arms: &[Arm]) -> Vec<Self> {
+    pub fn all_of(scenario: &Scenario, effort: Effort) -> Vec<Self> {
         let mut conditions = Vec::new();
         for &placement in &scenario.placements {
             for &clients in &scenario.clients {
                 for &driver in &scenario.drivers {
                     let load = (clients, driver, placement);
-                    conditions.push(Condition::new(scenario, effort, arms.to_vec(), load));
+                    conditions.push(Condition::new(scenario, effort, Vec::new(), load));
                 }
             }
         }
         conditions
+    }
+
+    /// The same condition with these arms.
+    #[must_use]
+    pub fn with_arms(&self, arms: Vec<Arm>) -> Self {
+        Condition {
+            arms,
+            ..self.clone()
+        }
     }
 
     /// The key of its rows.

@@ -215,32 +215,17 @@ impl Gate {
     /// The conditions without their arms, each with a suffix for the names of its subjects; empty if there
     /// is only one.
     fn conditions(&self) -> Vec<(Condition, String)> {
-        let Scenario {
-            placements,
-            clients,
-            drivers,
-            ..
-        } = &self.scenario;
-
-        let mut conditions = Vec::new();
-
-        for &placement in placements {
-            for &clients in clients {
-                for &driver in drivers {
-                    let condition = Condition {
-                        scenario: self.scenario.clone(),
-                        arms: Vec::new(),
-                        effort: self.effort,
-                        clients,
-                        driver,
-                        placement,
-                        load_percent: None,
-                        peaks: Vec::new(),
-                    };
-                    conditions.push((condition, format!(", {clients} {driver}, {placement}")));
-                }
-            }
-        }
+        let named = |condition: Condition| {
+            let Condition {
+                clients,
+                driver,
+                placement,
+                ..
+            } = condition;
+            (condition, format!(", {clients} {driver}, {placement}"))
+        };
+        let conditions = Condition::all_of(&self.scenario, self.effort);
+        let mut conditions: Vec<_> = conditions.into_iter().map(named).collect();
 
         if let [(_, only)] = &mut conditions[..] {
             only.clear();
@@ -265,10 +250,7 @@ impl Gate {
 
         let name = format!("{model}{suffix}");
         Subject {
-            condition: Condition {
-                arms,
-                ..condition.clone()
-            },
+            condition: condition.with_arms(arms),
             samples: GateMetric::ALL
                 .iter()
                 .map(|&metric| Sample::empty(&name, metric))
@@ -291,10 +273,10 @@ impl Gate {
             .map(|model| Arm::of_model(model));
 
         let arms: Vec<Arm> = arm.into_iter().cycle().take(Copies::NAMES.len()).collect();
-        let blocks = self.conditions().into_iter().map(|(condition, _)| {
-            let arms = arms.clone();
-            Condition { arms, ..condition }.block_time() + OVERHEAD
-        });
+        let blocks = self
+            .conditions()
+            .into_iter()
+            .map(|(condition, _)| condition.with_arms(arms.clone()).block_time() + OVERHEAD);
 
         blocks.sum::<Duration>() * models * self.effort.blocks
     }

@@ -29,24 +29,14 @@ fn of_scenario(scenario: &Scenario, mut effort: Effort) -> anyhow::Result<Vec<Co
 
     let arms = scenario.arms()?;
     let at_once = if scenario.alternate { arms.len() } else { 1 };
-    let mut conditions = Vec::new();
-    for &placement in &scenario.placements {
-        for &clients in &scenario.clients {
-            for &driver in &scenario.drivers {
-                conditions.extend(arms.chunks(at_once).map(|arms| Condition {
-                    scenario: scenario.clone(),
-                    arms: arms.to_vec(),
-                    effort,
-                    clients,
-                    driver,
-                    placement,
-                    load_percent: None,
-                    peaks: Vec::new(),
-                }));
-            }
-        }
-    }
-    Ok(conditions)
+    let of_arms = |condition: &Condition| -> Vec<Condition> {
+        let groups = arms.chunks(at_once);
+        groups
+            .map(|group| condition.with_arms(group.to_vec()))
+            .collect()
+    };
+    let conditions = Condition::all_of(scenario, effort);
+    Ok(conditions.iter().flat_map(of_arms).collect())
 }
 
 /// The open loops of a rate sweep, at rates relative to the peaks of the closed loop `condition`.
