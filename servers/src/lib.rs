@@ -65,7 +65,7 @@ use echobench_protocol::UnknownName;
 pub use acceptor::{Acceptor, Stopper};
 pub use listener::BindError;
 pub use overflow::{omit_signal_stacks, restore_signals};
-pub use settings::{AcceptMode, Fault, HandOff, ModelOption, Runtime, Settings};
+pub use settings::{AcceptMode, Fault, HandOff, ModelOption, PoolQueue, Runtime, Settings};
 
 /// A concurrency model: a way to serve many connections at once.
 #[derive(Clone, Copy, Debug)]

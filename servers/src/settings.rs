@@ -24,6 +24,8 @@ pub struct Settings {
     pub accept: Option<AcceptMode>,
     /// The way in which `leader` hands a request to a worker; leader unless given.
     pub hand_off: Option<HandOff>,
+    /// The queue from which the workers of `pool` take connections; condvar unless given.
+    pub queue: Option<PoolQueue>,
     /// Stack of a thread that serves connections, in bytes (`thread`, `pool`, `iterative`).
     pub stack_size: Option<usize>,
     /// Whether each thread of `thread` has the signal stack that the standard library gives to threads.
@@ -91,6 +93,7 @@ impl Settings {
             (ModelOption::Runtime, self.runtime.is_some()),
             (ModelOption::Accept, self.accept.is_some()),
             (ModelOption::HandOff, self.hand_off.is_some()),
+            (ModelOption::Queue, self.queue.is_some()),
             (ModelOption::StackSize, self.stack_size.is_some()),
             (ModelOption::SignalStack, self.signal_stack),
         ];
@@ -111,6 +114,8 @@ pub enum ModelOption {
     Accept,
     /// [`Settings::hand_off`].
     HandOff,
+    /// [`Settings::queue`].
+    Queue,
     /// `Settings::stack_size`.
     StackSize,
     /// [`Settings::signal_stack`].
@@ -122,6 +127,7 @@ textual_enum!(ModelOption, "option", {
     Runtime => "runtime",
     Accept => "accept",
     HandOff => "hand-off",
+    Queue => "queue",
     StackSize => "stack-size",
     SignalStack => "signal-stack",
 });
@@ -135,6 +141,7 @@ impl Default for Settings {
             runtime: None,
             accept: None,
             hand_off: None,
+            queue: None,
             stack_size: None,
             signal_stack: false,
             backlog: Settings::BACKLOG,
@@ -177,6 +184,18 @@ pub enum HandOff {
 }
 
 textual_enum!(HandOff, "hand-off", { Leader => "leader", Queue => "queue" });
+
+/// Queues between an acceptor and the workers of a pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum PoolQueue {
+    /// A bounded queue of our own: a mutex and two condition variables.
+    #[default]
+    Condvar,
+    /// The queue of a rayon thread pool, whose workers look for a job several times before they sleep.
+    Rayon,
+}
+
+textual_enum!(PoolQueue, "queue", { Condvar => "condvar", Rayon => "rayon" });
 
 /// Ways in which workers that accept for themselves take turns (Stevens, *UNIX Network Programming*, 3rd ed.,
 /// vol. 1, ch. 30).

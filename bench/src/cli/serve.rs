@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use clap::Args;
 use echobench_clients::parse_duration;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Limits, MAX_PAYLOAD, Service};
-use echobench_servers::{AcceptMode, Acceptor, Fault, HandOff, MODELS, Runtime, Settings, find};
+use echobench_servers::{
+    AcceptMode, Acceptor, Fault, HandOff, MODELS, PoolQueue, Runtime, Settings, find,
+};
 use nix::sys::signal::Signal;
 
 use super::values::{bytes, bytes_up_to, interval};
@@ -54,6 +56,10 @@ pub struct ServeArgs {
     /// Way in which `leader` hands a request to a worker: leader (unless given) or queue
     #[arg(long, value_name = "WAY")]
     hand_off: Option<HandOff>,
+
+    /// Queue of `pool`: condvar (a bounded one of our own, unless given) or rayon (that of a rayon thread pool)
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<PoolQueue>,
 
     /// Connections that may wait in the kernel to be accepted
     #[arg(long, value_name = "N", default_value_t = Settings::BACKLOG,
@@ -129,6 +135,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         runtime: args.runtime,
         accept: args.accept,
         hand_off: args.hand_off,
+        queue: args.queue,
         stack_size: args.stack_size,
         signal_stack: args.signal_stack,
         backlog: args.backlog,

@@ -6,24 +6,18 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Client, HANG, Server, echo, eventually, executable, frame};
+use crate::common::{self, Client, HANG, Server, echo, eventually, executable, frame};
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, Reason, Work, error_reason};
-use echobench_servers::{Family, MODELS, find};
+use echobench_servers::{Family, find};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::geteuid;
 
-/// Every model, and those of their settings that change how they serve.
+/// Every model, the options that change how it serves, and a pool without a worker to spare.
 fn models() -> Vec<Vec<&'static str>> {
-    let settings: &[&[&str]] = &[
-        &["async", "--runtime", "current-thread"],
-        &["pool", "--workers", "1"],
-    ];
-    MODELS
-        .iter()
-        .map(|model| vec![model.name])
-        .chain(settings.iter().map(|arguments| arguments.to_vec()))
-        .collect()
+    let mut models = common::models();
+    models.push(vec!["pool", "--workers", "1"]);
+    models
 }
 
 fn family(model: &[&str]) -> Family {

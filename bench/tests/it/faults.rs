@@ -12,10 +12,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, frame};
+use crate::common::{Client, HANG, Server, copy_for_nobody, echo, eventually, frame, models};
 use echobench_clients::raise_file_limit;
 use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_reason};
-use echobench_servers::{Family, MODELS, Model};
+use echobench_servers::{Family, Model, find};
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{Signal, kill, killpg};
@@ -59,7 +59,7 @@ struct Row {
     /// The fate of the other clients, by the family of the model.
     others: fn(Family) -> Others,
     /// Makes the fault happen to a server of this model, and holds the others to their fate.
-    happens: fn(&'static Model, Others),
+    happens: fn(&Arm, Others),
 }
 
 /// Others of each kind. An iterative server serves one connection at a time, which is that of the
@@ -84,13 +84,40 @@ const MATRIX: [&Row; 15] = [
     &BACKLOG,
 ];
 
+/// A model with its options.
+struct Arm {
+    model: &'static Model,
+    arguments: Vec<&'static str>,
+}
+
+/// Every model, and the options that change how it serves.
+fn arms() -> Vec<Arm> {
+    let arm = |arguments: Vec<&'static str>| Arm {
+        model: find(arguments[0]).unwrap(),
+        arguments,
+    };
+    models().into_iter().map(arm).collect()
+}
+
+impl Arm {
+    /// Starts a server, with further options.
+    fn start(&self, options: &[&str]) -> Server {
+        Server::start(&[&self.arguments, options].concat())
+    }
+
+    fn family(&self) -> Family {
+        self.model.family
+    }
+}
+
 /// Lets the fault happen to every model, all at the same time.
 fn play(row: &Row) {
     thread::scope(|scope| {
-        for model in MODELS {
-            let play = move || (row.happens)(model, (row.others)(model.family));
+        for arm in arms() {
+            let name = arm.arguments.join(" ");
+            let play = move || (row.happens)(&arm, (row.others)(arm.family()));
             thread::Builder::new()
-                .name(model.name.to_owned())
+                .name(name)
                 .spawn_scoped(scope, play)
                 .unwrap();
         }
@@ -104,8 +131,8 @@ struct Bystanders {
 
 impl Bystanders {
     /// They connect, and are served.
-    fn connect(model: &Model, server: &Server) -> Self {
-        let count = if model.family.is_iterative() {
+    fn connect(arm: &Arm, server: &Server) -> Self {
+        let count = if arm.family().is_iterative() {
             0
         } else {
             OTHERS
@@ -268,9 +295,9 @@ const DESCRIPTORS: Row = Row {
     does: "backs off instead of retrying at once (CPU below 5 % of a core), and accepts the clients in the \
            backlog as soon as it can",
     others: |_| NEW_WAIT,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&[]);
+        let bystanders = Bystanders::connect(arm, &server);
         take_descriptors(&server);
         let asked = bystanders.ask(&server, expected);
         server.counters_until(|counters| counters.get("exhausted") > 0);
@@ -342,9 +369,9 @@ const PROCESSES: Row = Row {
         | Family::ProcessPool
         | Family::EventLoops => NONE_NOTICE,
     },
-    happens: |model, expected| {
-        let server = Server::start_by(as_nobody(copy_for_nobody()), &[model.name]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = Server::start_by(as_nobody(copy_for_nobody()), &arm.arguments);
+        let bystanders = Bystanders::connect(arm, &server);
         limit_processes(server.pid(), 1);
         bystanders.ask(&server, expected);
         limit_processes(server.pid(), NO_LIMIT);
@@ -362,9 +389,9 @@ const PANIC: Row = Row {
     fault: "a handler panics",
     does: "closes its connection and counts an error; nothing else is affected",
     others: |_| NONE_NOTICE,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name, "--fault", "panic"]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&["--fault", "panic"]);
+        let bystanders = Bystanders::connect(arm, &server);
         let mut client = server.connect();
         client.send(&poison());
         client.closed();
@@ -409,14 +436,14 @@ const ABORT: Row = Row {
     does: "processes: loses, counts and reaps one child; in all other families the process is shared and \
            ends",
     others: one_process_ended,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name, "--fault", "abort"]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&["--fault", "abort"]);
+        let bystanders = Bystanders::connect(arm, &server);
         let mut client = server.connect();
         client.send(&poison());
         client.closed();
         bystanders.ask(&server, expected);
-        if model.family.forks() {
+        if arm.family().forks() {
             assert_eq!(is_sound(server).get("errors"), 1);
         } else {
             is_gone(server, Signal::SIGABRT);
@@ -428,19 +455,19 @@ const KILLED: Row = Row {
     fault: "a handler's process is killed (`SIGKILL`)",
     does: "as with an abort: in all families but processes it is the server's own process",
     others: one_process_ended,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name]);
+    happens: |arm, expected| {
+        let server = arm.start(&[]);
         let mut client = server.connect();
         client.exchange(&echo(1));
-        let victim = model.family.forks().then(|| serving_child(&server));
-        let bystanders = Bystanders::connect(model, &server);
+        let victim = arm.family().forks().then(|| serving_child(&server));
+        let bystanders = Bystanders::connect(arm, &server);
         match victim {
             Some(child) => kill(child, Signal::SIGKILL).unwrap(),
             None => server.signal(Signal::SIGKILL),
         }
         client.closed();
         bystanders.ask(&server, expected);
-        if model.family.forks() {
+        if arm.family().forks() {
             assert_eq!(is_sound(server).get("errors"), 1);
         } else {
             is_gone(server, Signal::SIGKILL);
@@ -471,9 +498,9 @@ fn trickle(mut stream: TcpStream) {
 
 /// A client that holds its connection: first without a limit that would free the server, then with
 /// one that does.
-fn holds(model: &'static Model, expected: Others, hold: impl Fn(&Server) -> Client) {
-    let server = Server::start(&[model.name]);
-    let bystanders = Bystanders::connect(model, &server);
+fn holds(arm: &Arm, expected: Others, hold: impl Fn(&Server) -> Client) {
+    let server = arm.start(&[]);
+    let bystanders = Bystanders::connect(arm, &server);
     let client = hold(&server);
     let asked = bystanders.ask(&server, expected);
     let _ = client.0.shutdown(std::net::Shutdown::Both);
@@ -481,7 +508,7 @@ fn holds(model: &'static Model, expected: Others, hold: impl Fn(&Server) -> Clie
     asked.all_served();
     is_sound(server);
 
-    let server = Server::start(&[model.name, "--idle-timeout", "200ms"]);
+    let server = arm.start(&["--idle-timeout", "200ms"]);
     let held = hold(&server);
     let counters = server.counters_until(|counters| counters.get("timed_out") == 1);
 
@@ -497,8 +524,8 @@ const SLOW_SENDER: Row = Row {
     does: "closes the connection after `--idle-timeout`; until then it holds one thread, child, worker or \
            task",
     others: one_is_held,
-    happens: |model, expected| {
-        holds(model, expected, |server| {
+    happens: |arm, expected| {
+        holds(arm, expected, |server| {
             let client = server.connect();
             trickle(client.0.try_clone().unwrap());
             server.counters_until(|counters| counters.get("active") > 0);
@@ -512,8 +539,8 @@ const NEVER_READS: Row = Row {
     does: "closes the connection after `--idle-timeout`; until then it holds one thread, child, worker or \
            task",
     others: one_is_held,
-    happens: |model, expected| {
-        holds(model, expected, |server| {
+    happens: |arm, expected| {
+        holds(arm, expected, |server| {
             let mut client = server.connect();
             client
                 .0
@@ -528,9 +555,9 @@ const NEVER_READS: Row = Row {
 };
 
 /// A client goes wrong in its own way and is done with it; then the others ask.
-fn passes(model: &'static Model, expected: Others, errors: u64, wrong: impl Fn(&Server)) {
-    let server = Server::start(&[model.name]);
-    let bystanders = Bystanders::connect(model, &server);
+fn passes(arm: &Arm, expected: Others, errors: u64, wrong: impl Fn(&Server)) {
+    let server = arm.start(&[]);
+    let bystanders = Bystanders::connect(arm, &server);
     wrong(&server);
     bystanders.ask(&server, expected).all_served();
     assert_eq!(is_sound(server).get("errors"), errors);
@@ -540,8 +567,8 @@ const HALF_CLOSE: Row = Row {
     fault: "a client shuts down its sending side and still reads",
     does: "answers it, then closes too",
     others: |_| NONE_NOTICE,
-    happens: |model, expected| {
-        passes(model, expected, 0, |server| {
+    happens: |arm, expected| {
+        passes(arm, expected, 0, |server| {
             let mut client = server.connect();
             client.send(&echo(1));
             client.finish();
@@ -554,8 +581,8 @@ const RESET: Row = Row {
     fault: "a client resets its connection in the middle of a frame",
     does: "counts an error",
     others: |_| NONE_NOTICE,
-    happens: |model, expected| {
-        passes(model, expected, 1, |server| {
+    happens: |arm, expected| {
+        passes(arm, expected, 1, |server| {
             let mut client = server.connect();
             client.exchange(&echo(1));
             client.send(&echo(2)[..50]);
@@ -568,8 +595,8 @@ const GARBAGE: Row = Row {
     fault: "a client sends bytes that are no frame",
     does: "answers with an error frame that gives the reason, and closes",
     others: |_| NONE_NOTICE,
-    happens: |model, expected| {
-        passes(model, expected, 1, |server| {
+    happens: |arm, expected| {
+        passes(arm, expected, 1, |server| {
             let mut client = server.connect();
             client.send(b"GET / HTTP/1.1\r\n\r\n");
             client.refused(Reason::BadMagic, 0);
@@ -581,8 +608,8 @@ const LARGEST: Row = Row {
     fault: "a client sends the largest frame, and one that is larger",
     does: "echoes the first, and answers the header of the second with an error frame",
     others: |_| NONE_NOTICE,
-    happens: |model, expected| {
-        passes(model, expected, 1, |server| {
+    happens: |arm, expected| {
+        passes(arm, expected, 1, |server| {
             let largest = DEFAULT_MAX_PAYLOAD as usize;
             let mut client = server.connect();
             client.exchange(&frame(1, largest, Work::None));
@@ -600,9 +627,9 @@ const STOPPED: Row = Row {
         Family::ProcessPool => NONE_NOTICE,
         _ => ALL_WAIT,
     },
-    happens: |model, expected| {
-        let server = Server::start(&[model.name]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&[]);
+        let bystanders = Bystanders::connect(arm, &server);
         server.signal(Signal::SIGSTOP);
         eventually(|| server.is_stopped().then_some(()), || "not stopped");
         let asked = bystanders.ask(&server, expected);
@@ -616,12 +643,12 @@ const TERMINATED: Row = Row {
     fault: "`SIGTERM` with 1,000 connections",
     does: "answers everything that was sent, closes, reaps every child and exits with 0",
     others: |_| others(Served, CutOff),
-    happens: |model, _| terminate(model, 1000),
+    happens: |arm, _| terminate(arm, 1000),
 };
 
-fn terminate(model: &Model, connections: u64) {
+fn terminate(arm: &Arm, connections: u64) {
     raise_file_limit(u32::try_from(connections).unwrap() * 6).unwrap();
-    let server = Server::start(&[model.name, "--drain", "1h", "--backlog", "65535"]);
+    let server = arm.start(&["--drain", "1h", "--backlog", "65535"]);
     let address = server.address();
     let mut clients: Vec<Client> = (0..connections).map(|_| server.connect()).collect();
     for (sequence, client) in (0..).zip(&mut clients) {
@@ -645,9 +672,9 @@ const TWICE: Row = Row {
     fault: "a second `SIGTERM`",
     does: "closes all connections at once, prints their number, and exits with 0",
     others: |_| ALL_CUT_OFF,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name, "--drain", "1h"]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&["--drain", "1h"]);
+        let bystanders = Bystanders::connect(arm, &server);
         let mut busy = server.connect();
         busy.send(&frame(1, 0, Work::Block(2 * HANG)));
         let all = bystanders.connected.len() as u64 + 1;
@@ -679,9 +706,9 @@ const BACKLOG: Row = Row {
     does: "nothing: the kernel drops the excess connection attempts, and clients repeat them after a second \
            and more",
     others: |_| NEW_WAIT,
-    happens: |model, expected| {
-        let server = Server::start(&[model.name, "--backlog", "5"]);
-        let bystanders = Bystanders::connect(model, &server);
+    happens: |arm, expected| {
+        let server = arm.start(&["--backlog", "5"]);
+        let bystanders = Bystanders::connect(arm, &server);
         take_descriptors(&server);
         let asked = bystanders.ask_with(&server, 12, expected);
         limit_descriptors(&server, NO_LIMIT);
@@ -758,8 +785,8 @@ fn the_server_is_terminated() {
 #[test]
 #[ignore = "a longer form: cargo test --test it faults:: -- --ignored"]
 fn the_server_is_terminated_with_a_great_many_connections() {
-    for model in MODELS {
-        terminate(model, 3000);
+    for arm in &arms() {
+        terminate(arm, 3000);
     }
 }
 
@@ -775,8 +802,8 @@ fn more_clients_than_the_backlog_holds() {
 
 #[test]
 fn an_idle_client_is_cut_off_and_a_busy_one_is_not() {
-    for model in MODELS {
-        let server = Server::start(&[model.name, "--idle-timeout", "100ms"]);
+    for arm in &arms() {
+        let server = arm.start(&["--idle-timeout", "100ms"]);
         // Work is the server's own time.
         let mut busy = server.connect();
         busy.exchange(&frame(1, 0, Work::Block(Duration::from_millis(450))));
@@ -792,9 +819,9 @@ fn an_idle_client_is_cut_off_and_a_busy_one_is_not() {
 
 #[test]
 fn connections_over_the_limit_are_refused() {
-    for model in MODELS.iter().filter(|model| !model.family.is_iterative()) {
-        let server = Server::start(&[model.name, "--max-connections", "4"]);
-        let bystanders = Bystanders::connect(model, &server);
+    for arm in arms().iter().filter(|arm| !arm.family().is_iterative()) {
+        let server = arm.start(&["--max-connections", "4"]);
+        let bystanders = Bystanders::connect(arm, &server);
         let address = server.address();
         let new = asked((0..OTHERS).map(|_| move || TcpStream::connect(address)));
         new.hold("new", Refused);
@@ -806,8 +833,8 @@ fn connections_over_the_limit_are_refused() {
 
 #[test]
 fn hundreds_of_errors_make_one_line() {
-    for model in MODELS {
-        let server = Server::start(&[model.name, "--fault", "panic"]);
+    for arm in &arms() {
+        let server = arm.start(&["--fault", "panic"]);
         for number in 0..200_u64 {
             let mut client = server.connect();
             client.send(&poison());

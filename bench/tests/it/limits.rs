@@ -34,9 +34,10 @@ fn before_exec(
 }
 
 /// Models that start threads before they serve, with the number of threads.
-const WITH_WORKERS: [(&str, u32); 3] = [
+const WITH_WORKERS: [(&str, u32); 4] = [
     ("iterative", 1),
     ("pool --workers 8", 8),
+    ("pool --workers 8 --queue rayon", 8),
     ("async --workers 8", 8),
 ];
 
@@ -51,7 +52,7 @@ fn a_thread_refused_at_start_is_one_line() {
         for limit in [1, workers.div_ceil(2), workers] {
             let mut command = Command::new(copy_for_nobody());
             // A user of its own for each server: the limit is on all the processes of a user.
-            let user = 60_000 + std::process::id() % 1000 * 30 + number * 10 + limit;
+            let user = 60_000 + std::process::id() % 700 * 50 + number * 10 + limit;
             command.arg("serve").args(model.split(' ')).uid(user);
             before_exec(&mut command, move || {
                 setrlimit(Resource::RLIMIT_NPROC, limit.into(), limit.into()).map_err(Into::into)

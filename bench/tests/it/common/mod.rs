@@ -24,6 +24,7 @@ use echobench::verify::{self, Connection, Limits};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::DurationHistogram;
 use echobench_protocol::Reason;
+use echobench_servers::MODELS;
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -31,6 +32,19 @@ use tempfile::TempDir;
 
 /// A test that waits longer than this hangs. It says nothing about how fast anything has to be.
 pub const HANG: Duration = Duration::from_secs(30);
+
+/// Options of models that change how they serve.
+const VARIANTS: [&[&str]; 2] = [
+    &["async", "--runtime", "current-thread"],
+    &["pool", "--queue", "rayon"],
+];
+
+/// Every model, and the variants of some: their arguments for `serve`.
+pub fn models() -> Vec<Vec<&'static str>> {
+    let plain = MODELS.iter().map(|model| vec![model.name]);
+    let variants = VARIANTS.iter().map(|arguments| arguments.to_vec());
+    plain.chain(variants).collect()
+}
 
 /// The executable under test.
 pub fn executable() -> Command {
