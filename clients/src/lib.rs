@@ -86,7 +86,7 @@ pub use connect::{first_reachable, raise_file_limit};
 pub use failure::{ErrorCounts, ErrorKind};
 pub use histogram::{DurationHistogram, Percentiles, REPORTED_QUANTILES, samples_needed};
 pub use plan::{Arrivals, Driver, Plan, RequestKind, Spacing, Window, Workload};
-pub use report::{LoadReport, WindowReport};
+pub use report::{LoadReport, WindowReport, jain_index};
 pub use stop::{allow_stop, stop, stopped_ns};
 pub use text::{ParseError, parse_duration};
 pub use work::WorkMix;

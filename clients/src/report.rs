@@ -185,16 +185,10 @@ impl LoadReport {
         total
     }
 
-    /// Jain's fairness index of the clients' answered requests: 1 if all have the same number, 1/n if
-    /// one of n has them all; `None` if no request was answered.
-    ///
-    /// (Jain, Chiu and Hawe, *A Quantitative Measure of Fairness*, DEC-TR-301, 1984.)
+    /// Jain's fairness index of the clients' answered requests; `None` if no request was answered.
     #[must_use]
     pub fn jain_index(&self) -> Option<f64> {
-        let counts = || self.answered_by_client.values().map(|&count| count as f64);
-        let sum: f64 = counts().sum();
-        let squares: f64 = counts().map(|count| count * count).sum();
-        (sum > 0.0).then(|| sum * sum / (counts().count() as f64 * squares))
+        jain_index(self.answered_by_client.values())
     }
 
     /// Number of clients without an answered request.
@@ -207,20 +201,28 @@ impl LoadReport {
     }
 }
 
+/// Jain's fairness index: 1 if all counts are equal, 1/n if one of n has everything; `None` if all are 0.
+///
+/// (Jain, Chiu and Hawe, *A Quantitative Measure of Fairness*, DEC-TR-301, 1984.)
+#[must_use]
+pub fn jain_index<'a>(counts: impl IntoIterator<Item = &'a u64>) -> Option<f64> {
+    let (mut number, mut sum, mut squares) = (0.0, 0.0, 0.0);
+    for &count in counts {
+        let count = count as f64;
+        number += 1.0;
+        sum += count;
+        squares += count * count;
+    }
+    (sum > 0.0).then(|| sum * sum / (number * squares))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn jain_index_separates_fair_from_unfair() {
-        let jain = |counts: &[u64]| {
-            let answered_by_client = (0..).zip(counts.iter().copied()).collect();
-            let report = LoadReport {
-                answered_by_client,
-                ..LoadReport::default()
-            };
-            report.jain_index()
-        };
+        let jain = |counts: &[u64]| jain_index(counts);
         assert_eq!(jain(&[7, 7, 7, 7]), Some(1.0));
         assert_eq!(jain(&[9, 0, 0, 0]), Some(0.25));
         assert_eq!(jain(&[5, 5, 0, 0]), Some(0.5));

@@ -202,6 +202,12 @@ impl Family {
         matches!(self, Family::Processes | Family::ProcessPool)
     }
 
+    /// Whether a thread or process is started for each connection.
+    #[must_use]
+    pub fn starts_for_each_connection(self) -> bool {
+        matches!(self, Family::Threads | Family::Processes)
+    }
+
     /// Whether a connection waits until the one before it is closed.
     #[must_use]
     pub fn is_iterative(self) -> bool {

@@ -224,6 +224,7 @@ impl RunningArm {
             server_requests: None,
             server_refused: None,
             server_exhausted: None,
+            worker_connections: Vec::new(),
             server_failed: None,
         };
 
@@ -251,6 +252,8 @@ impl RunningArm {
                     observed.server_requests = count("requests");
                     observed.server_refused = count("refused");
                     observed.server_exhausted = count("exhausted");
+                    observed.worker_connections =
+                        counters.as_deref().map_or_else(Vec::new, worker_counts);
                     observed.server_failed =
                         (!clean).then(|| format!("the server ended: {status}"));
                     return Ok(observed);
@@ -263,6 +266,31 @@ impl RunningArm {
 
 /// A number in a server's line of counters.
 fn counter(counters: &str, name: &str) -> Option<u64> {
+    field(counters, name)?.parse().ok()
+}
+
+/// The connections accepted by each worker, in a server's line of counters.
+fn worker_counts(counters: &str) -> Vec<u64> {
+    let counts = field(counters, "workers").unwrap_or_default().split(',');
+    counts.map_while(|count| count.parse().ok()).collect()
+}
+
+/// The text of a field of a server's line of counters.
+fn field<'a>(counters: &'a str, name: &str) -> Option<&'a str> {
     let mut fields = counters.split_whitespace();
-    fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('=')?.parse().ok())
+    fields.find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_by_name() {
+        let line = "accepted=6 active=0 requests=9 workers=3,1,2";
+        assert_eq!(counter(line, "requests"), Some(9));
+        assert_eq!(counter(line, "request"), None);
+        assert_eq!(worker_counts(line), [3, 1, 2]);
+        assert!(worker_counts("accepted=6").is_empty());
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use echobench_clients::{
-    Driver, DurationHistogram, ErrorKind, LoadReport, Percentiles, WindowReport,
+    Driver, DurationHistogram, ErrorKind, LoadReport, Percentiles, WindowReport, jain_index,
 };
 
 use super::condition::Condition;
@@ -37,6 +37,8 @@ pub(crate) struct Observed {
     pub(crate) server_refused: Option<u64>,
     /// Number of times that the server had no descriptor left for a connection.
     pub(crate) server_exhausted: Option<u64>,
+    /// Connections accepted by each worker that accepts for itself.
+    pub(crate) worker_connections: Vec<u64>,
     /// The way the server ended, if it failed.
     pub(crate) server_failed: Option<String>,
 }
@@ -240,17 +242,15 @@ impl Block<'_> {
             row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
         }
 
-        if self
-            .condition
-            .scenario
-            .traffic
-            .requests_per_connection
-            .is_none()
-            && report.connecting_ns > 0
-        {
+        if self.is_lasting() && report.connecting_ns > 0 {
             let connected = total.connections.min(u64::from(self.condition.clients));
             row.connected_per_second = Some(connected as f64 * 1e9 / report.connecting_ns as f64);
         }
+
+        let workers = &observed.worker_connections;
+        row.worker_least_connections = workers.iter().min().copied();
+        row.worker_most_connections = workers.iter().max().copied();
+        row.worker_jain_index = jain_index(workers);
 
         row.server_requests = observed.server_requests;
         row.server_cpu_ns = Some(observed.server_cpu_ns);
@@ -258,6 +258,12 @@ impl Block<'_> {
         row.steal_ns = self.machine.steal_ns;
         row.cpu_pressure_ns = self.machine.pressure_ns;
         row.hiccups = total.hiccups;
+    }
+
+    /// Whether connections last for the whole block, that is without churn.
+    fn is_lasting(&self) -> bool {
+        let traffic = &self.condition.scenario.traffic;
+        traffic.requests_per_connection.is_none()
     }
 
     /// The failure of an arm that answered none of its clients. Starved clients are a result only beside clients
@@ -290,12 +296,10 @@ impl Block<'_> {
             row.cpu_ns_per_request = each(used(CpuTime::total_ns));
             row.cpu_user_ns_per_request = each(used(|cpu| cpu.user_ns));
             row.cpu_system_ns_per_request = each(used(|cpu| cpu.system_ns));
-            let lasting = self
-                .condition
-                .scenario
-                .traffic
-                .requests_per_connection
-                .is_none();
+            // The count is of the threads and processes that existed all the time.
+            let model = self.condition.arms[arm].model();
+            let lasting = self.is_lasting()
+                || model.is_some_and(|model| !model.family.starts_for_each_connection());
             row.context_switches_per_request = observed
                 .context_switches
                 .filter(|_| lasting)
@@ -304,6 +308,9 @@ impl Block<'_> {
     }
 
     fn fill_memory(&self, row: &mut BlockRow, observed: &Observed) {
+        row.memory_at_rest_bytes = observed
+            .memory_before
+            .and_then(|memory| memory.pss_anon_bytes);
         let Some((before, with)) = observed.memory_before.zip(observed.memory) else {
             return;
         };
@@ -311,14 +318,8 @@ impl Block<'_> {
         row.server_processes = Some(with.processes);
         row.server_threads = Some(with.threads);
 
-        // Under churn no connection lasts, so there is none to divide by.
-        if self
-            .condition
-            .scenario
-            .traffic
-            .requests_per_connection
-            .is_some()
-        {
+        // Under churn there is no number of connections to divide by.
+        if !self.is_lasting() {
             return;
         }
 

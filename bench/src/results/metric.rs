@@ -129,6 +129,16 @@ metrics! {
         Source::Median(|row| float(row.client_most_requests));
     /// Longest time from a client's first request to its first reply.
     FirstReplyMax = "first_reply_max_ns", "ns", Source::Median(|row| float(row.first_reply_max_ns));
+    /// Anonymous memory (PSS) of the server before the first connection.
+    MemoryAtRest = "memory_at_rest_bytes", "B", Source::Median(|row| float(row.memory_at_rest_bytes));
+    /// Connections accepted by the worker with the fewest.
+    WorkerLeastConnections = "worker_least_connections", "connections",
+        Source::Median(|row| float(row.worker_least_connections));
+    /// Connections accepted by the worker with the most.
+    WorkerMostConnections = "worker_most_connections", "connections",
+        Source::Median(|row| float(row.worker_most_connections));
+    /// Jain's fairness index of the connections of each worker, 1 for equal shares.
+    WorkerJainIndex = "worker_jain_index", "", Source::Median(|row| row.worker_jain_index);
 }
 
 serde_by_name!(Metric);
@@ -150,10 +160,11 @@ mod tests {
 
             let expected = match () {
                 () if name.ends_with("_ns") || name.contains("_ns_per_") => "ns",
-                () if name.contains("_bytes_per_") => "B",
+                () if name.contains("_bytes_per_") || name.ends_with("_bytes") => "B",
                 () if name.ends_with("_per_second") => "1/s",
                 () if name.ends_with("_cpus") => "CPUs",
                 () if name.ends_with("_requests") => "requests",
+                () if name.ends_with("_connections") => "connections",
                 () => continue,
             };
             assert_eq!(metric.unit(), expected, "{name}");

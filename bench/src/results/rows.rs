@@ -196,8 +196,8 @@ pub struct BlockRow {
     pub cpu_user_ns_per_request: Option<f64>,
     /// System part of the same CPU time, from ticks of 10 ms.
     pub cpu_system_ns_per_request: Option<f64>,
-    /// Context switches of the server's threads for each answered request; empty under churn, where
-    /// threads and processes come and go.
+    /// Context switches of the server's threads for each answered request; empty under churn for models
+    /// whose threads and processes come and go with the connections.
     pub context_switches_per_request: Option<f64>,
     /// CPUs that the server kept busy during its slices.
     pub server_cpus: Option<f64>,
@@ -231,6 +231,15 @@ pub struct BlockRow {
     pub server_threads: Option<u64>,
     /// CPU time of the server's process tree over its whole life, as reaped.
     pub server_cpu_ns: Option<u64>,
+    /// Anonymous memory (PSS) of the server's process tree before the first connection.
+    pub memory_at_rest_bytes: Option<u64>,
+    /// Connections accepted by the worker with the fewest, over the server's life; empty where workers
+    /// do not accept.
+    pub worker_least_connections: Option<u64>,
+    /// Connections accepted by the worker with the most.
+    pub worker_most_connections: Option<u64>,
+    /// Jain's fairness index of the connections of each worker, 1 for equal shares.
+    pub worker_jain_index: Option<f64>,
 }
 
 impl BlockRow {

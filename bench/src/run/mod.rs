@@ -17,4 +17,5 @@ pub mod sweep;
 pub mod tables;
 mod verdict;
 mod winner_map;
+mod workers;
 mod workload;

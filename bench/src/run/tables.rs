@@ -58,6 +58,8 @@ impl ScenarioReport<'_> {
     pub(super) fn parts(&self, slo: Slo) -> Vec<Part> {
         let mut parts = vec![Part::Table(self.main_table()), Part::Lines(self.notes())];
         parts.extend(self.fairness_table());
+        parts.extend(self.worker_table());
+        parts.extend(self.process_control_table());
         parts.extend(self.sweep_tables(slo));
         parts.extend(self.marginal_memory_table());
         parts.extend(self.held_connections_table());

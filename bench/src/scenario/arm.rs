@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use echobench_servers::Model;
 use serde::{Deserialize, Serialize};
 
 /// Placeholder of the port in the command line of an external server.
@@ -72,6 +73,15 @@ impl Arm {
             arguments: serve(model),
             skip: None,
         }
+    }
+
+    /// The model that it serves; `None` for an external server.
+    #[must_use]
+    pub fn model(&self) -> Option<&'static Model> {
+        if matches!(self.program, Program::External(_)) {
+            return None;
+        }
+        echobench_servers::find(self.arguments.get(1)?).ok()
     }
 
     /// An external server. Fails if its command line cannot be parsed.

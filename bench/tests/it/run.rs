@@ -24,7 +24,7 @@ pub(crate) const BLOCKS: &str = "\
     cpu_system_ns_per_request,context_switches_per_request,server_cpus,client_cpus,\
     idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,hiccups,stall_max_ns,\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
-    page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns";
+    page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns,memory_at_rest_bytes,worker_least_connections,worker_most_connections,worker_jain_index";
 pub(crate) const SUMMARY: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
