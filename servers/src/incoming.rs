@@ -81,6 +81,8 @@ pub(crate) enum Offer {
     Connection(Connection),
     /// No connection for now.
     Nothing,
+    /// A connection above the limit was refused; others may wait behind it.
+    Refused,
     /// A connection that cannot be accepted: the listener stays readable, so it has to be left alone
     /// for a while.
     Exhausted,
@@ -157,6 +159,12 @@ impl Incoming {
         let _ = epoll.delete(&*self.listener);
     }
 
+    /// The descriptor that is readable when there may be a connection, for the event loop of a library.
+    pub(crate) fn listener_event(&self) -> io::Result<BorrowedFd<'_>> {
+        self.listener.set_nonblocking(true)?;
+        Ok(self.listener.as_fd())
+    }
+
     /// A descriptor that is readable from the start of the drain.
     pub(crate) fn stop_event(&self) -> BorrowedFd<'_> {
         self.listener.server().stop_event()
@@ -171,7 +179,7 @@ impl Incoming {
 
         match self.listener.accept(self.place, false) {
             Accepted::Connection(connection) => Offer::Connection(connection),
-            Accepted::Refused => Offer::Nothing,
+            Accepted::Refused => Offer::Refused,
             _ if draining => Offer::End,
             Accepted::Empty => Offer::Nothing,
             Accepted::Exhausted => Offer::Exhausted,

@@ -119,7 +119,7 @@ impl EventLoop {
                         self.insert(conversation);
                     }
                 }
-                Offer::Nothing => return,
+                Offer::Nothing | Offer::Refused => return,
                 Offer::Exhausted => {
                     incoming.unwatch(&self.epoll);
                     let again = Instant::now() + BACK_OFF;

@@ -1,7 +1,6 @@
-//! The tokio runtime of `async`: started with all of its worker threads, or not at all.
-//!
-//! tokio 1.54 hangs otherwise: it never polls a task if only some of its workers could be started, and
-//! if none could, it panics and the unwinding does not end.
+//! The tokio runtimes of `async`. One with worker threads is started with all of them, or not at all:
+//! tokio 1.54 hangs otherwise. It never polls a task if only some of its workers could be started, and if none
+//! could, it panics and the unwinding does not end.
 
 use std::hint::black_box;
 use std::sync::Mutex;
@@ -10,29 +9,26 @@ use std::thread;
 use std::time::Duration;
 use std::{io, panic, process};
 
-use tokio::runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::server::log;
-use crate::settings::{Runtime, Settings};
 
 /// Time that a worker thread has for its first instruction, on a machine however busy.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// Starts the runtime.
-pub(crate) fn start(settings: &Settings) -> io::Result<runtime::Runtime> {
-    match settings.runtime.unwrap_or_default() {
-        Runtime::CurrentThread => runtime::Builder::new_current_thread().enable_all().build(),
-        Runtime::MultiThread => start_multi_thread(settings.event_workers()?),
-    }
+/// A runtime for the thread that blocks on it.
+pub(crate) fn current_thread() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
 }
 
-fn start_multi_thread(workers: usize) -> io::Result<runtime::Runtime> {
+/// Starts a runtime with this number of worker threads.
+pub(crate) fn multi_thread(workers: usize) -> io::Result<Runtime> {
     check_threads(workers)?;
 
     // Between the check and here, another process may have taken what it found: then the start fails
     // nevertheless, with a less precise message.
     let (sender, started) = mpsc::channel();
-    let mut builder = runtime::Builder::new_multi_thread();
+    let mut builder = Builder::new_multi_thread();
     builder
         .worker_threads(workers)
         .enable_all()

@@ -14,8 +14,8 @@ pub struct Settings {
     pub service: Service,
     /// Limits on requests.
     pub limits: Limits,
-    /// Number of worker threads: of `pool` (64 unless given) and of the multi-threaded runtime of
-    /// `async` (one per CPU unless given). The other models have no such number.
+    /// Number of worker threads: of `pool` (64 unless given) and of the runtimes of `async` with several
+    /// threads (one per CPU unless given). The other models have no such number.
     pub workers: Option<NonZeroUsize>,
     /// The runtime of `async`; multi-thread unless given.
     pub runtime: Option<Runtime>,
@@ -165,11 +165,14 @@ pub enum Runtime {
     MultiThread,
     /// Everything on the one thread that also accepts.
     CurrentThread,
+    /// A runtime per worker thread, each with a listener of its own and tasks that stay on it.
+    PerCore,
 }
 
 textual_enum!(Runtime, "runtime", {
     MultiThread => "multi-thread",
     CurrentThread => "current-thread",
+    PerCore => "per-core",
 });
 
 /// Ways in which a request that has arrived comes to a worker thread (Schmidt et al., *Pattern-Oriented Software

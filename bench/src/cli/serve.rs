@@ -43,7 +43,8 @@ pub struct ServeArgs {
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
 
-    /// The tokio runtime of `async`: multi-thread (unless given) or current-thread
+    /// The tokio runtime of `async`: multi-thread (unless given), current-thread, or per-core (one for each worker,
+    /// with a listener of its own)
     #[arg(long, value_name = "RUNTIME")]
     runtime: Option<Runtime>,
 

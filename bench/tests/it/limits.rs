@@ -34,11 +34,12 @@ fn before_exec(
 }
 
 /// Models that start threads before they serve, with the number of threads.
-const WITH_WORKERS: [(&str, u32); 4] = [
+const WITH_WORKERS: [(&str, u32); 5] = [
     ("iterative", 1),
     ("pool --workers 8", 8),
     ("pool --workers 8 --queue rayon", 8),
     ("async --workers 8", 8),
+    ("async --workers 8 --runtime per-core", 8),
 ];
 
 #[test]

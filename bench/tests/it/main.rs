@@ -36,3 +36,4 @@ mod streams;
 mod systems;
 mod tables;
 mod verify;
+mod workers;

@@ -34,8 +34,9 @@ use tempfile::TempDir;
 pub const HANG: Duration = Duration::from_secs(30);
 
 /// Options of models that change how they serve.
-const VARIANTS: [&[&str]; 2] = [
+const VARIANTS: [&[&str]; 3] = [
     &["async", "--runtime", "current-thread"],
+    &["async", "--runtime", "per-core"],
     &["pool", "--queue", "rayon"],
 ];
 
@@ -281,10 +282,11 @@ impl Counters {
         let fields = line.strip_prefix("counters ").expect("a line of counters");
         let field = |field: &str| {
             let (name, value) = field.split_once('=').expect("name=value");
-            // That of the workers is a list.
-            Some((name.to_owned(), value.parse().ok()?))
+            // That of the workers is a list, of which the sum is taken.
+            let values = value.split(',').map(|value| value.parse::<u64>().unwrap());
+            (name.to_owned(), values.sum())
         };
-        Counters(fields.split(' ').filter_map(field).collect())
+        Counters(fields.split(' ').map(field).collect())
     }
 
     pub fn get(&self, name: &str) -> u64 {
