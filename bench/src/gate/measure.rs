@@ -16,7 +16,7 @@ use crate::experiment::observation::BlockOutcome;
 use crate::results::{BlockRow, SliceRow, Writer};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
-use crate::stats::median;
+use crate::stats::median_log_ratio;
 
 /// Two builds to compare, and the workload.
 pub struct Gate {
@@ -408,12 +408,8 @@ impl Values {
 /// The reference is one arm, not the mean of both baselines: of two equal arms either is as likely to be
 /// ahead, however skewed the noise is.
 fn slowdown(arm: &Values, reference: &Values) -> Option<f64> {
-    let rounds = arm.0.iter().zip(&reference.0);
-    let logs: Vec<f64> = rounds
-        .map(|(arm, reference)| arm.ln() - reference.ln())
-        .filter(|log| !log.is_nan())
-        .collect();
-    median(&logs)
+    let rounds = arm.0.iter().copied().zip(reference.0.iter().copied());
+    median_log_ratio(rounds)
 }
 
 #[cfg(test)]

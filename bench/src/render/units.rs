@@ -3,9 +3,16 @@
 /// Text in place of an unknown value.
 pub const UNKNOWN: &str = "–";
 
+/// Text of a value without bound.
+pub const UNBOUNDED: &str = "∞";
+
 /// Nanoseconds with a unit and three significant digits: `12.3 µs`.
 #[must_use]
 pub fn duration(ns: f64) -> String {
+    if ns.is_infinite() {
+        return UNBOUNDED.to_owned();
+    }
+
     // What rounds to 1,000 of a unit is 1 of the next.
     let (value, unit) = match ns {
         ns if ns < 999.5 => (ns, "ns"),
@@ -118,6 +125,7 @@ mod tests {
         assert_eq!(duration(999_950.0), "1.00 ms");
         assert_eq!(duration(999.4e6), "999 ms");
         assert_eq!(duration(999.95e6), "1.00 s");
+        assert_eq!(duration(f64::INFINITY), "∞");
         assert_eq!(bytes(1023.6), "1.00 KiB");
         assert_eq!(bytes(1023.4 * 1024.0), "1023 KiB");
         assert_eq!(bytes(1023.6 * 1024.0), "1.00 MiB");

@@ -7,8 +7,11 @@ use super::rows::{BlockRow, SliceRow};
 /// Origin of an arm's value of a metric.
 #[derive(Clone, Copy)]
 pub(super) enum Source {
-    /// One value in each slice; the ratio of a block is the median over its rounds.
-    Slice(fn(&SliceRow) -> Option<f64>, fn(&BlockRow) -> Option<f64>),
+    /// One value in each slice of a block; the ratio of the block is the median over its rounds.
+    Slice(
+        fn(&SliceRow, &BlockRow) -> Option<f64>,
+        fn(&BlockRow) -> Option<f64>,
+    ),
     /// One value in each block.
     Block(fn(&BlockRow) -> Option<f64>),
     /// Median over the blocks, which is not compared with the reference.
@@ -57,20 +60,20 @@ macro_rules! metrics {
 metrics! {
     /// Replies per second, median over the slices of a block.
     Throughput = "throughput_per_second", "1/s", Source::Slice(
-        |row| Some(row.throughput_per_second),
+        throughput_of_slice,
         |row| row.throughput_per_second,
     );
     /// Median latency.
     LatencyP50 = "latency_p50_ns", "ns", Source::Slice(
-        |row| float(row.latency_p50_ns),
-        |row| float(row.latency_p50_ns),
+        |slice, block| latency_of_slice(slice, block, slice.latency_p50_ns),
+        |row| latency_of_block(row, row.latency_p50_ns),
     );
     /// 99th percentile of latency.
-    LatencyP99 = "latency_p99_ns", "ns", Source::Block(|row| float(row.latency_p99_ns));
+    LatencyP99 = "latency_p99_ns", "ns", Source::Block(|row| latency_of_block(row, row.latency_p99_ns));
     /// 99.9th percentile of latency.
-    LatencyP999 = "latency_p999_ns", "ns", Source::Block(|row| float(row.latency_p999_ns));
+    LatencyP999 = "latency_p999_ns", "ns", Source::Block(|row| latency_of_block(row, row.latency_p999_ns));
     /// 99.99th percentile of latency.
-    LatencyP9999 = "latency_p9999_ns", "ns", Source::Block(|row| float(row.latency_p9999_ns));
+    LatencyP9999 = "latency_p9999_ns", "ns", Source::Block(|row| latency_of_block(row, row.latency_p9999_ns));
     /// Planned request rate of an open loop.
     PlannedRate = "rate_per_second", "1/s", Source::Median(|row| row.rate_per_second);
     /// Median service time of an open loop, from when a request was sent.
@@ -145,6 +148,40 @@ serde_by_name!(Metric);
 
 fn float(value: Option<u64>) -> Option<f64> {
     value.map(|value| value as f64)
+}
+
+/// Throughput in a slice; `None` if an open loop gave it no reply to expect.
+fn throughput_of_slice(slice: &SliceRow, block: &BlockRow) -> Option<f64> {
+    // Of an open loop at a low rate, all replies may fall into the ramp.
+    let is_expected = !is_open_loop(block) || slice.replies > 0 || stood_still(slice, block);
+    is_expected.then_some(slice.throughput_per_second)
+}
+
+/// A percentile of latency in a slice, without bound if the arm stood still.
+fn latency_of_slice(slice: &SliceRow, block: &BlockRow, ns: Option<u64>) -> Option<f64> {
+    let unbounded = stood_still(slice, block).then_some(f64::INFINITY);
+    unbounded.or(float(ns))
+}
+
+/// A percentile of latency in a block, without bound if no request was answered.
+fn latency_of_block(block: &BlockRow, ns: Option<u64>) -> Option<f64> {
+    let unanswered = block.planned > 0 && block.answered == 0;
+    unanswered.then_some(f64::INFINITY).or(float(ns))
+}
+
+/// Whether an arm gave no reply in a slice although requests waited for one.
+fn stood_still(slice: &SliceRow, block: &BlockRow) -> bool {
+    // In a closed loop, clients that wait for a reply from an earlier slice begin no further request.
+    let asked = if is_open_loop(block) {
+        slice.planned
+    } else {
+        block.planned
+    };
+    asked > 0 && slice.replies == 0 && slice.answered == 0
+}
+
+fn is_open_loop(block: &BlockRow) -> bool {
+    block.rate_per_second.is_some()
 }
 
 #[cfg(test)]

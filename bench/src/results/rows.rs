@@ -64,7 +64,7 @@ macro_rules! has_condition {
 has_condition!(SliceRow, BlockRow, SummaryRow);
 
 /// One arm in one slice: the raw observation.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct SliceRow {
     /// Version of the columns.
     pub schema_version: u32,

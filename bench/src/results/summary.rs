@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::metric::{Metric, Source};
 use crate::results::{BlockRow, ConditionKey, SCHEMA_VERSION, SliceRow, SummaryRow};
-use crate::stats::{compare_family, median, sign_interval};
+use crate::stats::{compare_family, log_ratio, median, median_log_ratio, sign_interval};
 
 /// The arm that ratios refer to, if it was measured; else the first arm.
 pub const REFERENCE: &str = "thread";
@@ -205,12 +205,9 @@ pub fn interval_of(values: &[f64]) -> Option<(f64, f64)> {
 
 /// Natural logarithms of the ratio to the reference, one for each block in which both have a value; `None`
 /// for a metric that is not compared.
+///
+/// An arm that stood still against one that served has an infinite one. If both stood still, nothing is known.
 fn log_ratios(metric: Metric, arm: &ArmRows<'_>, reference: &ArmRows<'_>) -> Option<Vec<f64>> {
-    let ratio = |value: Option<f64>, of: Option<f64>| match (value, of) {
-        (Some(value), Some(of)) if value > 0.0 && of > 0.0 => Some((value / of).ln()),
-        _ => None,
-    };
-
     let both = arm.blocks.iter().filter_map(|block| {
         let mut others = reference.blocks.iter();
         let other = others.find(|other| other.block == block.block)?;
@@ -218,22 +215,22 @@ fn log_ratios(metric: Metric, arm: &ArmRows<'_>, reference: &ArmRows<'_>) -> Opt
     });
 
     match metric.source() {
-        Source::Block(value) => Some(
-            both.filter_map(|(a, b)| ratio(value(a), value(b)))
-                .collect(),
-        ),
-        Source::Slice(value, _) => Some(
-            both.filter_map(|(block, _)| {
+        Source::Block(value) => {
+            // No growth of memory and no tick of CPU time are too small to be seen, not zero.
+            let seen = |row| value(row).filter(|value| *value > 0.0);
+            let ratios = both.filter_map(|(a, b)| log_ratio(seen(a)?, seen(b)?));
+            Some(ratios.collect())
+        }
+        Source::Slice(value, _) => {
+            let ratio = |(block, other): (&BlockRow, &BlockRow)| {
                 let rounds = arm.slices.range((block.block, 0)..=(block.block, u32::MAX));
-                let ratios: Vec<f64> = rounds
-                    .filter_map(|(round, slice)| {
-                        ratio(value(slice), value(reference.slices.get(round)?))
-                    })
-                    .collect();
-                median(&ratios)
-            })
-            .collect(),
-        ),
+                median_log_ratio(rounds.filter_map(|(round, slice)| {
+                    let of = reference.slices.get(round)?;
+                    Some((value(slice, block)?, value(of, other)?))
+                }))
+            };
+            Some(both.filter_map(ratio).collect())
+        }
         Source::Sum(_) | Source::Median(_) => None,
     }
 }
@@ -244,7 +241,163 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::results::{csv_text, read_blocks, read_slices};
+    use crate::results::{csv_text, read_blocks, read_slices, read_summary};
+    use crate::stats::RatioVerdict;
+
+    const BLOCKS: u32 = 8;
+    const STILL: (u64, u64) = (1, 0);
+    const NOTHING_DUE: (u64, u64) = (0, 0);
+    const SERVED: (u64, u64) = (100, 100);
+
+    /// Rows of an arm whose slices have these numbers of requests and replies in every block.
+    fn arm(
+        model: &str,
+        rate_per_second: Option<f64>,
+        slices: &[(u64, u64)],
+    ) -> (Vec<SliceRow>, Vec<BlockRow>) {
+        let (mut all_slices, mut all_blocks) = (Vec::new(), Vec::new());
+        for block in 1..=BLOCKS {
+            for (round, &(planned, replies)) in (1_u32..).zip(slices) {
+                all_slices.push(SliceRow {
+                    schema_version: SCHEMA_VERSION,
+                    scenario: "steady".to_owned(),
+                    model: model.to_owned(),
+                    block,
+                    round,
+                    planned,
+                    answered: replies,
+                    replies,
+                    throughput_per_second: replies as f64,
+                    latency_p50_ns: (replies > 0).then_some(1_000),
+                    ..SliceRow::default()
+                });
+            }
+
+            let answered: u64 = slices.iter().map(|slice| slice.1).sum();
+            let rates: Vec<f64> = slices.iter().map(|slice| slice.1 as f64).collect();
+            all_blocks.push(BlockRow {
+                schema_version: SCHEMA_VERSION,
+                scenario: "steady".to_owned(),
+                model: model.to_owned(),
+                block,
+                rate_per_second,
+                planned: slices.iter().map(|slice| slice.0).sum(),
+                answered,
+                throughput_per_second: median(&rates),
+                latency_p50_ns: (answered > 0).then_some(1_000),
+                latency_p99_ns: (answered > 0).then_some(2_000),
+                ..BlockRow::default()
+            });
+        }
+        (all_slices, all_blocks)
+    }
+
+    /// The summary of two arms, the first of which is the reference.
+    fn two_arms(
+        rate_per_second: Option<f64>,
+        reference: &[(u64, u64)],
+        other: &[(u64, u64)],
+    ) -> Vec<SummaryRow> {
+        let (mut slices, mut blocks) = arm(REFERENCE, rate_per_second, reference);
+        let (other_slices, other_blocks) = arm("fork", rate_per_second, other);
+        slices.extend(other_slices);
+        blocks.extend(other_blocks);
+        summarize(&slices, &blocks)
+    }
+
+    fn row<'a>(summary: &'a [SummaryRow], model: &str, metric: Metric) -> &'a SummaryRow {
+        let mut rows = summary.iter();
+        rows.find(|row| row.model == model && row.metric == metric)
+            .expect("a row of each metric")
+    }
+
+    fn ratio(summary: &[SummaryRow], metric: Metric) -> (Option<f64>, Option<RatioVerdict>) {
+        let row = row(summary, "fork", metric);
+        (row.ratio, row.verdict)
+    }
+
+    const HIGHER: Option<RatioVerdict> = Some(RatioVerdict::Higher);
+    const LOWER: Option<RatioVerdict> = Some(RatioVerdict::Lower);
+    const UNBOUNDED: Option<f64> = Some(f64::INFINITY);
+
+    #[test]
+    fn a_slice_without_a_reply_counts_as_infinitely_slow() {
+        let (served, mostly_still) = ([SERVED; 3], [STILL, STILL, SERVED]);
+
+        let summary = two_arms(None, &served, &mostly_still);
+        assert_eq!(ratio(&summary, Metric::Throughput), (Some(0.0), LOWER));
+        assert_eq!(ratio(&summary, Metric::LatencyP50), (UNBOUNDED, HIGHER));
+        let estimate = row(&summary, "fork", Metric::Throughput).estimate;
+        assert_eq!(estimate, Some(0.0));
+
+        let summary = two_arms(None, &mostly_still, &served);
+        assert_eq!(ratio(&summary, Metric::Throughput), (UNBOUNDED, HIGHER));
+        assert_eq!(ratio(&summary, Metric::LatencyP50), (Some(0.0), LOWER));
+    }
+
+    /// One slice in which both served would else be the ratio of the whole block.
+    #[test]
+    fn a_round_in_which_both_stood_still_says_nothing() {
+        let both = [STILL, STILL, SERVED];
+        let even = (Some(1.0), Some(RatioVerdict::Unresolved));
+        assert_eq!(
+            ratio(&two_arms(None, &both, &both), Metric::Throughput),
+            even
+        );
+
+        let summary = two_arms(None, &[STILL; 3], &[STILL; 3]);
+        for metric in [Metric::Throughput, Metric::LatencyP50, Metric::LatencyP99] {
+            assert_eq!(ratio(&summary, metric), (None, None), "{metric}");
+        }
+        // As often the one as the other.
+        let (first, second) = ([STILL, SERVED], [SERVED, STILL]);
+        assert_eq!(
+            ratio(&two_arms(None, &first, &second), Metric::Throughput),
+            even
+        );
+    }
+
+    /// In a closed loop, clients that wait begin nothing: a slice without a request stands still as well.
+    #[test]
+    fn a_slice_in_which_nothing_was_due_says_nothing() {
+        let (served, little) = ([SERVED; 3], [NOTHING_DUE, NOTHING_DUE, SERVED]);
+        let open = ratio(&two_arms(Some(10.0), &served, &little), Metric::Throughput);
+        assert_eq!(open, (Some(1.0), Some(RatioVerdict::Unresolved)));
+        let closed = ratio(&two_arms(None, &served, &little), Metric::Throughput);
+        assert_eq!(closed, (Some(0.0), LOWER));
+
+        let lost = [STILL, STILL, SERVED];
+        let open = ratio(&two_arms(Some(10.0), &served, &lost), Metric::Throughput);
+        assert_eq!(open, (Some(0.0), LOWER));
+    }
+
+    #[test]
+    fn the_latency_of_a_block_without_an_answer_has_no_bound() {
+        let summary = two_arms(None, &[SERVED; 3], &[STILL; 3]);
+        for metric in [Metric::LatencyP50, Metric::LatencyP99] {
+            assert_eq!(row(&summary, "fork", metric).estimate, UNBOUNDED);
+            assert_eq!(ratio(&summary, metric), (UNBOUNDED, HIGHER));
+        }
+
+        let nothing_due = two_arms(Some(10.0), &[SERVED; 3], &[NOTHING_DUE; 3]);
+        assert_eq!(row(&nothing_due, "fork", Metric::LatencyP99).estimate, None);
+        assert_eq!(ratio(&nothing_due, Metric::LatencyP99), (None, None));
+    }
+
+    #[test]
+    fn values_without_bound_read_back() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let summary = two_arms(None, &[STILL, STILL, SERVED], &[SERVED; 3]);
+        let text = csv_text(&summary, true).unwrap();
+        assert!(
+            text.contains(",inf,inf,inf,") && !text.contains("NaN"),
+            "{text}"
+        );
+
+        fs::write(folder.path().join("summary.csv"), &text).unwrap();
+        let read = read_summary(folder.path()).unwrap().unwrap();
+        assert_eq!(csv_text(&read, true).unwrap(), text);
+    }
 
     /// The lines of committed summaries, byte for byte. Metrics that a folder is too old to have are left
     /// out.

@@ -412,18 +412,20 @@ fn distinct_clients(lines: &[&ArmLine<'_>]) -> Vec<f64> {
     counts.into_iter().map(f64::from).collect()
 }
 
-/// Every value of a metric, and the ends of its interval.
+/// Every value of a metric that has a bound, and the ends of its interval.
 fn values_with_ends(lines: &[&ArmLine<'_>], metric: Metric) -> Vec<f64> {
     let rows = lines.iter().filter_map(|line| line.metric(metric));
     rows.flat_map(|row| [row.estimate, row.low, row.high])
         .flatten()
+        .filter(|value| value.is_finite())
         .collect()
 }
 
-/// The estimate of a metric as a mark; the caller sets its place on the lower axis.
+/// The estimate of a metric as a mark; the caller sets its place on the lower axis. A value without bound has
+/// none.
 fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
     let row = line.metric(metric)?;
-    let estimate = row.estimate?;
+    let estimate = row.estimate.filter(|estimate| estimate.is_finite())?;
     let interval = row.low.zip(row.high);
 
     let first = line.first();
@@ -446,7 +448,7 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
     Some(Mark {
         x: 0.0,
         y: estimate,
-        interval,
+        interval: interval.filter(|(low, high)| low.is_finite() && high.is_finite()),
         metric: Some(metric.name()),
         tag: line.condition().tag(line.model()),
         tip: Some(tip),

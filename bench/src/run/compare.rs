@@ -9,7 +9,7 @@ use anyhow::bail;
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
 use super::scenario_report::fixed;
 use crate::render::Style;
-use crate::render::units::{UNKNOWN, or_unknown, plural};
+use crate::render::units::{UNBOUNDED, UNKNOWN, or_unknown, plural};
 use crate::results::{ConditionKey, SummaryRow};
 
 /// Options of a comparison.
@@ -196,6 +196,9 @@ struct Figure {
 
 fn figure(figure: Option<Figure>) -> String {
     or_unknown(figure.and_then(|figure| figure.value), |value| {
+        if value.is_infinite() {
+            return UNBOUNDED.to_owned();
+        }
         let decimals = if value.abs() < 10.0 && value != 0.0 {
             2
         } else {
@@ -248,5 +251,6 @@ mod tests {
         assert_eq!(text(Some(0.4)), "0.40");
         assert_eq!(text(Some(98_765.4)), "98765");
         assert_eq!((text(Some(0.0)), text(None)), ("0".into(), UNKNOWN.into()));
+        assert_eq!(text(Some(f64::INFINITY)), UNBOUNDED);
     }
 }

@@ -26,6 +26,12 @@ impl ScenarioReport<'_> {
         if ratios.iter().any(|ratio| ratio.ends_with('?')) {
             notes.push("? too few blocks to resolve any difference.".to_owned());
         }
+        if self.lines.iter().any(ArmLine::stood_still) {
+            notes.push(
+                "Ratio 0 or ∞: the arm, or the one that it is compared with, gave no reply in most slices."
+                    .to_owned(),
+            );
+        }
         if self.lines.iter().any(|line| line.starved() > 0) {
             notes.push(
                 "STARVE: clients that were never answered; throughput and latency are those of the others."
@@ -121,17 +127,24 @@ impl ScenarioReport<'_> {
 
     /// The number of blocks in which an arm failed, if it has figures from others.
     fn left_out_blocks(&self, row: &BlockRow) -> String {
-        let is_own = |other: &&&BlockRow| {
-            let arm = (&other.model, other.clients, other.driver, other.placement);
-            arm == (&row.model, row.clients, row.driver, row.placement)
-        };
+        let is_own =
+            |other: &&&BlockRow| other.model == row.model && other.condition() == row.condition();
         let own: Vec<_> = self.blocks.iter().filter(is_own).collect();
         let failed = own.iter().filter(|other| !other.is_ok()).count();
         if failed == own.len() {
             return String::new();
         }
+
+        let is_compared_with_it = |line: &ArmLine<'_>| {
+            line.condition() == row.condition() && line.reference() == Some(&row.model)
+        };
+        let ratios = if self.lines.iter().any(is_compared_with_it) {
+            " and all ratios to it"
+        } else {
+            ""
+        };
         format!(
-            " (failed in {failed} of {}, which its medians leave out)",
+            " (failed in {failed} of {}, which its medians{ratios} leave out)",
             plural(own.len(), "block")
         )
     }

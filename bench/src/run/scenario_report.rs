@@ -54,7 +54,9 @@ impl<'a> ArmLine<'a> {
         let value = self.estimate(metric);
         Cell {
             text: or_unknown(value, show),
-            source: value.map(|value| (metric.name(), value)),
+            source: value
+                .filter(|value| value.is_finite())
+                .map(|value| (metric.name(), value)),
         }
     }
 
@@ -111,6 +113,17 @@ impl<'a> ArmLine<'a> {
         }
     }
 
+    /// The arm that its throughput is compared with.
+    pub(super) fn reference(&self) -> Option<&'a str> {
+        self.metric(THROUGHPUT)?.reference.as_deref()
+    }
+
+    /// Whether it, or its reference, gave no reply in so many slices that their ratio is 0 or without bound.
+    pub(super) fn stood_still(&self) -> bool {
+        let ratio = self.metric(THROUGHPUT).and_then(|row| row.ratio);
+        ratio.is_some_and(|ratio| ratio == 0.0 || ratio.is_infinite())
+    }
+
     /// Whether the throughput is resolved to be above that of the reference, or below it.
     pub(super) fn is_faster(&self) -> Option<bool> {
         match self.metric(THROUGHPUT)?.verdict? {
@@ -139,12 +152,14 @@ fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
     format!("{}{interval}{mark}", fixed(ratio, digits))
 }
 
-/// A ratio with this number of digits after the point; one to an arm that served nothing has no bound.
+/// A ratio with this number of digits after the point. That of an arm that served nothing is 0, and one to such an
+/// arm has no bound.
 pub(super) fn fixed(ratio: f64, digits: usize) -> String {
-    if ratio.is_infinite() {
-        return "∞".to_owned();
+    match ratio {
+        0.0 => "0".to_owned(),
+        f64::INFINITY => units::UNBOUNDED.to_owned(),
+        _ => format!("{ratio:.digits$}"),
     }
-    format!("{ratio:.digits$}")
 }
 
 /// A ratio with as many digits as tell it from 1.

@@ -58,6 +58,8 @@ impl<'a> RankedArm<'a> {
         let failed = line.estimate(Metric::FailedRequests).unwrap_or(0.0);
         let fault = if row.is_none() {
             Some("failed")
+        } else if row.is_some_and(|row| row.estimate == Some(0.0)) {
+            Some("served nothing in most slices")
         } else if line.starved() > 0 {
             Some("left clients without an answer")
         } else if failed > 0.0 {

@@ -335,7 +335,8 @@ fn standard_deviation(values: &[f64]) -> Option<f64> {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-    (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt())
+    let deviation = (squares / (count - 1.0)).sqrt();
+    (values.len() > 1 && deviation.is_finite()).then_some(deviation)
 }
 
 /// Standard error of the median over so many blocks, which is the figure that a comparison reports, by the

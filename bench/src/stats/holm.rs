@@ -318,6 +318,32 @@ mod tests {
     }
 
     #[test]
+    fn ratios_without_bound_are_judged_like_large_ones() {
+        const INF: f64 = f64::INFINITY;
+        let (up, mixed) = (vec![INF; 10], [vec![-INF; 5], vec![INF; 5]].concat());
+        let down: Vec<f64> = up.iter().map(|log| -log).collect();
+        let [up, down, mixed] = compare_family(&[up, down, mixed], 0.05)[..] else {
+            unreachable!("three comparisons");
+        };
+
+        assert_eq!(up.verdict, RatioVerdict::Higher);
+        assert_eq!(
+            (up.ratio, up.low, up.high),
+            (Some(INF), Some(INF), Some(INF))
+        );
+        assert_eq!(down.verdict, RatioVerdict::Lower);
+        assert_eq!(
+            (down.ratio, down.low, down.high),
+            (Some(0.0), Some(0.0), Some(0.0))
+        );
+        assert_eq!(mixed.verdict, RatioVerdict::Unresolved);
+        assert_eq!(
+            (mixed.ratio, mixed.low, mixed.high),
+            (Some(1.0), Some(0.0), Some(INF))
+        );
+    }
+
+    #[test]
     fn the_needed_blocks_are_the_fewest_that_have_an_interval() {
         assert_eq!(blocks_needed(1, 0.05), 6);
         for comparisons in 1..40 {

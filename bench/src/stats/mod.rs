@@ -8,6 +8,7 @@
 mod binomial;
 mod holm;
 mod line;
+mod ratio;
 mod sign_test;
 
 pub use binomial::{percentile_interval, proportion_interval};
@@ -16,9 +17,11 @@ pub use holm::{
     rises_in_family,
 };
 pub use line::{Line, fit_line};
+pub use ratio::{log_ratio, median_log_ratio};
 pub use sign_test::{Interval, sign_interval, sign_test, upper_bound};
 
-/// The median; the mean of the two middle values when their number is even.
+/// The median; the mean of the two middle values when their number is even, which is 0 between infinities of
+/// both signs.
 ///
 /// `None` without values, and when one of them is not a number.
 ///
@@ -34,7 +37,14 @@ pub fn median(values: &[f64]) -> Option<f64> {
     let sorted = sorted(values)?;
     let upper = sorted[sorted.len() / 2];
     let lower = sorted[(sorted.len() - 1) / 2];
-    Some(f64::midpoint(lower, upper))
+
+    // As many values without bound on one side as on the other favour neither: of log ratios, that is a ratio of 1.
+    let balanced = lower == f64::NEG_INFINITY && upper == f64::INFINITY;
+    Some(if balanced {
+        0.0
+    } else {
+        f64::midpoint(lower, upper)
+    })
 }
 
 /// The values in ascending order; `None` without values, and when one of them is not a number.
@@ -82,5 +92,15 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0]), Some(2.0));
         assert_eq!(median(&[9.0, 1.0, 4.0]), Some(4.0));
         assert_eq!(median(&[1.0, f64::NAN]), None);
+    }
+
+    #[test]
+    fn infinite_values_have_a_median() {
+        const INF: f64 = f64::INFINITY;
+        assert_eq!(median(&[INF, INF]), Some(INF));
+        assert_eq!(median(&[1.0, INF]), Some(INF));
+        assert_eq!(median(&[-INF, 1.0]), Some(-INF));
+        assert_eq!(median(&[-INF, INF]), Some(0.0));
+        assert_eq!(median(&[-INF, 1.0, INF]), Some(1.0));
     }
 }

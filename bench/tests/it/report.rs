@@ -95,8 +95,17 @@ impl Made {
         }
         let latency = u64::from(clients) * 10_000;
         let starved = (self.starves)(model, clients);
+        if self.rate(model, block) == 0.0 {
+            return BlockRow {
+                status: BlockStatus::Ok,
+                planned: 8,
+                throughput_per_second: Some(0.0),
+                ..common
+            };
+        }
         BlockRow {
             status: BlockStatus::Ok,
+            planned: 10_000,
             answered: 10_000,
             throughput_per_second: Some(self.rate(model, block)),
             latency_p50_ns: Some(latency),
@@ -110,11 +119,12 @@ impl Made {
     }
 
     fn slice(&self, model: &str, clients: u32, block: u32) -> SliceRow {
+        let replies = u64::from(self.rate(model, block) > 0.0);
         let row = json!({
             "schema_version": SCHEMA_VERSION, "scenario": "steady", "clients": clients,
             "driver": "threads", "placement": "none", "model": model, "block": block, "round": 1,
-            "position": 1, "start_ns": 0, "measured_ns": 1, "planned": 1, "answered": 1, "failed": 0,
-            "unsent": 0, "errors": "", "replies": 1, "overrun_ns": 0,
+            "position": 1, "start_ns": 0, "measured_ns": 1, "planned": 1, "answered": replies,
+            "failed": 0, "unsent": 0, "errors": "", "replies": replies, "overrun_ns": 0,
             "throughput_per_second": self.rate(model, block),
         });
         serde_json::from_value(row).unwrap()
@@ -305,6 +315,61 @@ fn an_arm_that_starves_clients_does_not_win() {
         1
     );
     assert!(made.chart("fairness-steady-threads").contains("Jain"));
+}
+
+#[test]
+fn an_arm_that_stands_still_has_0_and_its_rivals_no_bound() {
+    let place = TempDir::new().unwrap();
+    for (still, ratio) in [("fork", "0 [0, 0]"), ("thread", "∞ [∞, ∞]")] {
+        let factor: fn(&str) -> f64 = match still {
+            "fork" => |model| if model == "fork" { 0.0 } else { 1.0 },
+            _ => |model| if model == "thread" { 0.0 } else { 1.0 },
+        };
+        let folder = Made {
+            factor,
+            ..Made::PLAIN
+        }
+        .folder();
+        let path = folder.path().display().to_string();
+        let echobench = |arguments: &[&str]| {
+            let mut command = executable();
+            command.current_dir(place.path()).args(arguments);
+            let end = finish(command);
+            assert_eq!(end.code, Some(0), "{end:?}");
+            end.stdout
+        };
+
+        let table = echobench(&["table", &path]);
+        assert!(table.contains(ratio), "{table}");
+        assert!(table.contains("Ratio 0 or ∞:"), "{table}");
+        let mut lines = table.lines();
+        let words = |line: &&str| line.contains(&format!(" {still} "));
+        let own = lines
+            .find(words)
+            .expect("a line of the arm that stands still");
+        assert!(own.contains(" 0/s ") && own.contains(" ∞ "), "{own}");
+
+        let compare = echobench(&["compare", &path, &path]);
+        let copy = place.path().join(still);
+        fs::create_dir(&copy).unwrap();
+        for name in ["run.json", "summary.csv"] {
+            fs::copy(folder.path().join(name), copy.join(name)).unwrap();
+        }
+        let history = echobench(&["history", "."]);
+        let summary = fs::read_to_string(copy.join("summary.csv")).unwrap();
+        assert!(summary.contains(",inf,"), "{summary}");
+
+        let made = rendered_from(folder);
+        assert!(!leaders(&made.chart("winners"), 8).contains(still));
+        assert!(made.html.contains("served nothing in most slices"));
+        let charts = fs::read_dir(&made.charts).unwrap();
+        let charts = charts.map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        for text in charts.chain([made.html.clone(), table, compare, history]) {
+            for word in ["NaN", "\"inf", ">inf<", " inf ", "[inf", "inf]", "-inf"] {
+                assert!(!text.contains(word), "{word}: {text}");
+            }
+        }
+    }
 }
 
 /// A figure of a claim; an interval of its own size around it.

@@ -236,6 +236,24 @@ fn an_arm_against_one_that_served_nothing_has_no_bound() {
     );
 }
 
+#[test]
+fn ratios_leave_out_the_blocks_in_which_the_reference_failed() {
+    let (thread, fork) = (
+        steady(8, Driver::Threads, "thread"),
+        steady(8, Driver::Threads, "fork"),
+    );
+    let row = fork.row(Metric::Throughput, Some(1_000.0));
+    let summary = [
+        thread.row(Metric::Throughput, Some(1_000.0)),
+        compared(row, [1.0; 3], RatioVerdict::TooFewBlocks),
+    ];
+    let blocks = [thread.block("killed by SIGKILL"), thread.block("ok")];
+    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
+
+    let words = "(failed in 1 of 2 blocks, which its medians and all ratios to it leave out)";
+    assert!(text.contains(words), "{text}");
+}
+
 fn same(text: &str, expected: &str) {
     assert!(
         text == expected,
