@@ -43,9 +43,32 @@ pub fn interval_line(
     )
 }
 
-/// A tag as it can stand in an interval log, where it ends at a comma or white space.
+/// A tag as it can stand in an interval log, where it ends at a comma or white space; no two tags are written alike.
+///
+/// Blanks become `+`; a `+`, a comma and other white space become a percent sign and two hexadecimal digits for
+/// each byte. The percent signs of a [tag](super::ConditionKey::tag) stay: in its names they are such codes already.
 #[must_use]
 pub fn written_tag(tag: &str) -> String {
+    let mut written = String::with_capacity(tag.len());
+    for letter in tag.chars() {
+        match letter {
+            ' ' => written.push('+'),
+            '+' | ',' => push_code(&mut written, letter),
+            _ if letter.is_whitespace() || letter.is_control() => push_code(&mut written, letter),
+            _ => written.push(letter),
+        }
+    }
+    written
+}
+
+fn push_code(text: &mut String, letter: char) {
+    for byte in letter.encode_utf8(&mut [0; 4]).bytes() {
+        write!(text, "%{byte:02X}").expect("writing to a string succeeds");
+    }
+}
+
+/// The same in logs of earlier versions, in which different tags may be written alike.
+pub(super) fn formerly_written_tag(tag: &str) -> String {
     tag.replace([',', ' ', '\t', '\n'], "_")
 }
 
@@ -107,6 +130,9 @@ pub fn percentile_table(histogram: &DurationHistogram) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::results::ConditionKey;
+    use crate::scenario::Placement;
+    use echobench_clients::Driver;
     use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 
     fn sample() -> DurationHistogram {
@@ -132,7 +158,7 @@ mod tests {
 
         assert_eq!(
             interval.tag().map(|tag| tag.as_str()),
-            Some("pool_--workers_8")
+            Some("pool+--workers+8")
         );
 
         assert_eq!(interval.start_timestamp(), Duration::from_millis(1500));
@@ -145,8 +171,63 @@ mod tests {
             .filter_map(|line| read_interval_line(line).unwrap())
             .collect();
 
-        assert_eq!(all, [("pool_--workers_8", read)]);
+        assert_eq!(all, [("pool+--workers+8", read)]);
         assert!(read_interval_line(&line[..line.len() / 2]).is_err());
+    }
+
+    #[test]
+    fn no_two_tags_are_written_alike() {
+        let condition = ConditionKey {
+            scenario: "steady".to_owned(),
+            placement: Placement::None,
+            driver: Driver::Threads,
+            clients: 8,
+            load_percent: None,
+        };
+        let names = [
+            "a b",
+            "a_b",
+            "a,b",
+            "a+b",
+            "a%b",
+            "a%2Cb",
+            "a%20b",
+            "a%252Cb",
+            "a\tb",
+            "a\u{a0}b",
+            "a\u{2003}b",
+            "a/b",
+            "a%2Fb",
+            "a",
+            "a ",
+            "+",
+            "%",
+            "50%/a",
+        ];
+        let at_half = ConditionKey {
+            load_percent: Some(50),
+            ..condition.clone()
+        };
+        let other = ConditionKey {
+            scenario: "steady/none/8/threads".to_owned(),
+            ..condition.clone()
+        };
+        let keys = [&condition, &at_half, &other];
+        let tags: Vec<String> = keys
+            .iter()
+            .flat_map(|key| names.iter().map(|name| written_tag(&key.tag(name))))
+            .collect();
+
+        for (index, tag) in tags.iter().enumerate() {
+            assert!(!tags[..index].contains(tag), "{tag}");
+            let line = interval_line(tag, Duration::ZERO, Duration::ZERO, &sample());
+            let (read, _) = read_interval_line(line.trim_end()).unwrap().unwrap();
+            assert!(
+                !tag.contains([',', ' ', '\n']) && read == written_tag(tag),
+                "{tag}"
+            );
+        }
+        assert_eq!(tags[0], "steady/none/8/threads/a+b");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use echobench_clients::DurationHistogram;
 use serde::de::DeserializeOwned;
 
 use super::column::RunStatus;
-use super::histogram_log::{read_interval_line, written_tag};
+use super::histogram_log::{formerly_written_tag, read_interval_line, written_tag};
 use super::metric::Metric;
 use super::record::RunRecord;
 use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
@@ -94,7 +94,7 @@ impl Latencies {
     /// The latencies of an arm, by its [`ConditionKey::tag`](super::ConditionKey::tag).
     #[must_use]
     pub fn of(&self, tag: &str) -> &[BlockLatency] {
-        self.0.get(&written_tag(tag)).map_or(&[], Vec::as_slice)
+        self.0.get(tag).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -108,9 +108,15 @@ pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Late
 
     let mut lost: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for row in blocks.iter().filter(|row| row.is_ok()) {
-        let tag = written_tag(&row.condition().tag(&row.model));
+        let tag = row.condition().tag(&row.model);
         lost.entry(tag).or_default().push(row.failed + row.unsent);
     }
+
+    // A resumed run may have lines of an earlier version. Where both forms of different tags are alike, the present
+    // one counts: earlier versions refused such arms.
+    let former = lost.keys().map(|tag| (formerly_written_tag(tag), tag));
+    let mut tags: BTreeMap<String, &String> = former.collect();
+    tags.extend(lost.keys().map(|tag| (written_tag(tag), tag)));
 
     let mut latencies = Latencies::default();
     for (index, line) in text.lines().enumerate() {
@@ -121,8 +127,11 @@ pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Late
         };
 
         // A block is written here before its rows are: after a kill the last one may have none.
-        let known = latencies.0.entry(tag.to_owned()).or_default();
-        if let Some(&lost) = lost.get(tag).and_then(|lost| lost.get(known.len())) {
+        let Some(&tag) = tags.get(tag) else {
+            continue;
+        };
+        let known = latencies.0.entry(tag.clone()).or_default();
+        if let Some(&lost) = lost[tag].get(known.len()) {
             known.push(BlockLatency { histogram, lost });
         }
     }
@@ -244,5 +253,69 @@ fn csv_fault(error: &csv::Error, names: &csv::StringRecord) -> String {
             }
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::results::histogram_log::{interval_line, interval_log_header};
+
+    const NAMES: [&str; 4] = ["a b", "a_b", "a,b", "a+b"];
+
+    fn blocks(names: &[&str]) -> Vec<BlockRow> {
+        let row = |name: &&str| BlockRow {
+            scenario: "steady".to_owned(),
+            model: (*name).to_owned(),
+            failed: name.len() as u64,
+            ..BlockRow::default()
+        };
+        names.iter().map(row).collect()
+    }
+
+    /// As many values as the position of an arm says.
+    fn values(position: usize) -> DurationHistogram {
+        (0..=position as u64).collect()
+    }
+
+    fn lines(blocks: &[BlockRow]) -> String {
+        let lines = blocks.iter().enumerate().map(|(position, row)| {
+            let tag = row.condition().tag(&row.model);
+            let second = Duration::from_secs(1);
+            interval_line(&tag, Duration::ZERO, second, &values(position))
+        });
+        lines.collect()
+    }
+
+    fn read_back(log: &str, blocks: &[BlockRow]) -> Vec<Vec<u64>> {
+        let folder = tempfile::TempDir::new().unwrap();
+        let log = interval_log_header() + log;
+        fs::write(folder.path().join(LATENCY), log).unwrap();
+        let latencies = read_latencies(folder.path(), blocks).unwrap();
+        let counts = |row: &BlockRow| {
+            let of_arm = latencies.of(&row.condition().tag(&row.model));
+            of_arm.iter().map(|block| block.histogram.len()).collect()
+        };
+        blocks.iter().map(counts).collect()
+    }
+
+    #[test]
+    fn arms_with_similar_names_have_their_own_histograms() {
+        let blocks = blocks(&NAMES);
+        let log = lines(&blocks);
+        assert_eq!(read_back(&log, &blocks), [[1], [2], [3], [4]]);
+    }
+
+    /// Earlier versions wrote blanks and commas alike; their runs may be resumed by this one.
+    #[test]
+    fn logs_of_earlier_versions_are_read() {
+        let two_blocks = blocks(&["pool --workers 8", "thread", "pool --workers 8"]);
+        let (first, second) = two_blocks.split_at(2);
+        let former = lines(first).replace("pool+--workers+8", "pool_--workers_8");
+        assert_ne!(former, lines(first));
+        let counts = read_back(&(former + &lines(second)), &two_blocks);
+        assert_eq!(counts, [vec![1, 1], vec![2], vec![1, 1]]);
     }
 }

@@ -26,7 +26,7 @@ pub struct ConditionKey {
 }
 
 impl ConditionKey {
-    /// Name of an arm under this condition in the interval log.
+    /// Name of an arm under this condition, of which no two arms have the same.
     #[must_use]
     pub fn tag(&self, model: &str) -> String {
         let ConditionKey {
@@ -39,8 +39,14 @@ impl ConditionKey {
         let load = load_percent
             .map(|percent| format!("/{percent}%"))
             .unwrap_or_default();
+        let [scenario, model] = [scenario, model].map(as_part_of_tag);
         format!("{scenario}/{placement}/{clients}/{driver}{load}/{model}")
     }
+}
+
+/// A name without the signs that a tag consists of.
+fn as_part_of_tag(name: &str) -> String {
+    name.replace('%', "%25").replace('/', "%2F")
 }
 
 macro_rules! has_condition {

@@ -6,7 +6,7 @@ use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
 use crate::scenario::arm::External;
-use crate::scenario::{Placement, Scenario, is_same_in_log};
+use crate::scenario::{Placement, Scenario};
 
 /// Options of a new run.
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ impl RunOptions {
         for name in &self.scenarios {
             let scenario = self.adapted(Scenario::find(name)?)?;
             let mut others = scenarios.iter().map(|other| &other.name);
-            if others.any(|other| is_same_in_log(other, &scenario.name)) {
+            if others.any(|other| *other == scenario.name) {
                 bail!("scenario '{}' is named twice", scenario.name);
             }
             scenarios.push(scenario);

@@ -144,7 +144,7 @@ fn check_latencies(place: &Place) {
         let same_tag = logged.iter().filter(|(other, _)| other == tag);
         let counts: Vec<_> = same_tag.map(|(_, histogram)| histogram.len()).collect();
         let of_arm = |row: &&Row| {
-            let model = row["model"].replace(' ', "_");
+            let model = row["model"].replace(' ', "+");
             [&row["scenario"], &row["driver"], &row["clients"], &model]
                 .iter()
                 .all(|part| parts.contains(&part.as_str()))
