@@ -27,10 +27,23 @@ pub(super) const C5: Claim = Claim {
            busy (Linux takes one more than the backlog), and all of a burst of 5; does not hold if \
            the numbers are others",
     experiment: measure_bursts,
+    figures: &[
+        ("connected", &JUDGED),
+        ("retried", &JUDGED),
+        ("refused", &JUDGED),
+        ("given_up", &JUDGED),
+    ],
     decide: decide_bursts,
 };
 
 const BACKLOGS: [u32; 3] = [5, 128, 4096];
+/// Places of the figures that are judged in every run.
+const JUDGED: [&str; 4] = [
+    "backlog 5, 5 clients",
+    "backlog 5, 20 clients",
+    "backlog 5, 100 clients",
+    "backlog 5, 1000 clients",
+];
 /// Time for which the server is busy: shorter than the second after which the kernel retries a dropped
 /// connect, so that the retry finds the server free.
 const BUSY: Duration = Duration::from_millis(500);

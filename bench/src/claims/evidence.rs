@@ -124,14 +124,34 @@ impl Evidence {
 
     /// Fails if a figure could not be measured: a rule must not decide by what is left.
     pub(super) fn complete(self) -> anyhow::Result<Self> {
-        let measured = |figure: &&Figure| figure.value.is_some_and(f64::is_finite);
-        let missing = self.figures.iter().find(|figure| !measured(figure));
-
-        match missing {
-            None if self.figures.is_empty() => bail!("nothing was measured"),
+        match self.missing(&[]) {
             None => Ok(self),
-            Some(Figure { metric, at, .. }) => bail!("{metric} at '{at}' could not be measured"),
+            Some(reason) => bail!(reason),
         }
+    }
+
+    /// A figure that could not be measured, in words: one of all figures, or one of those that are `required`, metrics
+    /// with their places.
+    pub(super) fn missing(&self, required: &[(&str, &[&str])]) -> Option<String> {
+        if self.figures.is_empty() {
+            return Some("nothing was measured".to_owned());
+        }
+
+        let is_measured = |figure: &Figure| figure.value.is_some_and(f64::is_finite);
+        let unmeasured = self.figures.iter().find(|figure| !is_measured(figure));
+        let unmeasured = unmeasured.map(|figure| (&figure.metric[..], &figure.at[..]));
+
+        let mut required = required
+            .iter()
+            .flat_map(|(metric, places)| places.iter().map(move |at| (*metric, *at)));
+        let absent = required.find(|(metric, at)| self.at(metric, at).is_none());
+
+        let (metric, at) = unmeasured.or(absent)?;
+        let place = match at {
+            "" => String::new(),
+            at => format!(" at '{at}'"),
+        };
+        Some(format!("{metric}{place} could not be measured"))
     }
 
     fn add(&mut self, figure: Figure) -> &mut Figure {

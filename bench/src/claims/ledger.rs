@@ -128,7 +128,7 @@ impl Ledger {
 
         match evidence {
             Ok(evidence) => {
-                let ruling = (claim.decide)(&evidence);
+                let ruling = claim.ruling(&evidence);
                 let seconds = began.elapsed().as_secs_f64();
                 noteln!("· {} · {seconds:.1} s", ruling.verdict.words());
                 if disturbed && ruling.verdict == ClaimVerdict::Inconclusive {

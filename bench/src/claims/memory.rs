@@ -27,6 +27,13 @@ pub(super) const C2: Claim = Claim {
     rule: "holds if a connection takes at least 1.5 times the memory with fork as with thread, and a \
            child has descriptors of its parent; does not hold if neither",
     experiment: measure_memory,
+    figures: &[
+        (
+            "fork_over_thread_ratio",
+            &["100 connections", "1000 connections"],
+        ),
+        ("inherited_descriptors", &["fork"]),
+    ],
     decide: decide_memory,
 };
 
@@ -160,6 +167,10 @@ pub(super) const C3: Claim = Claim {
     rule: "holds if thread leaves none, fork leaves none with its reaper, and without it a zombie for \
            at least 99 % of the connections",
     experiment: measure_zombies,
+    figures: &[
+        ("zombies", &["thread", "fork", "fork without reaper"]),
+        ("connections", &[""]),
+    ],
     decide: decide_zombies,
 };
 

@@ -52,8 +52,20 @@ pub(crate) struct Claim {
     /// Makes the measurements. To be called on the main thread: processes live as long as the thread
     /// that starts them.
     experiment: fn(&Lab) -> anyhow::Result<Evidence>,
-    /// The rule as code.
+    /// Figures without which nothing is decided: metrics, each with the places that every run has.
+    figures: &'static [(&'static str, &'static [&'static str])],
+    /// The rule as code, for evidence that has these figures.
     decide: fn(&Evidence) -> Ruling,
+}
+
+impl Claim {
+    /// Decision about the evidence; inconclusive if a figure is missing, whatever the others say.
+    fn ruling(&self, evidence: &Evidence) -> Ruling {
+        match evidence.missing(self.figures) {
+            Some(reason) => rule::inconclusive(reason),
+            None => (self.decide)(evidence),
+        }
+    }
 }
 
 const CHAPTER_5: &str = "Programming Python, 4th ed., ch. 5";
@@ -102,7 +114,11 @@ pub(crate) fn find(ids: &[String]) -> anyhow::Result<Vec<&'static Claim>> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use super::evidence::Figure;
     use super::*;
+    use crate::results::read_claims;
 
     #[test]
     fn the_ledger_is_numbered_through() {
@@ -118,6 +134,114 @@ mod tests {
         for claim in CLAIMS {
             let verdict = (claim.decide)(&Evidence::default()).verdict;
             assert_eq!(verdict, ClaimVerdict::Inconclusive, "{}", claim.id);
+        }
+    }
+
+    /// The evidence of a claim in a committed ledger, and its ruling there.
+    fn committed(claim: &Claim) -> (Evidence, Ruling) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../results/2026-11-21-75b2800-xeon-2cpu-kvm-claims");
+        let mut rows = read_claims(&folder).unwrap();
+        rows.retain(|row| row.claim == claim.id);
+
+        let ruling = Ruling {
+            verdict: rows[0].verdict,
+            condition: rows[0].condition.clone(),
+        };
+        let figures = rows.into_iter().map(|row| Figure {
+            metric: row.metric,
+            at: row.at,
+            value: row.value,
+            low: row.low,
+            high: row.high,
+            level: row.level,
+            n: row.blocks,
+            headline: row.headline,
+        });
+        let figures = figures.collect();
+        (Evidence { figures }, ruling)
+    }
+
+    #[test]
+    fn committed_rulings_follow_from_their_figures() {
+        for claim in CLAIMS {
+            let (evidence, ruling) = committed(claim);
+            assert_eq!(claim.ruling(&evidence), ruling, "{}", claim.id);
+        }
+    }
+
+    #[test]
+    fn no_rule_decides_on_the_strength_of_a_missing_figure() {
+        for claim in CLAIMS {
+            let (evidence, ruling) = committed(claim);
+            let required: Vec<(&str, &str)> = claim
+                .figures
+                .iter()
+                .flat_map(|(metric, places)| places.iter().map(move |at| (*metric, *at)))
+                .collect();
+            for (metric, at) in &required {
+                assert!(
+                    evidence.at(metric, at).is_some(),
+                    "{} {metric} {at}",
+                    claim.id
+                );
+            }
+
+            for (index, figure) in evidence.figures.iter().enumerate() {
+                let Figure { metric, at, .. } = figure;
+                let mut unmeasured = evidence.clone();
+                unmeasured.figures[index] = Figure {
+                    metric: metric.clone(),
+                    at: at.clone(),
+                    n: figure.n,
+                    ..Figure::default()
+                };
+                let unmeasured = claim.ruling(&unmeasured);
+                assert_eq!(
+                    unmeasured.verdict,
+                    ClaimVerdict::Inconclusive,
+                    "{metric} {at}"
+                );
+                assert!(unmeasured.condition.contains(metric), "{unmeasured:?}");
+
+                let mut absent = evidence.clone();
+                absent.figures.remove(index);
+                let expected = if required.contains(&(metric, at)) {
+                    ClaimVerdict::Inconclusive
+                } else {
+                    ruling.verdict
+                };
+                assert_eq!(claim.ruling(&absent).verdict, expected, "{metric} {at}");
+            }
+        }
+    }
+
+    /// A rule that looks at a metric which it does not require would decide without it.
+    #[test]
+    fn every_figure_that_decides_is_required() {
+        for claim in CLAIMS {
+            let (evidence, ruling) = committed(claim);
+            let is_required = |figure: &Figure| {
+                claim
+                    .figures
+                    .iter()
+                    .any(|(known, _)| *known == figure.metric)
+            };
+
+            for (index, figure) in evidence.figures.iter().enumerate() {
+                for value in [0.0, 1e-6, 1.0, 1e12] {
+                    let mut other = evidence.clone();
+                    let ends = figure.low.map(|_| value);
+                    other.figures[index] = Figure {
+                        value: Some(value),
+                        low: ends,
+                        high: ends,
+                        ..figure.clone()
+                    };
+                    let same = claim.ruling(&other).verdict == ruling.verdict;
+                    assert!(same || is_required(figure), "{} {figure:?}", claim.id);
+                }
+            }
         }
     }
 

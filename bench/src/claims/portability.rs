@@ -28,6 +28,14 @@ pub(super) const C12: Claim = Claim {
     rule: "holds if every model but fork answers everything, and fork refuses every client, reports why \
            and keeps running; does not hold if another model fails too",
     experiment: measure_without_fork,
+    figures: &[
+        (
+            "answered_share",
+            &["thread", "fork", "pool", "async", "iterative"],
+        ),
+        ("told_so_share", &[FORK]),
+        ("errors_that_say_why", &[FORK]),
+    ],
     decide: decide_without_fork,
 };
 

@@ -18,6 +18,10 @@ pub(super) const C6: Claim = Claim {
     rule: "holds if at least 5 % of runs are out of order and tau is below 0.1, for both; only when \
            random means not fixed, if tau is above; does not hold if under 1 % are out of order",
     experiment: measure_order,
+    figures: &[
+        ("out_of_order_share", &["threads", "processes"]),
+        ("tau", &["threads", "processes"]),
+    ],
     decide: decide_order,
 };
 

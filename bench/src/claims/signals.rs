@@ -44,6 +44,7 @@ pub(super) const C10: Claim = Claim {
     rule: "holds if the busy loop uses at least 10 times the CPU time of the wait for a signal; does \
            not hold below 2 times",
     experiment: measure_waits,
+    figures: &[("cpu_over_signal_ratio", &[BUSY_LOOP])],
     decide: decide_waits,
 };
 
@@ -165,6 +166,13 @@ pub(super) const C11: Claim = Claim {
     rule: "holds if signals interrupt calls and replies are lost; only when a program does not retry, if \
            calls are interrupted and no reply is lost; does not hold if no call is interrupted",
     experiment: measure_storm,
+    figures: &[
+        (
+            "broken_off_share",
+            &["read", "read, restarted", "poll, restarted"],
+        ),
+        ("lost_or_wrong_replies", &[""]),
+    ],
     decide: decide_storm,
 };
 

@@ -24,11 +24,17 @@ pub(super) const C1: Claim = Claim {
            measured once are shown, not judged); only when, if at some sizes; does not hold if at \
            none; connections per second are shown, not judged",
     experiment: measure_starts,
+    figures: &[
+        ("fork_over_thread_ratio", &SIZES),
+        ("spawn_over_thread_ratio", &SIZES),
+    ],
     decide: decide_starts,
 };
 
 /// Resident memory of the process that starts others.
 const RESIDENT_MIB: [u32; 4] = [0, 64, 256, 1024];
+/// The same as places of figures.
+const SIZES: [&str; RESIDENT_MIB.len()] = ["0 MiB", "64 MiB", "256 MiB", "1024 MiB"];
 /// Started operations; the reference comes first.
 const STARTS: [&str; 3] = [REFERENCE, "fork", "spawn"];
 /// Approximate time for which one block repeats an operation.
@@ -151,6 +157,10 @@ pub(super) const C13: Claim = Claim {
     rule: "holds if every interval of the ratio lies above 0.8; does not hold if one lies below; the \
            crossover is the shortest length from which on the intervals end at 1.1 or less",
     experiment: measure_short_jobs,
+    figures: &[(
+        "fork_over_thread_ratio",
+        &["10 µs", "100 µs", "1 ms", "10 ms"],
+    )],
     decide: decide_short_jobs,
 };
 

@@ -19,6 +19,13 @@ pub(super) const C4: Claim = Claim {
            pool of 2 workers at most 1.25 times as long as a thread for each client; only when, if \
            that pool takes at least 1.5 times as long",
     experiment: measure_waiting,
+    figures: &[
+        (
+            "iterative_over_model_ratio",
+            &["thread", "fork", "async", "pool --workers 5"],
+        ),
+        ("small_pool_over_thread_ratio", &["pool --workers 2"]),
+    ],
     decide: decide_waiting,
 };
 
@@ -96,6 +103,14 @@ pub(super) const C7: Claim = Claim {
     rule: "holds if nothing fails and every ratio lies between 2/3 and 3/2; does not hold if \
            something fails or a ratio lies outside",
     experiment: measure_client_kinds,
+    figures: &[
+        (
+            "throughput_processes_over_threads_ratio",
+            &["thread", "fork"],
+        ),
+        ("p50_processes_over_threads_ratio", &["thread", "fork"]),
+        ("failed_requests", &[""]),
+    ],
     decide: decide_client_kinds,
 };
 
