@@ -19,10 +19,11 @@ pub(super) const C1: Claim = Claim {
     source: CHAPTERS,
     metric: "time to start and end a thread, a forked process and a new program, on one CPU, over the resident \
              memory of the parent; connections per second of fork and thread, with a new connection \
-             for every request",
+             for every request; the same for threads with the signal stack that Rust's standard library gives \
+             each of them",
     rule: "holds if fork and spawn take at least 1.5 times as long as a thread at every size (sizes \
            measured once are shown, not judged); only when, if at some sizes; does not hold if at \
-           none; connections per second are shown, not judged",
+           none; connections per second and signal stacks are shown, not judged",
     experiment: measure_starts,
     figures: &[
         ("fork_over_thread_ratio", &SIZES),
@@ -50,7 +51,7 @@ fn measure_starts(lab: &Lab) -> anyhow::Result<Evidence> {
 
     for (mib, blocks) in RESIDENT_MIB.into_iter().zip(blocks) {
         let at = format!("{mib} MiB");
-        let values = lab.blocks(&STARTS, blocks, |name| start_ns(name, mib))?;
+        let values = lab.blocks(&STARTS, blocks, |name| start_ns(name, mib, false))?;
 
         for (index, name) in STARTS.iter().enumerate() {
             let figure = evidence.median(&format!("{name}_start_ns"), &at, &values[index], of);
@@ -72,17 +73,32 @@ fn measure_starts(lab: &Lab) -> anyhow::Result<Evidence> {
         fit.mark_headline();
     }
 
+    measure_signal_stack(lab, &mut evidence)?;
     measure_connections(lab, &mut evidence)?;
     Ok(evidence)
 }
 
+/// Time to start a thread with the signal stack of the standard library, over one without.
+fn measure_signal_stack(lab: &Lab, evidence: &mut Evidence) -> anyhow::Result<()> {
+    let values = lab.blocks(&[false, true], lab.pick(9, 15), |&signal_stack| {
+        start_ns(REFERENCE, RESIDENT_MIB[0], signal_stack)
+    })?;
+    let at = format!("{} MiB", RESIDENT_MIB[0]);
+    evidence.median("thread_with_signal_stack_start_ns", &at, &values[1], 1);
+    let both = (&values[1][..], &values[0][..]);
+    let ratio = evidence.ratio("thread_with_signal_stack_over_thread_ratio", &at, both, 1);
+    ratio.mark_headline();
+    Ok(())
+}
+
 /// Time of one start and end in a fresh process with so much resident memory.
-fn start_ns(name: &str, resident_mib: u32) -> anyhow::Result<f64> {
+fn start_ns(name: &str, resident_mib: u32, signal_stack: bool) -> anyhow::Result<f64> {
     let operation = probe::find(name)?;
     let mut probe = Probe::start(&ProbeArgs {
         resident_mib,
         // A wake-up on another CPU costs more than a start, and whether there is one is chance.
         placement: Placement::Same,
+        signal_stack,
         ..ProbeArgs::new(operation)
     })?;
 
@@ -96,30 +112,39 @@ fn start_ns(name: &str, resident_mib: u32) -> anyhow::Result<f64> {
 
 /// Connections per second of a server, with a new connection for every request.
 fn measure_connections(lab: &Lab, evidence: &mut Evidence) -> anyhow::Result<()> {
-    const CLIENTS: u32 = 16;
-    let mut rates = [Vec::new(), Vec::new()];
-
-    for _ in 0..lab.pick(12, 21) {
-        let servers = [lab::serve(REFERENCE)?, lab::serve("fork")?];
-        let plans = servers
-            .each_ref()
-            .map(|server| lab::churn(server.address(), Driver::Threads, CLIENTS, 0));
-        for (rates, total) in rates.iter_mut().zip(lab::run_alternating(plans)?) {
-            rates.push(lab::per_second(&total));
-        }
-        for server in servers {
-            server.stop()?;
-        }
-    }
-
     let at = format!("{CLIENTS} clients");
-    evidence.median("thread_connections_per_second", &at, &rates[0], 1);
-    evidence.median("fork_connections_per_second", &at, &rates[1], 1);
-    let rates = (&rates[1][..], &rates[0][..]);
-    let ratio = evidence.ratio("fork_over_thread_connections_ratio", &at, rates, 1);
-    ratio.mark_headline();
+    for (name, arm) in [
+        ("fork", "fork"),
+        ("thread_with_signal_stack", "thread --signal-stack"),
+    ] {
+        let mut rates = [Vec::new(), Vec::new()];
+        for _ in 0..lab.pick(12, 21) {
+            let servers = [lab::serve(REFERENCE)?, lab::serve(arm)?];
+            let plans = servers
+                .each_ref()
+                .map(|server| lab::churn(server.address(), Driver::Threads, CLIENTS, 0));
+            for (rates, total) in rates.iter_mut().zip(lab::run_alternating(plans)?) {
+                rates.push(lab::per_second(&total));
+            }
+            for server in servers {
+                server.stop()?;
+            }
+        }
+
+        // The reference is measured beside each of them; its figure is that beside fork.
+        if name == "fork" {
+            evidence.median("thread_connections_per_second", &at, &rates[0], 1);
+        }
+        evidence.median(&format!("{name}_connections_per_second"), &at, &rates[1], 1);
+        let metric = format!("{name}_over_thread_connections_ratio");
+        let ratio = evidence.ratio(&metric, &at, (&rates[1], &rates[0]), 1);
+        ratio.mark_headline();
+    }
     Ok(())
 }
+
+/// Concurrent clients of a server under churn.
+const CLIENTS: u32 = 16;
 
 fn decide_starts(evidence: &Evidence) -> Ruling {
     let ratios = evidence
@@ -153,7 +178,8 @@ pub(super) const C13: Claim = Claim {
     claim: "several clients at once finish no later with threads than with processes",
     source: CHAPTER_12,
     metric: "time until many jobs are done, a connection for each and 8 at a time: fork over thread, \
-             over the CPU time of a job",
+             over the CPU time of a job; beside it thread with the signal stacks of Rust's standard library, not \
+             judged",
     rule: "holds if every interval of the ratio lies above 0.8; does not hold if one lies below; the \
            crossover is the shortest length from which on the intervals end at 1.1 or less",
     experiment: measure_short_jobs,
@@ -186,7 +212,8 @@ fn measure_short_jobs(lab: &Lab) -> anyhow::Result<Evidence> {
 
     for (index, &(length, jobs)) in lengths.iter().enumerate() {
         let work: WorkMix = format!("spin:{length}").parse()?;
-        let values = lab.blocks(&[REFERENCE, "fork"], lab.pick(12, 15), |model| {
+        let arms = [REFERENCE, "fork", "thread --signal-stack"];
+        let values = lab.blocks(&arms, lab.pick(12, 15), |model| {
             let server = lab::serve(model)?;
             let mut plan = lab::churn(server.address(), Driver::Threads, AT_A_TIME, jobs);
             plan.workload.work = work.clone();
@@ -198,6 +225,15 @@ fn measure_short_jobs(lab: &Lab) -> anyhow::Result<Evidence> {
         let at = length.replace("us", " µs").replace("ms", " ms");
         evidence.median("thread_completion_ns", &at, &values[0], of);
         evidence.median("fork_completion_ns", &at, &values[1], of);
+        let with_signal_stack = "thread_with_signal_stack";
+        evidence.median(
+            &format!("{with_signal_stack}_completion_ns"),
+            &at,
+            &values[2],
+            of,
+        );
+        let metric = format!("{with_signal_stack}_over_thread_ratio");
+        evidence.ratio(&metric, &at, (&values[2], &values[0]), of);
         let times = (&values[1][..], &values[0][..]);
         let figure = evidence.ratio("fork_over_thread_ratio", &at, times, of);
         figure.headline = index == 0 || index + 1 == lengths.len();

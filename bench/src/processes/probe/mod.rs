@@ -208,6 +208,10 @@ pub struct ProbeArgs {
     /// Both ends on one CPU (same), on different ones (split), or wherever (none)
     #[arg(long, default_value_t)]
     pub placement: Placement,
+
+    /// Keep the signal stack that the standard library gives to every thread
+    #[arg(long)]
+    pub signal_stack: bool,
 }
 
 impl ProbeArgs {
@@ -219,17 +223,21 @@ impl ProbeArgs {
             resident_mib: 0,
             between: Between::default(),
             placement: Placement::default(),
+            signal_stack: false,
         }
     }
 
     fn command_line(&self) -> Vec<String> {
-        vec![
+        let mut words = vec![
             "probe".to_owned(),
             self.operation.name.to_owned(),
             format!("--resident-mib={}", self.resident_mib),
             format!("--between={}", self.between),
             format!("--placement={}", self.placement),
-        ]
+        ];
+        // Decided before `main`, from the arguments.
+        words.extend(self.signal_stack.then(|| "--signal-stack".to_owned()));
+        words
     }
 
     /// Checks that the options apply to the operation.
