@@ -342,7 +342,11 @@ impl Acceptor {
                 Duration::ZERO
             };
             let any_event = self.poll_events(limit)?;
-            if !any_event && self.burst == 0 && !may_wait {
+            if may_wait {
+                // What has happened may be for the caller: a worker may have died.
+                return Ok(Accept::Wait);
+            }
+            if !any_event && self.burst == 0 {
                 self.arm_timer()?;
                 return Ok(Accept::Wait);
             }
