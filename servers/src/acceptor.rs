@@ -23,6 +23,7 @@ use crate::connection::Connection;
 use crate::counters::{MAX_WORKERS, Place};
 use crate::incoming::{Incoming, Turns};
 use crate::listener::{Accepted, BACK_OFF, BindError, Listener};
+use crate::pass::{Passing, Receiver};
 use crate::runtime::cannot_start;
 use crate::server::{Server, Warning, log, timestamp};
 use crate::settings::{AcceptMode, Settings};
@@ -37,6 +38,11 @@ const LISTENER: u64 = 0;
 const SIGNALS: u64 = 1;
 const STOP: u64 = 2;
 const TIMER: u64 = 3;
+/// The key of the socket to worker 0; those of the others follow.
+const WORKERS: u64 = 4;
+
+/// Events taken from the kernel at once.
+const BATCH: usize = 16;
 
 /// Interrupts accept(2) of a thread; SIGALRM stays free for experiments with interrupted system calls.
 const INTERRUPT: Signal = Signal::SIGUSR2;
@@ -85,11 +91,15 @@ pub struct Acceptor {
     timer: TimerFd,
     timer_due: Option<Instant>,
     listener: Option<Listener>,
+    /// Whether the listener is watched for connections.
+    watched: bool,
     /// The place in which this process accepts.
     place: Place,
     /// The listeners of workers that accept for themselves: one for all, or one for each.
     shared: Vec<Arc<Listener>>,
     turns: Option<Turns>,
+    /// The sockets to workers that accept nothing themselves.
+    passing: Option<Passing>,
     address: SocketAddr,
     phase: Phase,
     /// Called once, when the model has set itself up.
@@ -141,8 +151,10 @@ impl Acceptor {
             timer,
             timer_due: None,
             listener: Some(listener),
+            watched: true,
             shared: Vec::new(),
             turns: None,
+            passing: None,
             address,
             phase: Phase::Accepting,
             announce: Some(Box::new(print_ready)),
@@ -235,6 +247,10 @@ impl Acceptor {
             let text = format!("{number} workers are too many: there can be {MAX_WORKERS}");
             return Err(io::Error::other(text));
         }
+        if mode == AcceptMode::Pass {
+            self.passing.get_or_insert_default();
+            return Ok(());
+        }
         if let Some(listener) = self.listener.take() {
             self.epoll.delete(&listener)?;
             self.turns = Some(Turns::new(mode)?);
@@ -271,31 +287,88 @@ impl Acceptor {
     }
 
     /// Waits until one of `workers` places has no worker process, at first or because it died, and
-    /// returns its number, from 1; `None` when the server has ended.
+    /// returns its number, from 1; `None` when the server has ended. Meanwhile it passes connections, if
+    /// that is their way to the workers.
     pub(crate) fn vacancy(&mut self, workers: usize) -> io::Result<Option<usize>> {
         loop {
-            let may_start = matches!(self.phase, Phase::Accepting)
-                && self.next_start.is_none_or(|time| Instant::now() >= time);
-            let is_vacant = |number: &usize| !self.children.values().any(|taken| taken == number);
-            if may_start && let Some(number) = (1..=workers).find(is_vacant) {
-                return Ok(Some(number));
+            if let Some(number) = self.vacant_place(workers) {
+                match self.open_socket(number) {
+                    Ok(()) => return Ok(Some(number)),
+                    Err(error) => self.worker_failed(number, &error)?,
+                }
             }
 
             // Announces the server once every place is taken.
-            if let Accept::Stop = self.next(true)? {
-                return Ok(None);
+            match self.next(true)? {
+                Accept::Connection(connection) => self.pass(connection),
+                Accept::Wait => {}
+                Accept::Stop => return Ok(None),
             }
         }
+    }
+
+    /// The place in which a worker is to be started now.
+    fn vacant_place(&self, workers: usize) -> Option<usize> {
+        let may_start = self.children.len() < workers
+            && matches!(self.phase, Phase::Accepting)
+            && self.next_start.is_none_or(|time| Instant::now() >= time);
+        let is_vacant = |number: &usize| !self.children.values().any(|taken| taken == number);
+        (1..=workers).find(|number| may_start && is_vacant(number))
+    }
+
+    /// Makes the socket to a worker, if connections are passed to it.
+    fn open_socket(&mut self, number: usize) -> io::Result<()> {
+        if let Some(passing) = &mut self.passing {
+            passing.open(number, &self.epoll, WORKERS + number as u64)?;
+        }
+        Ok(())
+    }
+
+    /// Closes the socket to a worker.
+    fn close_socket(&mut self, number: usize) {
+        if let Some(passing) = &mut self.passing {
+            passing.close(number, &self.epoll);
+        }
+    }
+
+    /// Passes a connection to a worker.
+    fn pass(&mut self, connection: Connection) {
+        if let Some(passing) = &mut self.passing {
+            let place = |number| self.server.counters.place(number);
+            passing.pass(connection, place, &self.epoll);
+        }
+    }
+
+    /// Whether an accepted connection would be served at once, as far as the acceptor can know.
+    fn may_accept(&self) -> bool {
+        let passing = self.passing.as_ref();
+        passing.is_none_or(Passing::has_free_worker)
+    }
+
+    /// Becomes the source of connections of worker `number`, in its process: with all that is the
+    /// acceptor's closed.
+    pub(crate) fn into_receiver(mut self, number: usize) -> Receiver {
+        let passing = self.passing.as_mut().expect("connections are passed");
+        let socket = passing.take_worker_end().expect("made before the fork");
+        if let Some(connection) = passing.take_held() {
+            connection.close_copy();
+        }
+        let place = self.server.counters.place(number);
+        Receiver::new(socket, self.server, place)
     }
 
     /// Records that a child of this process is worker `number` from now on.
     pub(crate) fn worker_started(&mut self, child: Pid, number: usize) {
         self.children.insert(child, number);
+        if let Some(passing) = &mut self.passing {
+            drop(passing.take_worker_end());
+        }
     }
 
     /// Handles a worker process that could not be started: an error before the server is ready, later
     /// a warning and a pause.
     pub(crate) fn worker_failed(&mut self, number: usize, error: &io::Error) -> io::Result<()> {
+        self.close_socket(number);
         if self.announce.is_some() {
             let text = format!("cannot start worker {number}: {error}");
             return Err(io::Error::new(error.kind(), text));
@@ -328,7 +401,17 @@ impl Acceptor {
                 return Ok(Accept::Stop);
             }
 
-            if self.burst > 0 {
+            // The backlog is drained: workers end when their sockets are closed.
+            if self.listener.is_none() {
+                self.passing.take_if(|passing| !passing.holds_connection());
+            }
+
+            let may_accept = self.may_accept();
+            if may_accept && let Some(connection) = self.take_held() {
+                return Ok(Accept::Connection(connection));
+            }
+
+            if may_accept && self.burst > 0 {
                 self.burst -= 1;
                 if let Some(connection) = self.take_connection(may_wait) {
                     return Ok(Accept::Connection(connection));
@@ -351,6 +434,11 @@ impl Acceptor {
                 return Ok(Accept::Wait);
             }
         }
+    }
+
+    /// Takes the connection that was accepted, but could not be passed.
+    fn take_held(&mut self) -> Option<Connection> {
+        self.passing.as_mut()?.take_held()
     }
 
     /// Accepts a connection from the backlog. If there is none, ends the burst.
@@ -377,10 +465,12 @@ impl Acceptor {
 
     /// Handles the events that are pending, or occur within `limit`; returns whether there were any.
     fn poll_events(&mut self, limit: Duration) -> io::Result<bool> {
+        self.watch_listener();
+
         // Rounded up: waking before a timer is due would mean waking twice.
         let millis = limit.as_nanos().div_ceil(1_000_000);
         let timeout = EpollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX));
-        let mut events = [EpollEvent::empty(); 4];
+        let mut events = [EpollEvent::empty(); BATCH];
         let count = match self.epoll.wait(&mut events, timeout) {
             Ok(count) => count,
             Err(Errno::EINTR) => 0,
@@ -396,11 +486,17 @@ impl Acceptor {
                     let _ = self.timer.wait();
                     self.timer_due = None;
                 }
-                _ => {
+                STOP => {
                     // It stays readable for the threads that accept for themselves.
                     self.epoll.delete(self.server.stop_event())?;
                     if matches!(self.phase, Phase::Accepting) {
                         self.stop();
+                    }
+                }
+                key => {
+                    let number = usize::try_from(key - WORKERS).unwrap_or(0);
+                    if let Some(passing) = &mut self.passing {
+                        passing.report(number, &self.epoll);
                     }
                 }
             }
@@ -448,7 +544,7 @@ impl Acceptor {
 
         if self.backs_off_until.is_some_and(|end| now >= end) {
             self.backs_off_until = None;
-            self.watch_listener(EpollFlags::EPOLLIN);
+            self.watch_listener();
         }
 
         if let Some(due) = self.next_stats.filter(|due| now >= *due) {
@@ -507,14 +603,26 @@ impl Acceptor {
     /// Accepts nothing for a while: out of descriptors or memory.
     fn back_off(&mut self) {
         self.backs_off_until = Some(Instant::now() + BACK_OFF);
-        self.watch_listener(EpollFlags::empty());
+        self.watch_listener();
     }
 
-    fn watch_listener(&self, flags: EpollFlags) {
+    /// Watches the listener for connections, but not while none could be accepted.
+    fn watch_listener(&mut self) {
+        let watched = self.backs_off_until.is_none() && self.may_accept();
+        if watched == self.watched {
+            return;
+        }
+
         if let Some(listener) = &self.listener {
-            let mut event = EpollEvent::new(flags, LISTENER);
+            let flags = if watched {
+                EpollFlags::EPOLLIN
+            } else {
+                EpollFlags::empty()
+            };
             // Modifying an entry takes no memory, so it cannot fail where adding one might.
+            let mut event = EpollEvent::new(flags, LISTENER);
             let _ = self.epoll.modify(listener, &mut event);
+            self.watched = watched;
         }
     }
 
@@ -616,6 +724,12 @@ impl Acceptor {
             place.end();
         } else {
             place.vacate();
+            self.close_socket(number);
+            if !matches!(self.phase, Phase::Accepting) && self.children.is_empty() {
+                // Nobody is left to serve what is in the backlog.
+                self.close_listener();
+                self.passing = None;
+            }
             // A worker that gives up would do so again at once, unlike one that was killed.
             if !matches!(status, WaitStatus::Signaled(..)) {
                 self.next_start = Some(Instant::now() + BACK_OFF);

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread;
@@ -36,12 +36,42 @@ pub(crate) struct Connection {
 impl Connection {
     /// Counts `stream` as accepted in a place of `server`.
     pub(crate) fn new(server: &Arc<Server>, place: Place, stream: TcpStream) -> Self {
+        Connection::received(server, place, place.accept(), stream)
+    }
+
+    /// A connection that was passed by another process, which has counted it in `place` as `number`.
+    pub(crate) fn received(
+        server: &Arc<Server>,
+        place: Place,
+        number: u64,
+        stream: TcpStream,
+    ) -> Self {
         Connection {
             server: Arc::clone(server),
             place,
-            number: place.accept(),
+            number,
             activity: Arc::new(Activity::new(stream.as_raw_fd())),
             stream: Some(stream),
+        }
+    }
+
+    /// Passes the connection to another process by `send`, to be counted in `place` from now on. Returns
+    /// it if it cannot be sent.
+    pub(crate) fn pass(
+        mut self,
+        place: Place,
+        send: impl FnOnce(BorrowedFd<'_>, u64) -> nix::Result<()>,
+    ) -> Result<(), Self> {
+        let stream = self.stream.as_ref().expect("a waiting connection is open");
+        // Counted before, since the other process may begin at once.
+        let number = self.place.hand_over(place);
+
+        if send(stream.as_fd(), number).is_ok() {
+            self.close_copy();
+            Ok(())
+        } else {
+            self.number = place.hand_over(self.place);
+            Err(self)
         }
     }
 
@@ -106,8 +136,13 @@ impl Connection {
     }
 
     /// Closes this process's copy of a connection that a child serves.
-    pub(crate) fn leave_to_child(mut self) {
+    pub(crate) fn leave_to_child(self) {
         self.place.begin();
+        self.close_copy();
+    }
+
+    /// Closes this process's copy of a connection that another process has and counts.
+    pub(crate) fn close_copy(mut self) {
         self.stream = None;
     }
 }

@@ -96,6 +96,15 @@ impl Place {
         self.counts.waiting.fetch_sub(1, Release);
     }
 
+    /// Counts a waiting connection as accepted in another place instead. Returns the number of its tally.
+    pub(crate) fn hand_over(self, to: Place) -> u64 {
+        // In this order it is never in neither place.
+        let number = to.accept();
+        self.counts.accepted.fetch_sub(1, Relaxed);
+        self.leave();
+        number
+    }
+
     /// Counts an active connection as closed.
     pub(crate) fn end(self) {
         self.counts.active.fetch_sub(1, Release);
@@ -209,6 +218,13 @@ impl Counters {
     /// Counts a waiting connection as closed without having been served.
     pub(crate) fn refuse(&self, place: Place) {
         self.shared.refused.fetch_add(1, Relaxed);
+        place.leave();
+    }
+
+    /// Counts a waiting connection as failed: closed for want of a descriptor.
+    pub(crate) fn lose(&self, place: Place, number: u64) {
+        self.exhaust();
+        self.tally(number).failed();
         place.leave();
     }
 
@@ -332,6 +348,19 @@ mod tests {
         let text = counters.to_string();
         assert!(text.contains("accepted=4 active=1 waiting=0"), "{text}");
         assert!(text.ends_with(" workers=3,1"), "{text}");
+    }
+
+    #[test]
+    fn a_connection_that_is_handed_over_is_counted_once() {
+        let counters = Counters::new().unwrap();
+        counters.place(0).accept();
+        counters.place(0).hand_over(counters.place(2));
+        counters.place(2).begin();
+
+        assert_eq!(counters.open(), 1);
+        let text = counters.to_string();
+        assert!(text.contains("accepted=1 active=1 waiting=0"), "{text}");
+        assert!(text.ends_with(" workers=0,1"), "{text}");
     }
 
     #[test]

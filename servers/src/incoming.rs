@@ -33,7 +33,8 @@ pub(crate) enum Turns {
 impl Turns {
     pub(crate) fn new(mode: AcceptMode) -> io::Result<Self> {
         Ok(match mode {
-            AcceptMode::Block | AcceptMode::Reuseport => Turns::Block,
+            // Those to whom connections are passed take no turns.
+            AcceptMode::Block | AcceptMode::Reuseport | AcceptMode::Pass => Turns::Block,
             AcceptMode::Poll => Turns::Poll,
             AcceptMode::Exclusive => Turns::Exclusive,
             AcceptMode::FileLock => {

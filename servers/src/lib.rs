@@ -9,6 +9,7 @@
 //! - [`Acceptor`] (`acceptor`, `listener`) listens, accepts, handles signals and timers, and runs the
 //!   drain at the end.
 //! - `incoming` is the listener of a worker that accepts for itself.
+//! - `pass` passes connections from the acceptor to worker processes.
 //! - `connection` serves one accepted connection with blocking calls, `event` in an event loop, `task` on tokio (`runtime`); both
 //!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
@@ -40,6 +41,7 @@ mod idle;
 mod incoming;
 mod listener;
 mod overflow;
+mod pass;
 mod queue;
 mod runtime;
 mod server;

@@ -1,7 +1,7 @@
 //! A fixed number of worker processes, forked beforehand.
 //!
 //! Each process serves one connection at a time, with blocking reads and writes, and accepts the next
-//! one itself; how they take turns is `--accept`. A process that dies is replaced: the first start of a
+//! one itself, or has it passed from the parent; the way is `--accept`. A process that dies is replaced: the first start of a
 //! worker and its replacement are the same step.
 
 use std::io;
@@ -33,6 +33,14 @@ fn serve(mut acceptor: Acceptor, settings: &Settings) -> io::Result<()> {
         match fork() {
             Ok(ForkResult::Child) => {
                 child::enter(parent, settings.idle_timeout);
+                if mode == AcceptMode::Pass {
+                    let receiver = acceptor.into_receiver(number);
+                    while let Some(connection) = receiver.receive() {
+                        child::serve(connection);
+                    }
+                    exit(0);
+                }
+
                 let mut incoming = acceptor.incoming(number, mode)?;
                 drop(acceptor);
                 while let Some(connection) = incoming.accept() {

@@ -18,7 +18,14 @@ pub(crate) const MODEL: Model = Model {
         ModelOption::Accept,
         ModelOption::StackSize,
     ],
-    accept: AcceptMode::ALL,
+    accept: &[
+        AcceptMode::Block,
+        AcceptMode::Poll,
+        AcceptMode::Exclusive,
+        AcceptMode::FileLock,
+        AcceptMode::Mutex,
+        AcceptMode::Reuseport,
+    ],
     serve,
 };
 

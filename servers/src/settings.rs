@@ -19,8 +19,7 @@ pub struct Settings {
     pub workers: Option<NonZeroUsize>,
     /// The runtime of `async`; multi-thread unless given.
     pub runtime: Option<Runtime>,
-    /// The way in which workers that accept for themselves share a listener; the first of the model's ways unless
-    /// given.
+    /// The way in which workers get connections from a listener; the first of the model's ways unless given.
     pub accept: Option<AcceptMode>,
     /// The way in which `leader` hands a request to a worker; leader unless given.
     pub hand_off: Option<HandOff>,
@@ -200,8 +199,8 @@ pub enum PoolQueue {
 
 textual_enum!(PoolQueue, "queue", { Condvar => "condvar", Rayon => "rayon" });
 
-/// Ways in which workers that accept for themselves take turns (Stevens, *UNIX Network Programming*, 3rd ed.,
-/// vol. 1, ch. 30).
+/// Ways in which workers get connections from a listener (Stevens, *UNIX Network Programming*, 3rd ed., vol. 1,
+/// ch. 30). In all but the last they accept for themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AcceptMode {
     /// All block in accept(2) on one listener.
@@ -217,6 +216,8 @@ pub enum AcceptMode {
     /// Each has a listener of its own on the same port, among which the kernel distributes
     /// connections (`SO_REUSEPORT`).
     Reuseport,
+    /// The parent accepts, and passes each connection to a free worker process.
+    Pass,
 }
 
 textual_enum!(AcceptMode, "way to accept", {
@@ -226,6 +227,7 @@ textual_enum!(AcceptMode, "way to accept", {
     FileLock => "file-lock",
     Mutex => "mutex",
     Reuseport => "reuseport",
+    Pass => "pass",
 });
 
 /// A deliberate failure of a handler, in place of spinning work.

@@ -49,8 +49,8 @@ pub struct ServeArgs {
     runtime: Option<Runtime>,
 
     /// Way in which the workers of `prefork` and `prethread` (block unless given) and of `reactor` (reuseport unless
-    /// given) share a listener: block, poll, exclusive, file-lock, mutex or reuseport; `reactor` takes
-    /// reuseport, exclusive and poll
+    /// given) get connections: block, poll, exclusive, file-lock, mutex, reuseport, or pass (`prefork`: the parent
+    /// accepts, and passes them to free workers); `reactor` takes reuseport, exclusive and poll
     #[arg(long, value_name = "WAY")]
     accept: Option<AcceptMode>,
 

@@ -1,11 +1,12 @@
 //! The fault matrix: what becomes of a server of each model, and of its other clients, when something
 //! goes wrong. The table in `docs/faults.md` is made from the data here.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::ptr;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -108,6 +109,14 @@ impl Arm {
     fn family(&self) -> Family {
         self.model.family
     }
+
+    /// The fate of the other clients. A parent that accepts for its workers must not be stopped.
+    fn others(&self, row: &Row) -> Others {
+        if self.arguments.contains(&"pass") && row.fault == STOPPED.fault {
+            return NEW_WAIT;
+        }
+        (row.others)(self.family())
+    }
 }
 
 /// Lets the fault happen to every model, all at the same time.
@@ -115,7 +124,7 @@ fn play(row: &Row) {
     thread::scope(|scope| {
         for arm in arms() {
             let name = arm.arguments.join(" ");
-            let play = move || (row.happens)(&arm, (row.others)(arm.family()));
+            let play = move || (row.happens)(&arm, arm.others(row));
             thread::Builder::new()
                 .name(name)
                 .spawn_scoped(scope, play)
@@ -419,16 +428,20 @@ fn one_process_ended(family: Family) -> Others {
     }
 }
 
-/// The child that serves the only connection: it has a socket more than the others.
+/// The child that serves the only connection: it has a socket more of its own than the others.
 fn serving_child(server: &Server) -> Pid {
-    let sockets = |child: &Pid| {
-        let folder = std::fs::read_dir(format!("/proc/{child}/fd")).unwrap();
+    let sockets = |pid: &Pid| -> HashSet<PathBuf> {
+        let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
         let targets = folder.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
         targets
             .filter(|target| target.to_string_lossy().starts_with("socket:"))
-            .count()
+            .collect()
     };
-    server.children().into_iter().max_by_key(sockets).unwrap()
+
+    // A child that was forked a moment ago may still have the server's.
+    let shared = sockets(&server.pid());
+    let own = |child: &Pid| sockets(child).difference(&shared).count();
+    server.children().into_iter().max_by_key(own).unwrap()
 }
 
 const ABORT: Row = Row {

@@ -34,10 +34,12 @@ use tempfile::TempDir;
 pub const HANG: Duration = Duration::from_secs(30);
 
 /// Options of models that change how they serve.
-const VARIANTS: [&[&str]; 3] = [
+const VARIANTS: [&[&str]; 4] = [
     &["async", "--runtime", "current-thread"],
     &["async", "--runtime", "per-core"],
     &["pool", "--queue", "rayon"],
+    // The parent has a descriptor for each worker.
+    &["prefork", "--accept", "pass", "--workers", "16"],
 ];
 
 /// Every model, and the variants of some: their arguments for `serve`.
