@@ -32,6 +32,7 @@ pub(crate) const MODEL: Model = Model {
     family: Family::Tasks,
     options: &[ModelOption::Workers, ModelOption::Runtime],
     accept: &[],
+    probe: None,
     serve,
 };
 

@@ -20,6 +20,7 @@ pub(crate) const MODEL: Model = Model {
     family: Family::Processes,
     options: &[],
     accept: &[],
+    probe: None,
     serve,
 };
 

@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use socket2::Socket;
 
 use crate::connection::Connection;
 use crate::counters::Place;
@@ -173,12 +174,34 @@ impl Incoming {
 
     /// Accepts a connection without waiting, with a non-blocking socket.
     pub(crate) fn offer(&mut self) -> Offer {
+        self.accept_now(false)
+    }
+
+    /// Accepts a connection at the end of the server without waiting, with a blocking socket.
+    pub(crate) fn offer_last(&mut self) -> Offer {
+        // The drain does so too, but only after the event that says so.
+        if self.listener.set_nonblocking(true).is_err() {
+            return Offer::End;
+        }
+        self.accept_now(true)
+    }
+
+    /// Takes a connection that the kernel has accepted for this worker, with a blocking socket.
+    pub(crate) fn take(&self, socket: io::Result<OwnedFd>) -> Offer {
+        match self.listener.take(self.place, socket.map(Socket::from)) {
+            Some(Accepted::Connection(connection)) => Offer::Connection(connection),
+            Some(Accepted::Exhausted) => Offer::Exhausted,
+            _ => Offer::Nothing,
+        }
+    }
+
+    fn accept_now(&mut self, blocking: bool) -> Offer {
         let draining = self.listener.server().is_draining();
         if draining && self.use_drain_quota().is_none() {
             return Offer::End;
         }
 
-        match self.listener.accept(self.place, false) {
+        match self.listener.accept(self.place, blocking) {
             Accepted::Connection(connection) => Offer::Connection(connection),
             Accepted::Refused => Offer::Refused,
             _ if draining => Offer::End,
@@ -245,6 +268,12 @@ impl Incoming {
         )];
         let timeout = PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX);
         let _ = poll(&mut events, timeout);
+    }
+}
+
+impl AsRawFd for Incoming {
+    fn as_raw_fd(&self) -> RawFd {
+        self.listener.as_fd().as_raw_fd()
     }
 }
 

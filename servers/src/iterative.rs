@@ -15,6 +15,7 @@ pub(crate) const MODEL: Model = Model {
     family: Family::Iterative,
     options: &[ModelOption::StackSize],
     accept: &[],
+    probe: None,
     serve,
 };
 

@@ -32,6 +32,7 @@ pub(crate) const MODEL: Model = Model {
         ModelOption::StackSize,
     ],
     accept: &[],
+    probe: None,
     serve,
 };
 

@@ -10,7 +10,8 @@
 //!   drain at the end.
 //! - `incoming` is the listener of a worker that accepts for itself.
 //! - `pass` passes connections from the acceptor to worker processes.
-//! - `connection` serves one accepted connection with blocking calls, `event` in an event loop, `task` on tokio (`runtime`); both
+//! - `connection` serves one accepted connection with blocking calls, `event` in an event loop, `completion` in a
+//!   completion loop, `task` on tokio (`runtime`); all
 //!   carry out the steps of an [`echobench_protocol::Session`], which holds the protocol.
 //! - `server` and `counters` hold the state shared by all connections, `counters` also with forked
 //!   children; `child` is the setup of such a child.
@@ -34,6 +35,7 @@
 
 mod acceptor;
 mod child;
+mod completion;
 mod connection;
 mod counters;
 mod event;
@@ -59,6 +61,7 @@ mod prefork;
 mod prethread;
 mod reactor;
 mod thread_per_connection;
+mod uring;
 
 use std::io;
 
@@ -83,6 +86,8 @@ pub struct Model {
     /// The ways in which its workers can share a listener, that of the default first; empty where it
     /// takes no [`ModelOption::Accept`].
     pub accept: &'static [AcceptMode],
+    /// Fails with the reason where this host cannot serve the model.
+    probe: Option<fn() -> Result<(), String>>,
     serve: fn(Acceptor, &Settings) -> io::Result<()>,
 }
 
@@ -140,11 +145,21 @@ impl Model {
         })
     }
 
+    /// The reason why this process, and those that it starts, cannot serve the model, if there is one.
+    #[must_use]
+    pub fn unavailable(&self) -> Option<String> {
+        self.probe?().err()
+    }
+
     /// Serves the connections of `acceptor` until SIGTERM or SIGINT and the drain that follows.
     ///
     /// To be called on the thread that made the acceptor, before any other thread is started: some
     /// models fork.
     pub fn serve(&self, acceptor: Acceptor) -> io::Result<()> {
+        if let Some(reason) = self.unavailable() {
+            return Err(io::Error::other(reason));
+        }
+
         let settings = acceptor.settings();
         (self.serve)(acceptor, &settings)
     }
@@ -228,6 +243,7 @@ pub const MODELS: &[Model] = &[
     prethread::MODEL,
     reactor::MODEL,
     leader::MODEL,
+    uring::MODEL,
 ];
 
 /// The models that textbooks introduce, and the baseline: those of the claims and the self-checks.
@@ -272,7 +288,7 @@ mod tests {
         let refused = thread.check(&settings).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "model 'thread' takes no --workers (pool, async, prefork, prethread, reactor, leader do)"
+            "model 'thread' takes no --workers (pool, async, prefork, prethread, reactor, leader, uring do)"
         );
     }
 

@@ -119,21 +119,29 @@ impl Listener {
         let flags = if blocking { 0 } else { SOCK_NONBLOCK };
 
         loop {
-            let error = match self.socket.accept4(SOCK_CLOEXEC | flags) {
-                Ok((socket, _)) => return self.admit(place, TcpStream::from(socket)),
-                Err(error) => error,
-            };
+            let accepted = self.socket.accept4(SOCK_CLOEXEC | flags);
+            if let Some(accepted) = self.take(place, accepted.map(|(socket, _)| socket)) {
+                return accepted;
+            }
+        }
+    }
 
-            match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
-                Errno::EAGAIN => return Accepted::Empty,
-                // A signal, or a client that has already disconnected.
-                Errno::EINTR | Errno::ECONNABORTED => {}
-                // Mostly EMFILE, ENFILE, ENOBUFS or ENOMEM. No error ends the server, and none is
-                // worth an immediate retry.
-                _ => {
-                    self.exhausted(&error);
-                    return Accepted::Exhausted;
-                }
+    /// Takes the result of an attempt to accept in `place`; `None` if it is to be repeated at once.
+    pub(crate) fn take(&self, place: Place, accepted: io::Result<Socket>) -> Option<Accepted> {
+        let error = match accepted {
+            Ok(socket) => return Some(self.admit(place, TcpStream::from(socket))),
+            Err(error) => error,
+        };
+
+        match Errno::from_raw(error.raw_os_error().unwrap_or(0)) {
+            Errno::EAGAIN => Some(Accepted::Empty),
+            // A signal, a client that has already disconnected, or an attempt that was called off.
+            Errno::EINTR | Errno::ECONNABORTED | Errno::ECANCELED => None,
+            // Mostly EMFILE, ENFILE, ENOBUFS or ENOMEM. No error ends the server, and none is
+            // worth an immediate retry.
+            _ => {
+                self.exhausted(&error);
+                Some(Accepted::Exhausted)
             }
         }
     }

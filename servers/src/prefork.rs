@@ -20,6 +20,7 @@ pub(crate) const MODEL: Model = Model {
     family: Family::ProcessPool,
     options: &[ModelOption::Workers, ModelOption::Accept],
     accept: AcceptMode::ALL,
+    probe: None,
     serve,
 };
 

@@ -26,6 +26,7 @@ pub(crate) const MODEL: Model = Model {
         AcceptMode::Mutex,
         AcceptMode::Reuseport,
     ],
+    probe: None,
     serve,
 };
 

@@ -42,6 +42,7 @@ pub(crate) const MODEL: Model = Model {
         AcceptMode::Exclusive,
         AcceptMode::Poll,
     ],
+    probe: None,
     serve,
 };
 

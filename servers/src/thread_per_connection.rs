@@ -17,6 +17,7 @@ pub(crate) const MODEL: Model = Model {
     family: Family::Threads,
     options: &[ModelOption::StackSize, ModelOption::SignalStack],
     accept: &[],
+    probe: None,
     serve,
 };
 

@@ -10,9 +10,13 @@ use crate::render::Style;
 use crate::scenario::Scenario;
 
 pub(super) fn run() -> anyhow::Result<ExitCode> {
-    let models = MODELS
-        .iter()
-        .map(|model| [model.name.to_owned(), model.summary.to_owned()]);
+    let models = MODELS.iter().map(|model| {
+        let summary = match model.unavailable() {
+            None => model.summary.to_owned(),
+            Some(reason) => format!("{} (not here: {reason})", model.summary),
+        };
+        [model.name.to_owned(), summary]
+    });
     let services = Service::ALL
         .iter()
         .map(|service| [service.to_string(), service.summary().to_owned()]);

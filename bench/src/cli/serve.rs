@@ -38,8 +38,8 @@ pub struct ServeArgs {
     #[arg(long, default_value_t = Service::Echo)]
     service: Service,
 
-    /// Workers of `pool`, `prefork`, `prethread` and `leader` (64 unless given), and of `async` and `reactor`
-    /// (one per CPU unless given)
+    /// Workers of `pool`, `prefork`, `prethread` and `leader` (64 unless given), and of `async`, `reactor`
+    /// and `uring` (one per CPU unless given)
     #[arg(long, value_name = "N")]
     workers: Option<NonZeroUsize>,
 
@@ -48,9 +48,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "RUNTIME")]
     runtime: Option<Runtime>,
 
-    /// Way in which the workers of `prefork` and `prethread` (block unless given) and of `reactor` (reuseport unless
-    /// given) get connections: block, poll, exclusive, file-lock, mutex, reuseport, or pass (`prefork`: the parent
-    /// accepts, and passes them to free workers); `reactor` takes reuseport, exclusive and poll
+    /// Way in which the workers of `prefork` and `prethread` (block unless given) and of `reactor` and `uring`
+    /// (reuseport unless given) get connections: block, poll, exclusive, file-lock, mutex, reuseport, or pass
+    /// (`prefork`: the parent accepts, and passes them to free workers); `reactor` takes reuseport, exclusive and
+    /// poll, `uring` reuseport and block
     #[arg(long, value_name = "WAY")]
     accept: Option<AcceptMode>,
 

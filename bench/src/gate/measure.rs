@@ -14,7 +14,7 @@ use super::rule::{
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
 use crate::results::{BlockRow, SliceRow, Writer};
-use crate::scenario::arm::Arm;
+use crate::scenario::arm::{Arm, unavailable};
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median_log_ratio;
 
@@ -72,11 +72,15 @@ struct Session<'g> {
 }
 
 impl Gate {
-    /// Fails if a build does not know a model, and if the blocks are too few for any decision.
+    /// Fails if a build does not know a model, if this host cannot serve it, and if the blocks are too few for any decision.
     pub fn check(&self) -> anyhow::Result<()> {
         for model in &self.scenario.models {
             self.baseline.check_model("baseline", model)?;
             self.candidate.check_model("candidate", model)?;
+            // Left out, it would be part of a gate that passed.
+            if let Some(reason) = unavailable(model) {
+                bail!("cannot measure {model}: {reason}");
+            }
         }
 
         let subjects = self.scenario.models.len() * self.conditions().len();

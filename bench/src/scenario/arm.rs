@@ -60,7 +60,7 @@ impl Arm {
             name: model.to_owned(),
             program: Program::Own,
             arguments: serve(model),
-            skip: None,
+            skip: unavailable(model),
         }
     }
 
@@ -71,7 +71,7 @@ impl Arm {
             name,
             program: Program::Build(build.to_owned()),
             arguments: serve(model),
-            skip: None,
+            skip: unavailable(model),
         }
     }
 
@@ -125,6 +125,12 @@ impl Arm {
         arguments.extend(self.command()?);
         Ok(arguments)
     }
+}
+
+/// The reason why this host cannot serve a model, if there is one.
+pub(crate) fn unavailable(model: &str) -> Option<String> {
+    let name = model.split_whitespace().next()?;
+    echobench_servers::find(name).ok()?.unavailable()
 }
 
 fn serve(model: &str) -> Vec<String> {

@@ -62,6 +62,9 @@ impl VerifyTarget {
             VerifyTarget::Running(_, addresses) => return Ok((None, addresses.clone())),
             VerifyTarget::Started(arm) => arm,
         };
+        if let Some(reason) = &arm.skip {
+            bail!("cannot verify {}: {reason}", arm.name);
+        }
 
         let mut arguments = vec!["supervise".to_owned()];
         arguments.extend(arm.supervised()?);

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use crate::common::available_models;
 use echobench::processes::child::ChildProcess;
 use echobench::processes::messages::{FromSupervisor, ToSupervisor};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
-use echobench_servers::MODELS;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The kernel rounds the CPU time of reaped children down to ticks of 10 ms, user and system apart.
@@ -21,7 +21,7 @@ fn hear(supervisor: &ChildProcess) -> FromSupervisor {
 #[test]
 fn cpu_read_from_outside_agrees_with_what_was_reaped() {
     let executable = env!("CARGO_BIN_EXE_echobench");
-    for model in MODELS {
+    for model in available_models() {
         let arguments = ["supervise", "--", executable, "serve", model.name].map(str::to_owned);
         let mut supervisor =
             ChildProcess::spawn_executable(executable.as_ref(), model.name, &arguments).unwrap();

@@ -10,10 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::common::place::Place;
-use crate::common::{Client, Server, copy_for_nobody, echo, eventually, executable, finish};
+use crate::common::{
+    Client, Server, available_models, copy_for_nobody, echo, eventually, executable, finish,
+};
 use echobench::processes::child::bind_lifetime;
 use echobench::verify;
-use echobench_servers::MODELS;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, close, geteuid, pipe};
@@ -198,7 +199,7 @@ impl Drop for Killed {
 #[test]
 fn a_server_does_not_need_its_outputs() {
     for outputs in [Outputs::Full, Outputs::Closed, Outputs::Broken] {
-        for model in MODELS {
+        for model in available_models() {
             serves_without(outputs, model.name);
         }
     }
@@ -314,7 +315,7 @@ fn churn(server: &Server, count: u32) {
 
 /// Holds every model to flat descriptors and memory over `count` connections.
 fn leaks_nothing(warmup: u32, count: u32, growth_kib: u64) {
-    for model in MODELS {
+    for model in available_models() {
         let server = Server::start(&[model.name]);
         churn(&server, warmup);
         let before = (server.descriptors(), resident_kib(&server));

@@ -30,6 +30,7 @@ mod report;
 mod resume;
 mod revision;
 mod run;
+mod sandbox;
 mod scripts;
 mod selfcheck;
 mod streams;

@@ -8,9 +8,10 @@ use std::process::Command;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
-use crate::common::{Client, Running, Server, echo, eventually, executable, finish};
+use crate::common::{
+    Client, Running, Server, available_models, echo, eventually, executable, finish,
+};
 use echobench_protocol::HEADER_LEN;
-use echobench_servers::MODELS;
 use nix::sys::signal::Signal;
 
 const DRIVERS: [(&str, &str); 3] = [
@@ -43,7 +44,7 @@ fn heard(stdout: &str) -> Vec<&str> {
 
 #[test]
 fn s1_clients_hear_their_own_names() {
-    for model in MODELS {
+    for model in available_models() {
         for (driver, one) in DRIVERS {
             let server = Server::start(&[model.name]);
             let options = format!("--clients 5 --say-names --print-replies --driver {driver}");
@@ -61,7 +62,7 @@ fn s1_clients_hear_their_own_names() {
 
 #[test]
 fn s1_server_and_clients_in_one_process() {
-    for model in MODELS.iter().filter(|model| !model.family.forks()) {
+    for model in available_models().filter(|model| !model.family.forks()) {
         let mut command = executable();
         command.args(["load", "--serve", model.name]);
         command.args(["--clients", "5", "--say-names", "--print-replies"]);
@@ -146,7 +147,7 @@ fn s1_replies_are_printed_in_the_order_of_their_arrival() {
 #[test]
 fn s2_threads_and_processes_are_served_at_the_same_time() {
     // One connection at a time, which is its nature: the loads would come one after the other.
-    for model in MODELS.iter().filter(|model| !model.family.is_iterative()) {
+    for model in available_models().filter(|model| !model.family.is_iterative()) {
         for (lasting, passing) in [("threads", "processes"), ("processes", "threads")] {
             let server = Server::start(&[model.name]);
             let options = format!("--clients 5 --duration 10m --driver {lasting}");
@@ -186,7 +187,7 @@ fn s3_only_the_first_request_of_a_connection_is_slow() {
 
 #[test]
 fn s3_a_slow_handler_and_a_line_for_each_connection() {
-    for model in MODELS {
+    for model in available_models() {
         let server = Server::start(&[model.name, "--backlog", "5", "--verbose"]);
         let options = "--clients 5 --requests 15 --work block:20ms=first";
         assert_eq!(finish(load(server.address(), options)).code, Some(0));
@@ -212,7 +213,7 @@ fn s4_every_child_is_collected() {
 
 #[test]
 fn s5_the_time_is_asked_and_printed() {
-    for model in MODELS {
+    for model in available_models() {
         let server = Server::start(&[model.name, "--service", "time"]);
         for (driver, one) in DRIVERS {
             let options = format!("--service time --print-replies --driver {driver}");
@@ -259,7 +260,7 @@ fn s5_what_is_not_the_time_is_noticed() {
 
 #[test]
 fn s6_signals_are_caught_and_said_with_the_time() {
-    for model in MODELS {
+    for model in available_models() {
         let server = Server::start(&[model.name, "--verbose"]);
         server.connect().exchange(&echo(1));
         let counters = server.counters_until(|counters| counters.get("active") == 0);
@@ -274,7 +275,7 @@ fn s6_signals_are_caught_and_said_with_the_time() {
 
 #[test]
 fn s6_a_server_that_pauses_uses_no_cpu() {
-    for model in MODELS {
+    for model in available_models() {
         let server = Server::start(&[model.name, "--stats-every", "50ms"]);
         let mut client = Client(TcpStream::connect(server.address()).unwrap());
         client.exchange(&echo(1));
@@ -290,7 +291,7 @@ fn s6_a_server_that_pauses_uses_no_cpu() {
 
 #[test]
 fn s6_sigkill_cannot_be_caught() {
-    for model in MODELS {
+    for model in available_models() {
         let mut server = Server::start(&[model.name, "--verbose"]);
         let mut client = server.connect();
         client.exchange(&echo(1));

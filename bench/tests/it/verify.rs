@@ -8,10 +8,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Finished, HANG, Running, Server, executable, finish};
+use crate::common::{Finished, HANG, Running, Server, available_models, executable, finish};
 use echobench::verify::CHECKS;
 use echobench_protocol::{Reason, error_frame};
-use echobench_servers::MODELS;
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
@@ -88,7 +87,7 @@ fn drain(stream: &TcpStream) {
 
 #[test]
 fn our_models_conform() {
-    let models = MODELS.iter().map(|model| model.name);
+    let models = available_models().map(|model| model.name);
     for model in models.chain(["pool --workers 2"]) {
         let finished = verify(&[model]);
         assert_eq!(finished.code, Some(0), "{model}: {finished:?}");

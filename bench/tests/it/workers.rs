@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use crate::common::{Client, HANG, Server, echo, eventually};
+use crate::common::{Client, HANG, Server, available_models, echo, eventually};
 use echobench::verify;
-use echobench_servers::{Family, MODELS, Model};
+use echobench_servers::{Family, Model};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -14,7 +14,7 @@ const WORKERS: usize = 8;
 
 /// The models of a family, or all of them, with each of their ways.
 fn ways(of: impl Fn(&Model) -> bool) -> Vec<Vec<&'static str>> {
-    let models = MODELS.iter().filter(|model| of(model));
+    let models = available_models().filter(|model| of(model));
     let ways = models.flat_map(|model| {
         let ways = model.accept.iter();
         ways.map(|way| vec![model.name, "--workers", "8", "--accept", way.name()])

@@ -24,7 +24,7 @@ use echobench::verify::{self, Connection, Limits};
 pub use echobench::verify::{echo, frame};
 use echobench_clients::DurationHistogram;
 use echobench_protocol::Reason;
-use echobench_servers::MODELS;
+use echobench_servers::{MODELS, Model};
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
@@ -42,9 +42,20 @@ const VARIANTS: [&[&str]; 4] = [
     &["prefork", "--accept", "pass", "--workers", "16"],
 ];
 
-/// Every model, and the variants of some: their arguments for `serve`.
+/// The models that this host can serve. The others are skipped, which is said.
+pub fn available_models() -> impl Iterator<Item = &'static Model> {
+    MODELS.iter().filter(|model| {
+        let reason = model.unavailable();
+        if let Some(reason) = &reason {
+            println!("skipped: {}: {reason}", model.name);
+        }
+        reason.is_none()
+    })
+}
+
+/// Every available model, and the variants of some: their arguments for `serve`.
 pub fn models() -> Vec<Vec<&'static str>> {
-    let plain = MODELS.iter().map(|model| vec![model.name]);
+    let plain = available_models().map(|model| vec![model.name]);
     let variants = VARIANTS.iter().map(|arguments| arguments.to_vec());
     plain.chain(variants).collect()
 }
