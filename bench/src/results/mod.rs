@@ -20,7 +20,7 @@ pub use read::{
     read_record, read_slices, read_summary,
 };
 pub use record::RunRecord;
-pub use resume::{PlannedRows, ResumableRun};
+pub use resume::{PlannedRows, ResumableRun, check_slices};
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};
 pub use write::{ClaimsWriter, Writer, create_default_folder, csv_text};
 

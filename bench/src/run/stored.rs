@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use super::plan::{self, RunPlan};
 use super::sweep::Slo;
 use super::tables::{environment_notes, tables};
 use crate::render::Style;
 use crate::results::summary::summarize;
 use crate::results::{
-    BlockRow, SliceRow, SummaryRow, read_blocks, read_record, read_slices, read_summary,
+    BlockRow, RunRecord, SliceRow, SummaryRow, check_slices, read_blocks, read_record, read_slices,
+    read_summary,
 };
 
 /// A run as its results folder holds it.
@@ -22,16 +24,24 @@ pub struct StoredRun {
 }
 
 impl StoredRun {
-    /// Reads a results folder. The summary of a killed run, which has none on disk, is computed.
+    /// Reads a results folder. The summary of a killed run, which has none on disk, is computed; this fails if slices
+    /// of a finished block are missing, as resuming it does.
     pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let summary = read_summary(folder)?;
         let blocks = read_blocks(folder)?;
-        let summary = match summary {
-            Some(summary) => summary,
-            None => summarize(&of_finished_blocks(read_slices(folder)?, &blocks), &blocks),
+        let record = read_record(folder).ok();
+
+        let summary = if let Some(summary) = summary {
+            summary
+        } else {
+            let slices = of_finished_blocks(read_slices(folder)?, &blocks);
+            if let Some(record) = &record {
+                check_planned_slices(folder, record, &blocks, &slices)?;
+            }
+            summarize(&slices, &blocks)
         };
         Ok(StoredRun {
-            notes: read_record(folder)
+            notes: record
                 .map(|record| environment_notes(&record.environment))
                 .unwrap_or_default(),
             summary,
@@ -44,6 +54,24 @@ impl StoredRun {
     pub fn tables(&self, style: Style, slo: Slo) -> String {
         tables(&self.summary, &self.blocks, style, slo) + &self.notes
     }
+}
+
+/// Fails if slices that the record plans are missing in a finished block.
+fn check_planned_slices(
+    folder: &Path,
+    record: &RunRecord,
+    blocks: &[BlockRow],
+    slices: &[SliceRow],
+) -> anyhow::Result<()> {
+    // Without a plan, nothing is known to be missing.
+    let Ok(conditions) = plan::conditions(record) else {
+        return Ok(());
+    };
+    let planned = RunPlan {
+        record,
+        conditions: &conditions,
+    };
+    check_slices(folder, &planned, blocks, slices)
 }
 
 /// The slices of finished blocks. A kill may leave those of an unfinished one.

@@ -233,6 +233,14 @@ fn what_cannot_be_resumed_is_said_in_a_line() {
 #[test]
 fn lost_slices_are_noticed() {
     let place = cut_short();
+    fs::remove_file(place.results().join("summary.csv")).unwrap();
+    let shown = || {
+        let mut report = executable();
+        report.arg("report").arg(place.results());
+        [table(&place.results(), &[]), finish(report)]
+    };
+    assert_eq!(shown().map(|end| end.code), [Some(0); 2]);
+
     let path = place.results().join("slices.csv");
     let whole = fs::read_to_string(&path).unwrap();
     let lines: Vec<&str> = whole.lines().collect();
@@ -241,15 +249,16 @@ fn lost_slices_are_noticed() {
     for lines in shortened {
         let text: Vec<String> = lines.iter().map(|line| (*line).to_owned() + "\n").collect();
         fs::write(&path, text.concat()).unwrap();
-        refused(
-            &place,
-            &[
-                "slices.csv",
-                " of 2 slices of tiny, 2 threads, ",
-                "block 1",
-                "restore",
-            ],
-        );
+        let words = [
+            "slices.csv",
+            " of 2 slices of tiny, 2 threads, ",
+            "block 1",
+            "restore",
+        ];
+        refused(&place, &words);
+        for end in shown() {
+            end.refused(&words);
+        }
     }
 
     fs::write(&path, [&lines[..2], &lines[3..]].concat().join("\n") + "\n").unwrap();
