@@ -27,7 +27,8 @@ pub enum ErrorKind {
     EarlyClose,
     /// Reply that is not the right one, byte for byte.
     WrongBytes,
-    /// Bytes that arrived before the first request on their connection was sent.
+    /// Bytes that arrived before the first request on their connection was sent, or a later reply without the number of
+    /// its request.
     EarlyReply,
     /// Error frame of a server that has no room for the connection: a refusal, no fault of the protocol.
     Overloaded,

@@ -277,6 +277,7 @@ impl BlockRow {
 
         for kind in [
             ErrorKind::WrongBytes,
+            ErrorKind::EarlyReply,
             ErrorKind::ProtocolError,
             ErrorKind::ClientDied,
         ] {

@@ -17,6 +17,7 @@ pub(crate) struct Message<'a> {
     random: fastrand::Rng,
     key: u64,
     requests: u64,
+    is_first_on_connection: bool,
     frame: Vec<u8>,
 }
 
@@ -41,6 +42,7 @@ impl<'a> Message<'a> {
             random: random.fork(),
             key: scramble(workload.seed) ^ u64::from(client) << 40,
             requests: 0,
+            is_first_on_connection: true,
             frame,
         }
     }
@@ -48,6 +50,7 @@ impl<'a> Message<'a> {
     /// Builds the next request.
     pub(super) fn next(&mut self, is_first_on_connection: bool) {
         self.requests += 1;
+        self.is_first_on_connection = is_first_on_connection;
         let Some((place, payload)) = self.frame.split_first_chunk_mut::<HEADER_LEN>() else {
             return;
         };
@@ -129,6 +132,13 @@ impl<'a> Message<'a> {
         if reply.starts_with(&self.frame) {
             return surplus(reply.len() - self.frame.len());
         }
+        // A server that has echoed a request before knows how to: this time it cannot have read what it replies to.
+        if !self.is_first_on_connection && self.lacks_number(reply) {
+            return Failure::new(
+                ErrorKind::EarlyReply,
+                "the server sent a reply before it read the request, whose number it lacks",
+            );
+        }
         let at = reply
             .iter()
             .zip(&self.frame)
@@ -141,6 +151,20 @@ impl<'a> Message<'a> {
                 self.frame.len()
             ),
         )
+    }
+
+    /// Whether the number of the request is nowhere in a reply, not even with some bytes changed. Behind bytes too
+    /// many after the reply before, it is in another place.
+    fn lacks_number(&self, reply: &[u8]) -> bool {
+        const LEN: usize = size_of::<u64>();
+        let Some(number) = self.frame.get(HEADER_LEN - LEN..HEADER_LEN) else {
+            return false;
+        };
+        let resembles = |bytes: &[u8]| {
+            let same = bytes.iter().zip(number).filter(|(got, sent)| got == sent);
+            same.count() >= LEN / 2
+        };
+        !reply.windows(LEN).any(resembles)
     }
 
     fn truncation(&self, reply: &[u8]) -> Failure {

@@ -291,7 +291,7 @@ impl<'a> Client<'a> {
     }
 
     /// Checks for bytes that arrived before the first request on the connection is sent. Later ones need no
-    /// check of their own: a request cannot be guessed, so they are a wrong reply to it.
+    /// check of their own: the number of a request cannot be guessed, so they are no reply to it.
     ///
     /// An error frame is no early reply: a server may refuse a connection before it reads from it.
     pub(crate) fn early_reply(&self, pending: impl FnOnce() -> PendingBytes) -> Option<Failure> {
@@ -311,7 +311,7 @@ impl<'a> Client<'a> {
     }
 
     /// Checks, after the last reply on a connection, for bytes that arrived after it. Those after other replies
-    /// are a wrong reply to the next request.
+    /// are an early reply to the next request.
     pub(crate) fn check_surplus(
         &self,
         pending: impl FnOnce() -> PendingBytes,

@@ -676,6 +676,37 @@ fn bytes_before_the_first_request_are_an_early_reply() {
 }
 
 #[test]
+fn a_later_reply_without_the_number_of_its_request_is_early() {
+    let plan = plan(vec![quota(3)]);
+    let shared = shared(&plan);
+    let mut client = Client::new(&plan, 0, &shared);
+    client.start(START);
+    client.connected(START, START);
+
+    // On a new connection it may be a server that does not echo.
+    client.request();
+    let first = client.message().frame().to_vec();
+    let kind = |client: &Client<'_>, reply: &[u8]| client.message().check(reply).unwrap_err().kind;
+    assert_eq!(kind(&client, &vec![7; first.len()]), ErrorKind::WrongBytes);
+    client.answered(START, START + MS);
+
+    client.request();
+    let second = client.message().frame().to_vec();
+    for reply in [first, vec![7; second.len()]] {
+        assert_eq!(kind(&client, &reply), ErrorKind::EarlyReply);
+    }
+    // Bytes too many after the reply before.
+    let shifted = [b"!", &second[..second.len() - 1]].concat();
+    assert_eq!(kind(&client, &shifted), ErrorKind::WrongBytes);
+    // Some changed bytes, in the number or behind it.
+    for at in [HEADER_LEN - 1, second.len() - 1] {
+        let mut changed = second.clone();
+        changed[at] ^= 1;
+        assert_eq!(kind(&client, &changed), ErrorKind::WrongBytes);
+    }
+}
+
+#[test]
 fn bytes_after_the_last_reply_on_a_connection_are_wrong() {
     let mut plan = plan(vec![quota(3)]);
     plan.workload.requests_per_connection = Some(2);
