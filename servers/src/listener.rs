@@ -29,8 +29,8 @@ pub enum BindError {
     InUse(SocketAddr),
     /// No interface of this machine has the address.
     #[error(
-        "cannot listen on {0}: not an address of this machine; take 127.0.0.1 for this machine \
-         only, or 0.0.0.0 for all its addresses"
+        "cannot listen on {0}: not an address of this machine; take 127.0.0.1 or [::1] for this machine \
+         only, 0.0.0.0 or [::] for all its addresses"
     )]
     NotLocal(SocketAddr),
     /// The port is reserved.

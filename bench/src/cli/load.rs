@@ -148,7 +148,7 @@ fn options(args: &LoadArgs) -> anyhow::Result<LoadOptions> {
     let server = match (&args.serve, &args.target) {
         (Some(model), _) => LoadServer::InProcess(find(model)?),
         (None, Some(target)) => LoadServer::At(target.clone()),
-        (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000"),
+        (None, None) => bail!("no server; give its address, such as 127.0.0.1:7000 or [::1]:7000"),
     };
     Ok(LoadOptions {
         server,

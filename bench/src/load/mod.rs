@@ -338,7 +338,9 @@ fn beside_server<T>(
 fn resolve(target: &str, timeout: Duration) -> anyhow::Result<SocketAddr> {
     let addresses: Vec<SocketAddr> = target
         .to_socket_addrs()
-        .with_context(|| format!("'{target}' is not an address such as 127.0.0.1:7000"))?
+        .with_context(|| {
+            format!("'{target}' is not an address such as 127.0.0.1:7000 or [::1]:7000")
+        })?
         .collect();
     first_reachable(&addresses, timeout).with_context(|| format!("'{target}' has no address"))
 }

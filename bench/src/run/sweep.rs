@@ -51,7 +51,7 @@ impl FromStr for Slo {
         let wrong =
             || format!("'{text}' is not an objective such as p99=1ms (p50, p99, p99.9, p99.99)");
         let (name, limit) = text.split_once('=').ok_or_else(wrong)?;
-        let limit = parse_duration(&limit.replace('µ', "u")).map_err(|_| wrong())?;
+        let limit = parse_duration(limit).map_err(|_| wrong())?;
         let known = PERCENTILES.into_iter().find(|(known, _)| *known == name);
         let (percentile, metric) = known.ok_or_else(wrong)?;
         Ok(Slo {
