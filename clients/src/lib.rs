@@ -76,6 +76,7 @@ mod plan;
 mod processes;
 mod rendezvous;
 mod report;
+mod room;
 mod stop;
 mod tasks;
 mod text;

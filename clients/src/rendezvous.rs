@@ -73,6 +73,10 @@ impl ThreadRendezvous {
         self.go_on(Phase::Cancelled);
     }
 
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.lock().phase == Phase::Cancelled
+    }
+
     fn go_on(&self, phase: Phase) {
         self.lock().phase = phase;
         self.went_on.notify_all();

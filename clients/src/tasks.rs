@@ -23,23 +23,38 @@ use crate::pacer::Pacer;
 use crate::plan::Plan;
 use crate::rendezvous::{Rendezvous, ThreadRendezvous};
 use crate::report::LoadReport;
+use crate::room::Room;
 use crate::stop;
 use crate::{LoadError, blocking};
+
+/// Stack of a thread.
+const STACK_BYTES: usize = 2 << 20;
+/// Address space that a thread needs beside its stack, for its runtime and its clients.
+const SPARE_BYTES: usize = 1 << 20;
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
     let shared = Arc::new(Mutex::new(LoadReport::empty(plan.windows.len())));
     let threads = plan.task_threads.clamp(1, plan.clients.max(1));
+    let refused = |(thread, error)| LoadError::TaskThread {
+        thread,
+        threads,
+        error,
+    };
+    let spare = Room::take(threads, SPARE_BYTES).map_err(refused)?;
+    drop(Room::take(threads, STACK_BYTES).map_err(refused)?);
+
     let groups: Result<Vec<Group>, LoadError> = (0..threads)
         .map(|thread| Group::new(plan, &shared, thread, threads))
         .collect();
     let mut groups = groups?;
 
     let cpu_ns = if threads == 1 {
+        drop(spare);
         let mut alone = Alone::new(start);
         groups.remove(0).run(&mut alone);
         alone.cpu_ns
     } else {
-        run_threads(groups, threads, start)?
+        run_threads(groups, threads, spare, start)?
     };
 
     let mut report = std::mem::take(&mut *shared.lock().expect("no client panics"));
@@ -84,15 +99,30 @@ impl<F: FnOnce() -> u64> Rendezvous for Alone<F> {
 fn run_threads(
     groups: Vec<Group>,
     threads: u32,
+    spare: Room,
     start: impl FnOnce() -> u64,
 ) -> Result<u64, LoadError> {
     let rendezvous = &ThreadRendezvous::default();
+    let gate = &Mutex::new(());
+    let (arrived, all_arrived) = std::sync::mpsc::channel();
 
     thread::scope(|scope| {
+        // Clients take memory only once all threads have theirs.
+        let closed = gate.lock();
+
         for (thread, group) in (1..).zip(groups) {
-            let spawned = thread::Builder::new().spawn_scoped(scope, move || {
+            let builder = thread::Builder::new().stack_size(STACK_BYTES);
+            let arrived = arrived.clone();
+            let spawned = builder.spawn_scoped(scope, move || {
                 let mut participant = rendezvous.participant();
-                group.run(&mut participant);
+                // The first allocation of a thread may reserve 64 MiB of address space (glibc): not those that the
+                // clients need.
+                let _ = arrived.send(Box::new(0));
+                drop(arrived);
+                drop(gate.lock());
+                if !rendezvous.is_cancelled() {
+                    group.run(&mut participant);
+                }
             });
             if let Err(error) = spawned {
                 rendezvous.cancel();
@@ -104,6 +134,9 @@ fn run_threads(
             }
         }
 
+        drop(arrived);
+        all_arrived.iter().for_each(drop);
+        drop((spare, closed));
         rendezvous.wait_until_ready(threads);
         rendezvous.start(start());
         let cpu_before_ns = clock::process_cpu();

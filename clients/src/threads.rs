@@ -7,12 +7,22 @@ use crate::client::Client;
 use crate::plan::Plan;
 use crate::rendezvous::ThreadRendezvous;
 use crate::report::LoadReport;
+use crate::room::Room;
 use crate::{LoadError, blocking};
 
 /// Small stacks, because clients hold their buffers on the heap.
 const STACK_BYTES: usize = 128 * 1024;
+/// Address space that a client needs.
+const ROOM_BYTES: usize = STACK_BYTES + 64 * 1024;
 
 pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
+    let room = Room::take(plan.clients, ROOM_BYTES);
+    drop(room.map_err(|(client, error)| LoadError::Spawn {
+        client,
+        clients: plan.clients,
+        error,
+    })?);
+
     let shared = &Mutex::new(LoadReport::empty(plan.windows.len()));
     let rendezvous = &ThreadRendezvous::default();
 

@@ -131,6 +131,28 @@ fn a_client_refused_at_start_is_one_line() {
 }
 
 #[test]
+fn address_space_refused_at_start_ends_the_load() {
+    let server = Server::start(&["thread"]);
+    let address = server.address().to_string();
+    for (options, what) in [
+        (
+            "--driver tasks --clients 512 --task-threads 512",
+            "cannot start thread",
+        ),
+        ("--driver threads --clients 4096", "cannot start client"),
+    ] {
+        let mut command = executable();
+        command.args(["load", &address, "--requests", "4096"]);
+        command.args(options.split(' '));
+        before_exec(&mut command, || {
+            // As by ulimit -v 400000.
+            setrlimit(Resource::RLIMIT_AS, 400_000 << 10, 400_000 << 10).map_err(Into::into)
+        });
+        finish(command).refused(&[what, "out of memory", "fewer --"]);
+    }
+}
+
+#[test]
 fn address_space_refused_at_start_ends_the_server() {
     // Stacks of 1 GiB in all.
     for model in ["pool --workers 4096", "async --workers 512"] {
@@ -322,6 +344,10 @@ fn leaks_nothing(warmup: u32, count: u32, growth_kib: u64) {
 
         churn(&server, count);
         let after = (server.descriptors(), resident_kib(&server));
+        eprintln!(
+            "{}: {} descriptors and {} KiB, after {count} connections more {} and {} KiB",
+            model.name, before.0, before.1, after.0, after.1
+        );
         assert_eq!(after.0, before.0, "descriptors of {}", model.name);
         assert!(
             after.1 <= before.1 + growth_kib,
