@@ -346,7 +346,8 @@ fn take_descriptors(server: &Server) {
     let address = server.address();
     for _ in 0..100 {
         let first = asked([move || TcpStream::connect(address)].into_iter());
-        if first.fates.recv_timeout(Duration::from_millis(150)) != Ok(Served) {
+        // Long: a client that is only served late would leave accepts that still succeed.
+        if first.fates.recv_timeout(Duration::from_secs(1)) != Ok(Served) {
             return;
         }
     }
