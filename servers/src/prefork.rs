@@ -1,8 +1,8 @@
 //! A fixed number of worker processes, forked beforehand.
 //!
 //! Each process serves one connection at a time, with blocking reads and writes, and accepts the next
-//! one itself, or has it passed from the parent; the way is `--accept`. A process that dies is replaced: the first start of a
-//! worker and its replacement are the same step.
+//! one itself, or has it passed from the parent; the way is `--accept`. A process that dies is
+//! replaced: the first start of a worker and its replacement are the same step.
 
 use std::io;
 

@@ -23,6 +23,7 @@ const METRICS: [Metric; 4] = [
 ];
 const METRIC_NAMES: [&str; 5] = ["memory", "kernel stack", "page tables", "socket", "sum"];
 const R_SQUARED: &str = "R² of memory";
+const AT_REST: &str = "at rest";
 
 impl ScenarioReport<'_> {
     /// Memory against connections, as a line: its slope is the cost of one more connection.
@@ -43,11 +44,11 @@ impl ScenarioReport<'_> {
         }
 
         let intro = format!(
-            "The bill for one more connection, by least squares over {} to {most} connections; buffers of data \
-             under way come on top.",
+            "The bill for one more connection, by least squares over {} to {most} connections, and the memory of \
+             the server before the first; buffers of data under way come on top.",
             counts[0],
         );
-        let names = [&["model"][..], &METRIC_NAMES, &[R_SQUARED]].concat();
+        let names = [&["model"][..], &METRIC_NAMES, &[R_SQUARED, AT_REST]].concat();
         let grid = Grid {
             header: names.into_iter().map(str::to_owned).collect(),
             left: vec![0],
@@ -72,6 +73,9 @@ impl ScenarioReport<'_> {
         cells.extend(slopes.map(|slope| or_unknown(slope, units::bytes).into()));
         cells.push(or_unknown(sum, units::bytes).into());
         cells.push(or_unknown(fits[0], |fit| format!("{:.4}", fit.r_squared)).into());
+        // The same before any number of connections.
+        let line = self.lines.iter().find(|line| line.model() == model);
+        cells.extend(line.map(|line| line.cell(Metric::MemoryAtRest, units::bytes)));
         Row {
             arm: String::new(),
             section: String::new(),
@@ -99,7 +103,7 @@ impl ScenarioReport<'_> {
             return Vec::new();
         }
 
-        let names = [&["model", "connected"][..], &METRIC_NAMES].concat();
+        let names = [&["model", "connected"][..], &METRIC_NAMES, &[AT_REST]].concat();
         let grid = self.by_condition(&names, &[0], many, |line| {
             let parts = METRICS.map(|metric| line.estimate(metric));
             let known: Vec<f64> = parts.iter().flatten().copied().collect();
@@ -111,11 +115,12 @@ impl ScenarioReport<'_> {
             ];
             cells.extend(METRICS.map(|metric| line.cell(metric, units::bytes)));
             cells.push(or_unknown(sum, units::bytes).into());
+            cells.push(line.cell(Metric::MemoryAtRest, units::bytes));
             cells
         });
 
         let intro = "Connections: opened in a second, and what each of them takes while all are open; buffers of data \
-                     under way come on top.";
+                     under way come on top. At rest: memory of the server before the first connection.";
         vec![
             Part::Lines(vec![intro.to_owned()]),
             Part::Table(Grid {
