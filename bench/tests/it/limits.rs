@@ -9,12 +9,14 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::common::control_group::ControlGroup;
 use crate::common::place::Place;
 use crate::common::{
     Client, Server, available_models, copy_for_nobody, echo, eventually, executable, finish,
 };
 use echobench::processes::child::bind_lifetime;
 use echobench::verify;
+use echobench_protocol::{Reason, error_reason};
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigHandler, Signal, kill, signal};
 use nix::unistd::{Pid, close, geteuid, pipe};
@@ -127,6 +129,71 @@ fn a_client_refused_at_start_is_one_line() {
             load.refused(&[&failed]);
             assert_eq!(load.stderr.matches("os error 11").count(), 1, "{load:?}");
         }
+    }
+}
+
+/// A control group in which there may be so many threads and processes.
+fn with_threads(limit: u32) -> Option<ControlGroup> {
+    let setting = |root| (root, "pids.max", limit.to_string());
+    ControlGroup::create(&[setting("/sys/fs/cgroup/pids"), setting("/sys/fs/cgroup")])
+}
+
+#[test]
+fn a_container_that_is_full_at_start_is_one_line() {
+    // Of a single thread, the parser of the arguments would be the one that is refused.
+    let pools = WITH_WORKERS.iter().filter(|(_, workers)| *workers > 1);
+    for &(model, workers) in pools {
+        for limit in [workers / 2, workers] {
+            let Some(group) = with_threads(limit) else {
+                return;
+            };
+            let mut command = executable();
+            command.arg("serve").args(model.split(' '));
+            let failed = format!("cannot start worker {limit} of {workers}");
+            finish(group.run(&command)).refused(&[&failed]);
+        }
+    }
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap().to_string();
+    for (options, what) in [
+        ("--driver threads", "client"),
+        ("--driver processes", "client"),
+        ("--driver tasks --task-threads 8", "thread"),
+    ] {
+        let Some(group) = with_threads(4) else {
+            return;
+        };
+        let mut command = executable();
+        command
+            .args(["load", &target, "--clients", "8"])
+            .args(options.split(' '));
+        finish(group.run(&command)).refused(&[&format!("cannot start {what} 4 of 8")]);
+    }
+}
+
+/// Connections for which no thread or process can be had are closed; the server goes on.
+#[test]
+fn a_container_that_is_full_costs_connections_and_no_server() {
+    for model in ["thread", "fork"] {
+        let Some(group) = with_threads(4) else {
+            return;
+        };
+        let server = Server::start_by(group.run(&executable()), &[model]);
+
+        let mut served: Vec<Client> = (0..3).map(|_| server.connect()).collect();
+        for client in &mut served {
+            client.exchange(&echo(1));
+        }
+        let refused = server.connect().rest();
+        assert_eq!(error_reason(&refused), Some(Reason::Overloaded), "{model}");
+
+        drop(served.pop());
+        server.counters_until(|counters| counters.get("active") == 2);
+        let mut next = server.connect();
+        next.exchange(&echo(2));
+        drop((served, next));
+        assert_eq!(server.stop().status.code(), Some(0), "{model}");
     }
 }
 

@@ -5,6 +5,7 @@
     reason = "the items of a test executable are reachable from nowhere else"
 )]
 
+pub mod control_group;
 pub mod place;
 
 use std::collections::HashMap;
@@ -355,9 +356,10 @@ impl Client {
 
     /// The server closes without another word, in whatever way.
     pub fn closed(&mut self) {
-        let count = self.0.read(&mut [0; 64]);
-        match count {
+        match self.0.read(&mut [0; 64]) {
             Ok(0) => {}
+            // A signal to the tests, such as that of a child's end.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => self.closed(),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {}
             other => panic!("expected the end, got {other:?}"),
         }
