@@ -48,6 +48,16 @@ macro_rules! metrics {
                 }
             }
 
+            /// Its value in a block.
+            pub(crate) fn of_block(self, block: &BlockRow) -> Option<f64> {
+                match self.source() {
+                    Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
+                        value(block)
+                    }
+                    Source::Sum(value) => Some(value(block)),
+                }
+            }
+
             pub(super) fn source(self) -> Source {
                 match self {
                     $(Metric::$metric => $source,)+
