@@ -155,6 +155,8 @@ impl Block<'_> {
 
         row.throughput_per_second = median(&rates);
         self.fill_counts(&mut row, &total, observed);
+        let counts_requests = self.condition.arms[index].counts_requests();
+        row.server_requests = observed.server_requests.filter(|_| counts_requests);
         fill_times(&mut row, &total);
         self.fill_cpu(&mut row, index, observed, own_ns);
         self.fill_memory(&mut row, observed);
@@ -252,7 +254,6 @@ impl Block<'_> {
         row.worker_most_connections = workers.iter().max().copied();
         row.worker_jain_index = jain_index(workers);
 
-        row.server_requests = observed.server_requests;
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         row.stall_max_ns = self.machine.stall_max_ns;
         row.steal_ns = self.machine.steal_ns;

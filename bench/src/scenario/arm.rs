@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
+use echobench_protocol::Service;
 use echobench_servers::Model;
 use serde::{Deserialize, Serialize};
 
@@ -82,6 +83,19 @@ impl Arm {
             return None;
         }
         echobench_servers::find(self.arguments.get(1)?).ok()
+    }
+
+    /// Whether its server counts the requests of clients: services without frames count pieces of a
+    /// stream, however the kernel cuts it.
+    #[must_use]
+    pub fn counts_requests(&self) -> bool {
+        let mut words = self.arguments.iter();
+        let service = words.find_map(|word| match word.strip_prefix("--service")? {
+            "" => Some(None),
+            value => value.strip_prefix('=').map(Some),
+        });
+        let service = service.map(|value| value.or_else(|| words.next().map(String::as_str)));
+        service.is_none_or(|name| name == Some(Service::Echo.name()))
     }
 
     /// An external server. Fails if its command line cannot be parsed.
@@ -233,6 +247,19 @@ mod tests {
         let own = Arm::of_model("thread");
         assert_eq!(own.name, "thread");
         assert_eq!(own.command().unwrap()[1..], ["serve", "thread"]);
+    }
+
+    #[test]
+    fn services_without_frames_count_no_requests() {
+        for (arm, counts) in [
+            ("thread", true),
+            ("thread --service echo", true),
+            ("thread --service=echo --backlog 5", true),
+            ("thread --service raw", false),
+            ("pool --workers 8 --service=time", false),
+        ] {
+            assert_eq!(Arm::of_model(arm).counts_requests(), counts, "{arm}");
+        }
     }
 
     #[test]
