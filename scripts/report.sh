@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Writes the tables and pictures of the documents again, from the committed results that they name:
-# docs/results.md, docs/claims.md and docs/img.
+# docs/results.md, docs/designs.md, docs/claims.md and docs/img.
 #
 #   scripts/report.sh         from the same results folders as now
 #   scripts/report.sh DIR     the tables and pictures of docs/results.md from another
@@ -11,12 +11,16 @@ CDPATH='' cd -- "$(dirname -- "$0")/.."
 
 echobench=$(scripts/build.sh)
 
-results=${1-$(sed -n 's/^`echobench table \(.*\)`$/\1/p' docs/results.md)}
+# folder_of DOCUMENT: the results folder that its tables are made from.
+folder_of() { sed -n 's/^`echobench table \(.*\)`$/\1/p' "$1"; }
+
+results=${1-$(folder_of docs/results.md)}
 claims=$(sed -n 's/^`echobench claims --from \(.*\)`$/\1/p' docs/claims.md)
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 "$echobench" table "$results" --into docs/results.md
+"$echobench" table "$(folder_of docs/designs.md)" --into docs/designs.md
 "$echobench" claims --from "$claims" --into docs/claims.md
 sed -i '/^This list is the output of/q' docs/claims.md
 {

@@ -1,7 +1,7 @@
 //! A bounded queue between an acceptor and its workers: a mutex and two conditions.
 //!
-//! A channel of crossbeam took 2.3 times the CPU time per connection: a worker spins before it
-//! sleeps, in the hope of a message that comes sooner than any client can connect.
+//! A worker of a crossbeam channel spins before it sleeps. With one client no connection comes as soon as
+//! that, and the server takes 1.08 times the CPU time per connection (an AMD EPYC with 2 CPUs).
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

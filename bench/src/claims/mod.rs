@@ -152,7 +152,7 @@ mod tests {
     /// `None` for a claim that is younger than the ledger.
     fn of_ledger(claim: &Claim) -> Option<(Evidence, Ruling)> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../results/2026-11-21-75b2800-xeon-2cpu-kvm-claims");
+            .join("../results/2026-11-29-2790b69-epyc-2cpu-kvm-claims");
         let mut rows = read_claims(&folder).unwrap();
         rows.retain(|row| row.claim == claim.id);
 

@@ -613,13 +613,13 @@ fn a_newer_schema_is_named() {
     report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
 }
 
-/// The page of results, and the results folder that its tables and pictures are made from.
-fn results_page() -> (PathBuf, String, String) {
+/// A page of results, and the results folder that its tables and pictures are made from.
+fn page_of_results(name: &str) -> (PathBuf, String, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .unwrap()
         .to_owned();
-    let text = fs::read_to_string(root.join("docs/results.md")).unwrap();
+    let text = fs::read_to_string(root.join(name)).unwrap();
     let (_, rest) = text.split_once("`echobench table ").expect("the command");
     let folder = rest.split('`').next().unwrap().to_owned();
     (root, text, folder)
@@ -638,7 +638,14 @@ fn in_root(root: &Path, arguments: &[&str]) -> Finished {
 
 #[test]
 fn the_tables_and_pictures_of_the_documents_are_up_to_date() {
-    let (root, text, folder) = results_page();
+    let (root, designs, folder) = page_of_results("docs/designs.md");
+    let table = in_root(&root, &["table", &folder, "--markdown"]).stdout;
+    assert!(
+        designs.contains(&table),
+        "the tables of designs are out of date: scripts/report.sh"
+    );
+
+    let (_, text, folder) = page_of_results("docs/results.md");
     let readme = fs::read_to_string(root.join("README.md")).unwrap();
     let table = in_root(&root, &["table", &folder, "--markdown"]).stdout;
 
@@ -671,7 +678,7 @@ fn the_tables_and_pictures_of_the_documents_are_up_to_date() {
 
 #[test]
 fn a_table_keeps_to_the_width_of_the_terminal() {
-    let (root, _, folder) = results_page();
+    let (root, _, folder) = page_of_results("docs/results.md");
     let mut command = executable();
     command
         .current_dir(&root)
