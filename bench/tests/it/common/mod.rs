@@ -14,9 +14,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Once, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ use echobench_clients::DurationHistogram;
 use echobench_protocol::Reason;
 use echobench_servers::{MODELS, Model};
 use hdrhistogram::serialization::interval_log::{IntervalLogIterator, LogEntry};
-use nix::sys::signal::{Signal, kill, killpg};
+use nix::sys::signal::{SigHandler, Signal, kill, killpg, signal};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
@@ -63,7 +63,20 @@ pub fn models() -> Vec<Vec<&'static str>> {
 
 /// The executable under test.
 pub fn executable() -> Command {
+    heed_hangups();
     Command::new(env!("CARGO_BIN_EXE_echobench"))
+}
+
+/// Lets SIGHUP end processes again where the tests themselves run under `nohup`: what they start would
+/// ignore it too.
+fn heed_hangups() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        #[expect(unsafe_code, reason = "a disposition can only be set this way")]
+        // SAFETY: the default action is no handler.
+        let heeded = unsafe { signal(Signal::SIGHUP, SigHandler::SigDfl) };
+        heeded.expect("a valid signal");
+    });
 }
 
 /// A copy of the executable that everybody may read: limits on processes do not bind root.
