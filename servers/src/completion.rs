@@ -79,23 +79,8 @@ impl Exchange {
 
     fn step(&mut self, step: impl FnOnce(&mut Self) -> io::Result<Operation>) -> Operation {
         let stepped = catch_unwind(AssertUnwindSafe(|| step(self)));
-        match stepped {
-            Ok(Ok(operation)) => {
-                if operation == Operation::Over {
-                    self.serving.finish(&self.session, &Ok(()));
-                }
-                operation
-            }
-            Ok(Err(error)) => {
-                self.serving.finish(&self.session, &Err(error));
-                Operation::Over
-            }
-            // Printed by the hook.
-            Err(_panic) => {
-                self.serving.panicked();
-                Operation::Over
-            }
-        }
+        self.serving
+            .after_step(&self.session, stepped, Operation::Over)
     }
 
     /// Records the result of the operation that was under way.

@@ -199,9 +199,31 @@ impl Serving {
         self.activity.work_ends();
     }
 
-    /// Counts a panic that an event loop has caught.
-    pub(crate) fn panicked(&self) {
-        self.tally.failed();
+    /// What follows a step of an event loop: `over` after an error or a panic, which are counted, as is an
+    /// end in order.
+    pub(crate) fn after_step<T: PartialEq>(
+        &self,
+        session: &Session,
+        stepped: thread::Result<io::Result<T>>,
+        over: T,
+    ) -> T {
+        match stepped {
+            Ok(Ok(next)) => {
+                if next == over {
+                    self.finish(session, &Ok(()));
+                }
+                next
+            }
+            Ok(Err(error)) => {
+                self.finish(session, &Err(error));
+                over
+            }
+            // Printed by the hook.
+            Err(_panic) => {
+                self.tally.failed();
+                over
+            }
+        }
     }
 
     /// Counts the way in which the session ended, once.

@@ -73,23 +73,7 @@ impl Conversation {
     /// Continues after the event it waited for. Errors, panics included, are counted and end it.
     pub(crate) fn proceed(&mut self) -> Next {
         let stepped = catch_unwind(AssertUnwindSafe(|| self.take_steps()));
-        match stepped {
-            Ok(Ok(next)) => {
-                if next == Next::Over {
-                    self.serving.finish(&self.session, &Ok(()));
-                }
-                next
-            }
-            Ok(Err(error)) => {
-                self.serving.finish(&self.session, &Err(error));
-                Next::Over
-            }
-            // Printed by the hook.
-            Err(_panic) => {
-                self.serving.panicked();
-                Next::Over
-            }
-        }
+        self.serving.after_step(&self.session, stepped, Next::Over)
     }
 
     /// Continues after the instant of [`Next::At`].

@@ -204,6 +204,22 @@ impl<'a> ScenarioReport<'a> {
         names.into_iter().map(report).collect()
     }
 
+    /// The conditions of the lines that are `wanted`.
+    pub(super) fn conditions_of(&self, wanted: impl Fn(&ArmLine<'_>) -> bool) -> Vec<ConditionKey> {
+        let lines = self.lines.iter().filter(|line| wanted(line));
+        lines.map(ArmLine::condition).collect()
+    }
+
+    /// The blocks of an arm under a condition.
+    pub(super) fn blocks_of(
+        &self,
+        model: &str,
+        condition: &ConditionKey,
+    ) -> impl Iterator<Item = &'a BlockRow> {
+        let own = move |row: &&&BlockRow| row.model == model && row.condition() == *condition;
+        self.blocks.iter().filter(own).copied()
+    }
+
     /// A table of the lines that are `shown`: columns for the condition first, and a gap between
     /// conditions.
     pub(super) fn by_condition(

@@ -184,9 +184,7 @@ impl ScenarioReport<'_> {
     /// The blocks behind a verdict.
     fn evidence(&self, slo: Slo, line: &ArmLine<'_>) -> String {
         let rows: Vec<_> = self
-            .blocks
-            .iter()
-            .filter(|row| row.model == line.model() && row.condition() == line.condition())
+            .blocks_of(line.model(), &line.condition())
             .filter(|row| row.is_ok())
             .collect();
         let within = rows

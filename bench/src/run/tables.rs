@@ -105,9 +105,8 @@ impl ScenarioReport<'_> {
     }
 
     fn errors(&self, line: &ArmLine<'_>) -> String {
-        let own =
-            |row: &&&BlockRow| row.model == line.model() && row.condition() == line.condition();
-        let mut rows = self.blocks.iter().filter(own);
+        let condition = line.condition();
+        let mut rows = self.blocks_of(line.model(), &condition);
         if rows.any(|row| row.skipped().is_some()) {
             return "skipped".to_owned();
         }
@@ -122,12 +121,7 @@ impl ScenarioReport<'_> {
 
     /// Service of the clients under the conditions in which an arm was unfair.
     fn fairness_table(&self) -> Vec<Part> {
-        let unfair: Vec<_> = self
-            .lines
-            .iter()
-            .filter(|line| Self::is_unfair(line))
-            .map(ArmLine::condition)
-            .collect();
+        let unfair = self.conditions_of(Self::is_unfair);
         if unfair.is_empty() {
             return Vec::new();
         }

@@ -6,7 +6,7 @@ use crate::render::Part;
 use crate::render::grid::Cell;
 use crate::render::units::{self, UNKNOWN, to_count};
 use crate::results::summary::{REFERENCE, interval_of};
-use crate::results::{BlockRow, ConditionKey, Metric};
+use crate::results::{ConditionKey, Metric};
 use crate::stats::median;
 
 /// The design whose CPU time is that of the service alone.
@@ -29,13 +29,8 @@ impl ScenarioReport<'_> {
     /// Connections of each worker, context switches and memory at rest, where workers accept for
     /// themselves.
     pub(super) fn worker_table(&self) -> Vec<Part> {
-        let accepting = |line: &&ArmLine<'_>| line.estimate(Metric::WorkerJainIndex).is_some();
-        let conditions: Vec<ConditionKey> = self
-            .lines
-            .iter()
-            .filter(accepting)
-            .map(ArmLine::condition)
-            .collect();
+        let accepting = |line: &ArmLine<'_>| line.estimate(Metric::WorkerJainIndex).is_some();
+        let conditions = self.conditions_of(accepting);
         if conditions.is_empty() {
             return Vec::new();
         }
@@ -63,16 +58,11 @@ impl ScenarioReport<'_> {
 
     /// CPU time for each connection beyond that of [`BASELINE`], where connections come and go.
     pub(super) fn process_control_table(&self) -> Vec<Part> {
-        let churns = |line: &&ArmLine<'_>| {
+        let churns = |line: &ArmLine<'_>| {
             // Clients that stay connected open no connection in a slice.
             line.model() == BASELINE && line.estimate(Metric::ConnectP50).is_some()
         };
-        let conditions: Vec<ConditionKey> = self
-            .lines
-            .iter()
-            .filter(churns)
-            .map(ArmLine::condition)
-            .collect();
+        let conditions = self.conditions_of(churns);
         if conditions.is_empty() {
             return Vec::new();
         }
@@ -140,10 +130,8 @@ impl ScenarioReport<'_> {
     /// The difference to the baseline in each block in which both have a value.
     fn control_ns(&self, model: &str, condition: &ConditionKey) -> Vec<Option<f64>> {
         let of = |model: &str, block: u32| {
-            let is_row = |row: &&&BlockRow| {
-                row.block == block && row.model == model && row.condition() == *condition
-            };
-            let row = self.blocks.iter().find(is_row).filter(|row| row.is_ok());
+            let mut rows = self.blocks_of(model, condition);
+            let row = rows.find(|row| row.block == block && row.is_ok());
             row?.cpu_ns_per_request
         };
 
@@ -185,8 +173,8 @@ fn published_ratio(model: &str) -> Cell {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::render::Style;
+    use crate::results::BlockRow;
     use crate::results::summary::summarize;
     use crate::run::sweep::Slo;
     use crate::run::tables::tables;
