@@ -12,8 +12,10 @@ use crate::scenario::{Effort, Placement, Scenario};
 /// One section of a table: all arms under the same clients.
 #[derive(Clone, Debug)]
 pub struct Condition {
-    /// The workload.
+    /// The workload, with the traffic of this condition.
     pub scenario: Scenario,
+    /// What tells its traffic from that of the scenario's other conditions, as in `1 KiB`; empty if nothing does.
+    pub traffic: String,
     /// The servers under test.
     pub arms: Vec<Arm>,
     /// The amount of measurement, quick or full.
@@ -41,6 +43,7 @@ impl Condition {
     ) -> Self {
         Condition {
             scenario: scenario.clone(),
+            traffic: String::new(),
             arms,
             effort,
             clients,
@@ -51,16 +54,25 @@ impl Condition {
         }
     }
 
-    /// A condition without arms for every combination of the scenario's placements, numbers of clients
-    /// and drivers, in this order.
+    /// A condition without arms for every combination of the scenario's placements, kinds of traffic, numbers
+    /// of clients and drivers, in this order.
     #[must_use]
     pub fn all_of(scenario: &Scenario, effort: Effort) -> Vec<Self> {
         let mut conditions = Vec::new();
         for &placement in &scenario.placements {
-            for &clients in &scenario.clients {
-                for &driver in &scenario.drivers {
-                    let load = (clients, driver, placement);
-                    conditions.push(Condition::new(scenario, effort, Vec::new(), load));
+            for (name, traffic) in scenario.traffic.each() {
+                let scenario = Scenario {
+                    traffic,
+                    ..scenario.clone()
+                };
+                for &clients in &scenario.clients {
+                    for &driver in &scenario.drivers {
+                        let load = (clients, driver, placement);
+                        conditions.push(Condition {
+                            traffic: name.clone(),
+                            ..Condition::new(&scenario, effort, Vec::new(), load)
+                        });
+                    }
                 }
             }
         }
@@ -85,6 +97,7 @@ impl Condition {
             driver: self.driver,
             clients: self.clients,
             load_percent: self.load_percent,
+            traffic: self.traffic.clone(),
         }
     }
 

@@ -180,6 +180,7 @@ impl Block<'_> {
             driver: self.condition.driver,
             placement: self.condition.placement,
             load_percent: self.condition.load_percent,
+            traffic: self.condition.traffic.clone(),
             model: model.to_owned(),
             block: self.number,
             ..BlockRow::default()
@@ -204,6 +205,7 @@ impl Block<'_> {
             driver: self.condition.driver,
             placement: self.condition.placement,
             load_percent: self.condition.load_percent,
+            traffic: self.condition.traffic.clone(),
             model: model.to_owned(),
             block: self.number,
             round: number(round),

@@ -183,6 +183,7 @@ mod tests {
             driver: Driver::Threads,
             clients: 8,
             load_percent: None,
+            traffic: String::new(),
         };
         let names = [
             "a b",
@@ -208,11 +209,19 @@ mod tests {
             load_percent: Some(50),
             ..condition.clone()
         };
+        let large = ConditionKey {
+            traffic: "1 KiB".to_owned(),
+            ..condition.clone()
+        };
+        let like_a_rate = ConditionKey {
+            traffic: "50%".to_owned(),
+            ..condition.clone()
+        };
         let other = ConditionKey {
             scenario: "steady/none/8/threads".to_owned(),
             ..condition.clone()
         };
-        let keys = [&condition, &at_half, &other];
+        let keys = [&condition, &at_half, &large, &like_a_rate, &other];
         let tags: Vec<String> = keys
             .iter()
             .flat_map(|key| names.iter().map(|name| written_tag(&key.tag(name))))
@@ -228,6 +237,10 @@ mod tests {
             );
         }
         assert_eq!(tags[0], "steady/none/8/threads/a+b");
+        assert_eq!(
+            written_tag(&large.tag("a b")),
+            "steady/none/8/threads/1+KiB/a+b"
+        );
     }
 
     #[test]

@@ -143,12 +143,11 @@ pub fn check_slices(
             let found = found.get(&arm).copied().unwrap_or(0);
             if found != expected {
                 bail!(
-                    "{}/slices.csv has {found} of {expected} slices of {}, {} {}, {}, block {}; restore it, or \
+                    "{}/slices.csv has {found} of {expected} slices of {}, {}, {}, block {}; restore it, or \
                      start a new run",
                     folder.display(),
                     row.scenario,
-                    row.clients,
-                    row.driver,
+                    row.condition().clients_in_words(),
                     row.model,
                     row.block
                 );

@@ -23,6 +23,8 @@ pub struct ConditionKey {
     pub clients: u32,
     /// Rate of a rate sweep, as a percentage of each arm's own peak.
     pub load_percent: Option<u32>,
+    /// What tells the traffic from that of the scenario's other conditions, as in `1 KiB`; empty if nothing does.
+    pub traffic: String,
 }
 
 impl ConditionKey {
@@ -35,12 +37,27 @@ impl ConditionKey {
             driver,
             clients,
             load_percent,
+            traffic,
         } = self;
         let load = load_percent
             .map(|percent| format!("/{percent}%"))
             .unwrap_or_default();
-        let [scenario, model] = [scenario, model].map(as_part_of_tag);
-        format!("{scenario}/{placement}/{clients}/{driver}{load}/{model}")
+        let [scenario, traffic, model] = [scenario, traffic, model].map(as_part_of_tag);
+        let traffic = match traffic.as_str() {
+            "" => traffic,
+            _ => format!("/{traffic}"),
+        };
+        format!("{scenario}/{placement}/{clients}/{driver}{load}{traffic}/{model}")
+    }
+
+    /// The clients in words, and the traffic where it tells conditions apart: `8 threads`, `8 threads, 1 KiB`.
+    #[must_use]
+    pub fn clients_in_words(&self) -> String {
+        let clients = format!("{} {}", self.clients, self.driver);
+        match self.traffic.as_str() {
+            "" => clients,
+            traffic => format!("{clients}, {traffic}"),
+        }
     }
 }
 
@@ -61,6 +78,7 @@ macro_rules! has_condition {
                     driver: self.driver,
                     clients: self.clients,
                     load_percent: self.load_percent,
+                    traffic: self.traffic.clone(),
                 }
             }
         }
@@ -84,6 +102,9 @@ pub struct SliceRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
+    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    #[serde(default)]
+    pub traffic: String,
     /// Name of the arm.
     pub model: String,
     /// Number of the block, from 1.
@@ -137,6 +158,9 @@ pub struct BlockRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
+    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    #[serde(default)]
+    pub traffic: String,
     /// Name of the arm.
     pub model: String,
     /// Number of the block, from 1.
@@ -269,8 +293,11 @@ impl BlockRow {
     #[must_use]
     pub fn violations(&self, messages: &BTreeMap<ErrorKind, String>) -> Vec<String> {
         let place = format!(
-            "{}, {} {}, {}, block {}",
-            self.scenario, self.clients, self.driver, self.model, self.block
+            "{}, {}, {}, block {}",
+            self.scenario,
+            self.condition().clients_in_words(),
+            self.model,
+            self.block
         );
 
         let mut violations = Vec::new();
@@ -318,6 +345,9 @@ pub struct SummaryRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
+    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    #[serde(default)]
+    pub traffic: String,
     /// Name of the arm.
     pub model: String,
     /// Name of the metric, its unit last.

@@ -1,8 +1,6 @@
 //! Charts of a scenario, from its summary and its histograms. A chart without data is not drawn; a missing
 //! value is a gap.
 
-use echobench_clients::Driver;
-
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, split_at_gaps};
@@ -124,7 +122,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         facets
     }
 
-    /// A chart for each driver and placement; bars where there is only one number of clients.
+    /// A chart for each driver, placement and traffic; bars where there is only one number of clients.
     fn against_clients(&self, spec: &ClientsChart) -> Vec<Picture> {
         if spec.metric == FAIRNESS_METRIC
             && !self.report.lines.iter().any(ScenarioReport::is_unfair)
@@ -376,17 +374,22 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
     }
 }
 
-/// `threads`, and the placement if there is one.
-pub(super) fn driver_and_placement(driver: Driver, placement: Placement) -> String {
-    match placement {
-        Placement::None => driver.to_string(),
-        Placement::Split | Placement::Same => format!("{driver}, placement {placement}"),
-    }
+/// `threads`, and the placement and the traffic if there are several.
+pub(super) fn place(condition: &ConditionKey) -> String {
+    let placement = match condition.placement {
+        Placement::None => String::new(),
+        placement => format!(", placement {placement}"),
+    };
+    let traffic = match condition.traffic.as_str() {
+        "" => String::new(),
+        traffic => format!(", {traffic}"),
+    };
+    format!("{}{placement}{traffic}", condition.driver)
 }
 
-/// `8 clients as threads`, and the placement if there is one.
+/// `8 clients as threads`, and the placement and the traffic if there are several.
 fn clients_as(count: Option<u32>, condition: &ConditionKey) -> String {
-    let place = driver_and_placement(condition.driver, condition.placement);
+    let place = place(condition);
     match count {
         Some(1) => format!("1 client as {place}"),
         Some(count) => format!("{count} clients as {place}"),
@@ -431,10 +434,9 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
     let first = line.first();
     let load = first.load_percent.map(|percent| format!(" at {percent} %"));
     let mut tip = format!(
-        "{}, {} {}{}: {}",
+        "{}, {}{}: {}",
         first.model,
-        first.clients,
-        first.driver,
+        line.condition().clients_in_words(),
         load.unwrap_or_default(),
         unit.show(estimate)
     );

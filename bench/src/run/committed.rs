@@ -250,9 +250,13 @@ impl SeriesKey {
         let load = condition
             .load_percent
             .map(|percent| format!(" at {percent} %"));
+        let traffic = match condition.traffic.as_str() {
+            "" => String::new(),
+            traffic => format!(", {traffic}"),
+        };
         vec![
             format!(
-                "{}{workload}{}",
+                "{}{workload}{traffic}{}",
                 condition.scenario,
                 load.unwrap_or_default()
             ),

@@ -244,9 +244,8 @@ impl ActiveRun {
         let reference = summary.iter().find_map(|row| row.reference.as_deref());
         match reference {
             Some(reference) if !texts.is_empty() => format!(
-                "{} {} ÷ {reference}: {}",
-                condition.clients,
-                condition.driver,
+                "{} ÷ {reference}: {}",
+                condition.key().clients_in_words(),
                 texts.join(" · ")
             ),
             _ => String::new(),

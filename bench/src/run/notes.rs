@@ -60,14 +60,14 @@ impl ScenarioReport<'_> {
         for (index, line) in self.lines.iter().enumerate() {
             for other in &self.lines[index + 1..] {
                 let (a, b) = (line.first(), other.first());
-                let same = (a.clients, a.driver, &a.model) == (b.clients, b.driver, &b.model);
+                let same = (line.condition().clients_in_words(), &a.model)
+                    == (other.condition().clients_in_words(), &b.model);
                 let ranked = line.is_faster().zip(other.is_faster());
                 if same && ranked.is_some_and(|(a, b)| a != b) {
                     flips.push(format!(
-                        "FLIP: {}, {} {}: {} with placement {}, {} with {}.",
+                        "FLIP: {}, {}: {} with placement {}, {} with {}.",
                         a.model,
-                        a.clients,
-                        a.driver,
+                        line.condition().clients_in_words(),
                         line.ratio(),
                         a.placement,
                         other.ratio(),
@@ -151,7 +151,7 @@ impl ScenarioReport<'_> {
 
     /// An arm and its condition in words; with the placement where there are several.
     fn describe(&self, row: &BlockRow) -> String {
-        let arm = format!("{}, {} {}", row.model, row.clients, row.driver);
+        let arm = format!("{}, {}", row.model, row.condition().clients_in_words());
         if self.common_placement().is_some() {
             return arm;
         }
@@ -182,13 +182,10 @@ pub(super) fn failures(blocks: &[BlockRow]) -> Vec<String> {
             BlockStatus::Ok | BlockStatus::Skipped(_) => continue,
         };
         let BlockRow {
-            scenario,
-            model,
-            clients,
-            driver,
-            ..
+            scenario, model, ..
         } = row;
-        let failure = format!("{scenario}, {model}, {clients} {driver}: {reason}");
+        let clients = row.condition().clients_in_words();
+        let failure = format!("{scenario}, {model}, {clients}: {reason}");
         if !failures.contains(&failure) {
             failures.push(failure);
         }

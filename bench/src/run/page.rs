@@ -4,7 +4,7 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::charts::{charts, driver_and_placement};
+use super::charts::{charts, place};
 use super::scenario_report::{ArmLine, ScenarioReport};
 use super::stored::StoredRun;
 use super::sweep::Slo;
@@ -78,10 +78,10 @@ pub(crate) fn page<'a>(
     }
 }
 
-/// Rankings with one driver and placement, under a name for both.
+/// Rankings with one driver, placement and traffic, under a name for all of them.
 type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
 
-/// Rankings of the closed loops of a scenario, by driver and placement.
+/// Rankings of the closed loops of a scenario, by driver, placement and traffic.
 fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
     let mut conditions: Vec<Vec<&ArmLine<'a>>> = Vec::new();
     let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
@@ -96,7 +96,7 @@ fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
     let mut groups: Vec<RankingGroup<'a>> = Vec::new();
     for lines in conditions {
         let ranking = Ranking::new(&lines);
-        let name = driver_and_placement(ranking.condition.driver, ranking.condition.placement);
+        let name = place(&ranking.condition);
         match groups.iter_mut().find(|(known, _)| *known == name) {
             Some((_, rankings)) => rankings.push(ranking),
             None => groups.push((name, vec![ranking])),

@@ -27,16 +27,14 @@ fn of_scenario(scenario: &Scenario, mut effort: Effort) -> anyhow::Result<Vec<Co
         effort.blocks = effort.blocks.min(sweep.peak_blocks);
     }
 
-    let arms = scenario.arms()?;
-    let at_once = if scenario.alternate { arms.len() } else { 1 };
-    let of_arms = |condition: &Condition| -> Vec<Condition> {
+    let mut conditions = Vec::new();
+    for condition in Condition::all_of(scenario, effort) {
+        let arms = condition.scenario.arms()?;
+        let at_once = if scenario.alternate { arms.len() } else { 1 };
         let groups = arms.chunks(at_once);
-        groups
-            .map(|group| condition.with_arms(group.to_vec()))
-            .collect()
-    };
-    let conditions = Condition::all_of(scenario, effort);
-    Ok(conditions.iter().flat_map(of_arms).collect())
+        conditions.extend(groups.map(|group| condition.with_arms(group.to_vec())));
+    }
+    Ok(conditions)
 }
 
 /// The open loops of a rate sweep, at rates relative to the peaks of the closed loop `condition`.

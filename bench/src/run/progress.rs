@@ -46,19 +46,16 @@ impl Progress {
     /// Shows which block is measured now.
     pub(super) fn begin(&self, condition: &Condition, block: u32) {
         let Condition {
-            scenario,
-            clients,
-            driver,
-            effort,
-            ..
+            scenario, effort, ..
         } = condition;
+        let clients = condition.key().clients_in_words();
         let load = condition
             .load_percent
             .map(|percent| format!(" at {percent} %"))
             .unwrap_or_default();
 
         self.bar.set_message(format!(
-            "{} · {clients} {driver}{load} · {} · block {block}/{}",
+            "{} · {clients}{load} · {} · block {block}/{}",
             scenario.name,
             scenario.models.join(", "),
             effort.blocks

@@ -238,10 +238,19 @@ impl<'a> ScenarioReport<'a> {
         if several_placements {
             header.push("placement".to_owned());
         }
+        let several_traffics = self
+            .lines
+            .iter()
+            .any(|line| !line.first().traffic.is_empty());
+        if several_traffics {
+            header.push("traffic".to_owned());
+        }
         let before = header.len();
         header.extend(names.iter().map(|&name| name.to_owned()));
 
-        let row = |line: &ArmLine<'_>| condition_row(line, several_placements, cells(line));
+        let row = |line: &ArmLine<'_>| {
+            condition_row(line, several_placements, several_traffics, cells(line))
+        };
         Grid {
             rows: self
                 .lines
@@ -260,14 +269,22 @@ impl<'a> ScenarioReport<'a> {
 }
 
 /// A row of [`ScenarioReport::by_condition`].
-fn condition_row(line: &ArmLine<'_>, with_placement: bool, cells: Vec<Cell>) -> Row {
+fn condition_row(
+    line: &ArmLine<'_>,
+    with_placement: bool,
+    with_traffic: bool,
+    cells: Vec<Cell>,
+) -> Row {
     let first = line.first();
     let (clients, driver) = (first.clients.to_string(), first.driver.to_string());
-    let mut section = format!("{clients} {driver}");
+    let mut section = line.condition().clients_in_words();
     let mut row: Vec<Cell> = vec![clients.into(), driver.into()];
     if with_placement {
         section = format!("{section}, placement {}", first.placement);
         row.push(first.placement.to_string().into());
+    }
+    if with_traffic {
+        row.push(first.traffic.clone().into());
     }
     if let Some(percent) = first.load_percent {
         section = format!("{section}, {percent} % of peak");

@@ -135,8 +135,10 @@ impl ScenarioReport<'_> {
                 continue;
             }
             let arm = format!(
-                "{} ({} {}, placement {})",
-                first.model, first.clients, first.driver, first.placement
+                "{} ({}, placement {})",
+                first.model,
+                line.condition().clients_in_words(),
+                first.placement
             );
             match arms.iter_mut().find(|(known, _)| *known == arm) {
                 Some((_, lines)) => lines.push(line),

@@ -1,6 +1,7 @@
 //! Scenarios: named, committed workloads, read from TOML.
 
 pub mod arm;
+mod values;
 
 use std::fs;
 use std::path::Path;
@@ -15,12 +16,18 @@ use echobench_servers::{MODELS, Model, textbook_models};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::scenario::arm::{Arm, External};
+pub use crate::scenario::values::Values;
+use crate::scenario::values::size;
 
 /// The committed scenarios, in the order in which they are shown and run.
 const BUILT_IN: &[(&str, &str)] = &[
     ("steady", include_str!("../../scenarios/steady.toml")),
     ("churn", include_str!("../../scenarios/churn.toml")),
     ("blocking", include_str!("../../scenarios/blocking.toml")),
+    ("waits", include_str!("../../scenarios/waits.toml")),
+    ("mixed", include_str!("../../scenarios/mixed.toml")),
+    ("payload", include_str!("../../scenarios/payload.toml")),
+    ("think", include_str!("../../scenarios/think.toml")),
     (
         "starvation",
         include_str!("../../scenarios/starvation.toml"),
@@ -142,13 +149,13 @@ fn anywhere() -> Vec<Placement> {
 #[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Payload of each request.
-    pub payload_bytes: u32,
+    pub payload_bytes: Values<u32>,
     /// Work of the server before it replies.
     #[serde(default)]
-    pub work: WorkMix,
+    pub work: Values<WorkMix>,
     /// Pause of a client between a reply and its next request.
     #[serde(default)]
-    pub think: Span,
+    pub think: Values<Span>,
     /// The schedule of an open loop; a closed loop if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arrivals: Option<Arrivals>,
@@ -167,7 +174,7 @@ impl Traffic {
         if self.active_clients == Some(0) {
             bail!("traffic.active_clients: 0 clients make no load; give 1 or more");
         }
-        if self.payload_bytes > MAX_PAYLOAD {
+        if self.payload_bytes.iter().any(|bytes| *bytes > MAX_PAYLOAD) {
             bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
         }
         if let Some(arrivals) = self.arrivals
@@ -181,7 +188,38 @@ impl Traffic {
         if self.timeout.ns() == 0 || self.requests_per_connection == Some(0) {
             bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
         }
+
+        let each = self.each();
+        for (index, (name, _)) in each.iter().enumerate() {
+            if each[..index].iter().any(|(known, _)| known == name) {
+                bail!("traffic: '{name}' is listed twice");
+            }
+        }
         Ok(())
+    }
+
+    /// The traffic of each condition, which has one value of every setting, with the text that tells it from
+    /// the others: `1 KiB`, `block:5ms`, `think 1ms`.
+    #[must_use]
+    pub fn each(&self) -> Vec<(String, Traffic)> {
+        let mut all = Vec::new();
+        for (payload, &bytes) in self.payload_bytes.named(|bytes| size(*bytes)) {
+            for (work, mix) in self.work.named(ToString::to_string) {
+                for (think, &span) in self.think.named(|span| format!("think {:?}", span.0)) {
+                    let names = [payload.as_str(), &work, &think];
+                    let names: Vec<&str> =
+                        names.into_iter().filter(|name| !name.is_empty()).collect();
+                    let traffic = Traffic {
+                        payload_bytes: bytes.into(),
+                        work: mix.clone().into(),
+                        think: span.into(),
+                        ..self.clone()
+                    };
+                    all.push((names.join(", "), traffic));
+                }
+            }
+        }
+        all
     }
 }
 
@@ -368,7 +406,7 @@ impl Scenario {
 
         for external in &self.external {
             let mut arm = Arm::of_external(external)?;
-            if self.traffic.work != WorkMix::default() {
+            if self.traffic.work != Values::default() {
                 arm.skip = Some("an external server does no work, it only echoes".to_owned());
             }
             arms.push(arm);
@@ -376,13 +414,13 @@ impl Scenario {
         Ok(arms)
     }
 
-    /// The workload of its clients.
+    /// The workload of its clients, where the traffic is that of one condition.
     #[must_use]
     pub fn workload(&self, seed: u64) -> Workload {
         Workload {
-            payload_bytes: self.traffic.payload_bytes,
-            work: self.traffic.work.clone(),
-            think_ns: self.traffic.think.ns(),
+            payload_bytes: *self.traffic.payload_bytes.first(),
+            work: self.traffic.work.first().clone(),
+            think_ns: self.traffic.think.first().ns(),
             arrivals: self.traffic.arrivals,
             active_clients: self.traffic.active_clients,
             requests_per_connection: self.traffic.requests_per_connection,
@@ -437,6 +475,43 @@ mod tests {
             serde_json::to_value(back.full).unwrap(),
             serde_json::to_value(scenario.full).unwrap()
         );
+    }
+
+    #[test]
+    fn a_list_of_traffic_makes_conditions_of_its_own() {
+        let mut scenario = Scenario::find("steady").unwrap();
+        let names = |scenario: &Scenario| -> Vec<String> {
+            let each = scenario.traffic.each().into_iter();
+            each.map(|(name, _)| name).collect()
+        };
+        assert_eq!(names(&scenario), [""]);
+
+        let text = BUILT_IN[0].1.replace(
+            "payload_bytes = 64",
+            "payload_bytes = [64, 1024]\nwork = [\"none\", \"block:5ms\"]\nthink = \"1ms\"",
+        );
+        scenario = Scenario::parse("x", "x.toml", &text).unwrap();
+        assert_eq!(
+            names(&scenario),
+            [
+                "64 B, none",
+                "64 B, block:5ms",
+                "1 KiB, none",
+                "1 KiB, block:5ms"
+            ]
+        );
+        let (_, last) = scenario.traffic.each().pop().unwrap();
+        scenario.traffic = last;
+        let workload = scenario.workload(1);
+        assert_eq!(
+            (workload.payload_bytes, workload.think_ns),
+            (1024, 1_000_000)
+        );
+        assert_eq!(workload.work, "block:5ms".parse().unwrap());
+        assert_eq!(names(&scenario), [""]);
+
+        let recorded = serde_json::to_value(&scenario).unwrap();
+        assert_eq!(recorded["traffic"]["payload_bytes"], 1024);
     }
 
     #[test]
@@ -496,6 +571,14 @@ mod tests {
             (
                 good.replace("\"main\"", "[\"thread\", \"fibre\"]"),
                 vec!["fibre", "thread", "fork"],
+            ),
+            (
+                good.replace("= 64", "= [64, 64]"),
+                vec!["64 B", "listed twice"],
+            ),
+            (
+                good.replace("= 64", "= 64\nwork = [\"none\", \"sleep:1ms\"]"),
+                vec!["line", "sleep"],
             ),
             (
                 good.replace("\"main\"", "\"most\""),

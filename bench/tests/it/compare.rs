@@ -106,11 +106,13 @@ fn compared(before: &Made, after: &Made) -> Finished {
     echobench(&place, &["compare", before.name, after.name])
 }
 
+fn single_blanks(line: &str) -> String {
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// The line of a table about an arm, with single blanks.
 fn line(text: &str, arm: &str) -> String {
-    let mut lines = text
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "));
+    let mut lines = text.lines().map(single_blanks);
     let words = format!(" {arm} throughput_per_second ");
     lines
         .find(|line| format!("{line} ").contains(&words))
@@ -140,6 +142,43 @@ fn different_workloads_of_one_name_are_not_compared() {
     assert_eq!(history.matches(" fork ").count(), 2, "{history}");
     assert!(
         history.contains("0.90 –") && history.contains("– 0.90"),
+        "{history}"
+    );
+}
+
+/// In a folder with the column `traffic`, each kind of traffic is compared with itself alone.
+#[test]
+fn kinds_of_traffic_are_told_apart() {
+    let place = TempDir::new().unwrap();
+    let later = Made {
+        name: "two",
+        ..Made::PLAIN
+    };
+    for made in [Made::PLAIN, later] {
+        made.write(place.path());
+        let summary = made.summary();
+        let (names, rows) = summary.split_once('\n').unwrap();
+        let names = names.replace(",model,", ",traffic,model,");
+        let of = |traffic: &str| rows.replace(",none,,", &format!(",none,,{traffic},"));
+        let large = of("1 KiB").replace("thread,0.9,", "thread,0.8,");
+        let text = format!("{names}\n{}{large}", of("64 B"));
+        fs::write(place.path().join(made.name).join("summary.csv"), text).unwrap();
+    }
+
+    let run = echobench(&place, &["compare", "one", "two"]);
+    let lines: Vec<String> = run.stdout.lines().map(single_blanks).collect();
+    for (traffic, ratio) in [("64 B", "0.900"), ("1 KiB", "0.800")] {
+        let words = format!(
+            "steady, {traffic} 8 threads none fork throughput_per_second {ratio} {ratio} +0.0 %"
+        );
+        assert!(lines.iter().any(|line| line.starts_with(&words)), "{run:?}");
+    }
+
+    let history = echobench(&place, &["history", "."]).stdout;
+    let lines: Vec<String> = history.lines().map(single_blanks).collect();
+    let words = "steady, 1 KiB 8 threads none fork throughput_per_second 0.80 0.80";
+    assert!(
+        lines.iter().any(|line| line.starts_with(words)),
         "{history}"
     );
 }

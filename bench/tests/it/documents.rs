@@ -145,6 +145,35 @@ fn every_document_is_reached_from_the_readme_in_two_clicks() {
     }
 }
 
+/// The number of cells of a line of a table; a bar behind a backslash is text.
+fn cells(line: &str) -> usize {
+    let bars = line.matches('|').count() - line.matches("\\|").count();
+    bars.saturating_sub(1)
+}
+
+/// The lines of tables with another number of cells than their header.
+fn uneven_rows(text: &str) -> Vec<&str> {
+    let prose = prose(text);
+    let tables = prose.chunk_by(|a, b| a.starts_with('|') && b.starts_with('|'));
+    let uneven = tables.flat_map(|table| {
+        let header = cells(table[0]);
+        let uneven = move |line: &&&str| line.starts_with('|') && cells(line) != header;
+        table.iter().filter(uneven).copied()
+    });
+    uneven.collect()
+}
+
+#[test]
+fn every_row_of_a_table_has_the_cells_of_its_header() {
+    let broken = "| a | b |\n| --- | --- |\n| 1 | 2 | 3 |\n| `x \\| y` | 2 |\n| 1 |\n\n| c |\n";
+    assert_eq!(uneven_rows(broken), ["| 1 | 2 | 3 |", "| 1 |"]);
+
+    for (document, text) in documents() {
+        let uneven = uneven_rows(&text);
+        assert!(uneven.is_empty(), "{}: {uneven:?}", document.display());
+    }
+}
+
 /// The output of `echobench table` for every committed run.
 fn committed_tables() -> String {
     let mut tables = String::new();

@@ -159,6 +159,36 @@ fn unfinished_blocks_are_measured_again() {
     assert!(record.contains("\"resumed\": ["), "{record}");
 }
 
+/// The condition of a block is that of its traffic, too.
+#[test]
+fn a_run_with_several_kinds_of_traffic_is_finished() {
+    let text = TINY.replace("payload_bytes = 64", "payload_bytes = [64, 1024]");
+    let place = Place::with(&text.replace(", \"processes\"", ""));
+    let run = finish(place.run(&["--models", "thread,fork"]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    edit(&place, "run.json", |text| {
+        text.replace("\"complete\"", "\"running\"")
+    });
+    edit(&place, "blocks.csv", |text| {
+        let lines: Vec<_> = text.lines().take(5).collect();
+        lines.join("\n") + "\n"
+    });
+
+    let run = finish(resume(&place.results()));
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let places: Vec<_> = place
+        .rows("blocks.csv")
+        .iter()
+        .map(|row| format!("{} {} {}", row["block"], row["traffic"], row["model"]))
+        .collect();
+    let of_block = |block: u32| {
+        ["64 B thread", "64 B fork", "1 KiB thread", "1 KiB fork"]
+            .map(|place| format!("{block} {place}"))
+    };
+    assert_eq!(places, [of_block(1), of_block(2)].concat());
+    assert_eq!(place.rows("slices.csv").len(), 2 * 2 * 2 * 2);
+}
+
 #[test]
 fn a_wrong_reply_before_the_kill_is_not_forgotten() {
     let place = cut_short();
@@ -166,7 +196,7 @@ fn a_wrong_reply_before_the_kill_is_not_forgotten() {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let mut fields: Vec<&str> = lines[1].split(',').collect();
         // The server's own count of requests.
-        fields[21] = "1";
+        fields[22] = "1";
         lines[1] = fields.join(",");
         lines.join("\n")
     });

@@ -11,11 +11,11 @@ use nix::sys::signal::{Signal, kill};
 
 /// The names of the columns: a change of one needs another schema version.
 pub(crate) const SLICES: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,model,block,round,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,block,round,\
     position,start_ns,measured_ns,planned,answered,failed,unsent,errors,replies,\
     throughput_per_second,latency_p50_ns,latency_p99_ns,connect_p50_ns,cpu_ns,overrun_ns";
 pub(crate) const BLOCKS: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,model,block,status,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,block,status,\
     validity,rate_per_second,planned,answered,failed,unsent,errors,clients_never_served,\
     jain_index,client_least_requests,client_most_requests,first_reply_max_ns,\
     server_requests,throughput_per_second,latency_p50_ns,latency_p90_ns,latency_p99_ns,\
@@ -26,7 +26,7 @@ pub(crate) const BLOCKS: &str = "\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
     page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns,memory_at_rest_bytes,worker_least_connections,worker_most_connections,worker_jain_index";
 pub(crate) const SUMMARY: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
 
 /// Every planned request was answered, or failed, or was never sent.
@@ -64,6 +64,55 @@ fn a_run_leaves_what_it_measured() {
 
     let record = fs::read_to_string(results.join("run.json")).unwrap();
     crate::documents::assert_record_documented(&serde_json::from_str(&record).unwrap());
+}
+
+#[test]
+fn each_kind_of_traffic_is_a_condition() {
+    let text = TINY.replace("payload_bytes = 64", "payload_bytes = [64, 1024]");
+    let place = Place::with(&text.replace(", \"processes\"", ""));
+    let run = finish(place.run(&["--models", "thread,fork"]));
+    assert_eq!(run.code, Some(0), "{run:?}");
+
+    for (name, models) in [("slices.csv", 2), ("blocks.csv", 2), ("summary.csv", 2)] {
+        let rows = place.rows(name);
+        let places = rows.iter().map(|row| (&row["traffic"], &row["model"]));
+        let places: BTreeSet<_> = places.collect();
+        assert_eq!(places.len(), 2 * models, "{name}");
+        assert!(
+            places
+                .iter()
+                .all(|(traffic, _)| ["64 B", "1 KiB"].contains(&traffic.as_str()))
+        );
+    }
+    let tags = read_hlog(&place.results().join("latency.hlog"));
+    let tags: BTreeSet<String> = tags.into_iter().map(|(tag, _)| tag).collect();
+    assert!(tags.contains("tiny/none/2/threads/64+B/thread"), "{tags:?}");
+    assert!(tags.contains("tiny/none/2/threads/1+KiB/fork"), "{tags:?}");
+
+    let single_blanks = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown: Vec<String> = run.stdout.lines().map(single_blanks).collect();
+    for line in [
+        "clients driver traffic model",
+        "2 threads 64 B thread",
+        "2 threads 1 KiB fork",
+    ] {
+        assert!(
+            shown.iter().any(|shown| shown.starts_with(line)),
+            "{line}: {run:?}"
+        );
+    }
+    let mut report = executable();
+    report.arg("report").arg(place.results());
+    let report = finish(report);
+    assert_eq!(report.code, Some(0), "{report:?}");
+    let page = fs::read_to_string(place.results().join("report.html")).unwrap();
+    for words in [
+        "Clients as threads, 1 KiB",
+        "tiny, threads, 64 B",
+        "2 clients as threads, 1 KiB",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
 }
 
 fn check_headers(results: &Path) {
