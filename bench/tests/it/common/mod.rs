@@ -112,8 +112,17 @@ pub struct Ended {
     pub stderr: String,
 }
 
+/// A loopback address for one server. A port on it is never given to the server of another test, so that nobody
+/// answers there once the server is gone.
+fn own_address() -> String {
+    static SERVERS: AtomicU32 = AtomicU32::new(0);
+    let process = std::process::id() % 254 + 1;
+    let [.., high, low] = SERVERS.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    format!("127.{process}.{high}.{low}:0")
+}
+
 impl Server {
-    /// Starts `echobench serve` with these arguments and waits until it is ready.
+    /// Starts `echobench serve`, at an address of its own, with these arguments and waits until it is ready.
     pub fn start(arguments: &[&str]) -> Server {
         Server::start_by(executable(), arguments)
     }
@@ -126,6 +135,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
+        if !arguments.contains(&"--listen") {
+            command.args(["--listen", &own_address()]);
+        }
 
         let mut child = bind_lifetime(&mut command)
             .spawn()
