@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# How often is the gate wrong on this machine? Runs N blinded gates, half of them with a candidate that
-# is 5 % slower, and writes every verdict and the error rates to a new folder under results/gate/.
+# How often is the gate wrong on this machine? Runs N blinded gates of single models, half of them with a candidate
+# that is 5 % slower or has a tail that is 20 % worse, and writes every verdict and the error rates to a new folder
+# under results/gate/.
 #
-#   scripts/gate-error-rates.sh 120           on a quiet machine
+#   scripts/gate-error-rates.sh 120           on a quiet machine; --models thread for one model
 #   scripts/gate-error-rates.sh 60 --load     while something else uses the CPUs now and then
-#   scripts/gate-error-rates.sh --from DIR    the rates of an earlier folder; --into FILE for a document
+#   scripts/gate-error-rates.sh --from DIR…   the rates of earlier folders, and of gates resampled from their blocks;
+#                                             --into FILE for a document
 #
 # It is an example of the package, bench/examples/gate-trials; any other option goes to it.
 set -euo pipefail
@@ -15,4 +17,4 @@ if [ "${1-}" = --from ]; then
     exec "$trials" show "${@:2}"
 fi
 out=results/gate/$(date -u +%Y-%m-%dT%H%M%SZ)
-exec "$trials" measure "$@" --quick --models thread --out "$out"
+exec "$trials" measure "$@" --out "$out"

@@ -14,6 +14,7 @@ use nix::sys::socket::{self, MsgFlags};
 use crate::counters::{Place, Tally};
 use crate::idle::Activity;
 use crate::server::Server;
+use crate::settings::Settings;
 use crate::work;
 
 /// Time that a client has to finish sending after it was sent an error frame.
@@ -175,14 +176,18 @@ impl Serving {
 
     /// Counts answered requests. Every model calls it, so it also spends the injected slow-down.
     pub(crate) fn answered(&self, requests: u32) {
-        if requests > 0 {
-            self.tally.answered(requests);
-            self.activity.answered();
+        if requests == 0 {
+            return;
         }
+        let before = self.tally.answered(requests);
+        self.activity.answered();
 
-        let injected = self.server.settings.injected_steps;
-        if injected > 0 {
-            work::steps(u64::from(requests) * u64::from(injected));
+        let settings = &self.server.settings;
+        if settings.injects() {
+            let all = u64::from(requests) * u64::from(settings.injected_steps);
+            let tail = u64::from(Settings::TAIL);
+            let slow = (before + u64::from(requests)) / tail - before / tail;
+            work::steps(all + slow * u64::from(settings.injected_tail_steps));
         }
     }
 

@@ -22,9 +22,9 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// Counts answered requests.
-    pub(crate) fn answered(&self, requests: u32) {
-        self.requests.fetch_add(u64::from(requests), Relaxed);
+    /// Counts answered requests, and returns the number before.
+    pub(crate) fn answered(&self, requests: u32) -> u64 {
+        self.requests.fetch_add(u64::from(requests), Relaxed)
     }
 
     /// Counts a failed connection: reset, cut short, or the client broke the protocol.

@@ -52,9 +52,19 @@ pub struct Settings {
     /// Steps of useless arithmetic per request, a few nanoseconds each: a slow-down of known size,
     /// to prove that a measurement detects it.
     pub injected_steps: u32,
+    /// The same for one in [`Settings::TAIL`] requests only, which raises the tail of latency and not its median.
+    pub injected_tail_steps: u32,
 }
 
 impl Settings {
+    /// One in so many requests of a server process has [`Settings::injected_tail_steps`].
+    pub const TAIL: u32 = 80;
+
+    /// Whether requests are slowed down deliberately.
+    pub(crate) fn injects(&self) -> bool {
+        self.injected_steps > 0 || self.injected_tail_steps > 0
+    }
+
     /// Default stack: many times the need of the connection loop. Untouched pages cost no memory.
     pub const STACK_SIZE: usize = 256 << 10;
     /// Default backlog, the same for every model: libraries differ (128 in std, 1024 in tokio).
@@ -152,6 +162,7 @@ impl Default for Settings {
             fault: None,
             reap: true,
             injected_steps: 0,
+            injected_tail_steps: 0,
         }
     }
 }

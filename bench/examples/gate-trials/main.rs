@@ -1,6 +1,7 @@
 //! Error rates of the gate on this machine, and those of other tools' rules over the same blocks. For
 //! maintainers of the gate: `scripts/gate-error-rates.sh` runs it.
 
+mod resample;
 mod rules;
 mod table;
 mod trials;
@@ -34,7 +35,7 @@ struct GateTrials {
 enum Action {
     /// Run many gates between equal builds, half of them with a known slow-down, and count the errors
     Measure(MeasureArgs),
-    /// Print the error rates of a folder
+    /// Print the error rates of folders
     Show(ShowArgs),
     /// The servers and clients of a gate are this executable again
     #[command(flatten)]
@@ -55,7 +56,7 @@ struct MeasureArgs {
     #[arg(long)]
     load: bool,
 
-    /// The true slow-down of those that are slower, in percent
+    /// The true slow-down of those that are slower in CPU time or throughput, in percent
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     slower: u32,
 
@@ -65,9 +66,9 @@ struct MeasureArgs {
 
 #[derive(Args)]
 struct ShowArgs {
-    /// A folder of trials
-    #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    /// Folders of trials, read as one
+    #[arg(value_name = "DIR", required = true)]
+    folders: Vec<PathBuf>,
 
     /// Replace the text between the markers `<!-- rates -->` and `<!-- /rates -->` of this document
     #[arg(long, value_name = "FILE")]
@@ -98,11 +99,6 @@ fn measure(args: &MeasureArgs) -> anyhow::Result<ExitCode> {
     let build = Build::open("candidate", &own)?;
     let options = args.form.options();
     let gate = options.gate(build.clone(), build)?;
-    if gate.scenario.models.len() != 1 {
-        bail!(
-            "trials are of one model, whose slow-down is calibrated: give one, as in --models thread"
-        );
-    }
 
     let mut record = options.record(&gate);
     fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
@@ -142,24 +138,24 @@ fn write_record(folder: &Path, record: &RunRecord) -> anyhow::Result<()> {
 }
 
 fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
-    let results = TrialResults::read(&args.folder)?;
+    let results = TrialResults::read(&args.folders)?;
     match &args.into {
         Some(document) => {
             let text = table::text(&results, Style::Markdown);
-            splice(document, "rates", &command(&args.folder), &text)?;
+            splice(document, "rates", &command(&args.folders), &text)?;
         }
         None => outln!("{}", table::text(&results, Style::Plain)),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The command that prints the error rates of a folder, as documents name it.
-fn command(folder: &Path) -> String {
-    let name = folder.display().to_string();
-    format!(
-        "scripts/gate-error-rates.sh --from {}",
-        name.trim_end_matches('/')
-    )
+/// The command that prints the error rates of folders, as documents name it.
+fn command(folders: &[PathBuf]) -> String {
+    let names = folders.iter().map(|folder| folder.display().to_string());
+    let names: Vec<String> = names
+        .map(|name| name.trim_end_matches('/').to_owned())
+        .collect();
+    format!("scripts/gate-error-rates.sh --from {}", names.join(" "))
 }
 
 #[cfg(test)]
@@ -172,11 +168,13 @@ mod tests {
         let text = fs::read_to_string(root.join("docs/gate.md")).unwrap();
         let (_, block) = text.split_once("<!-- rates -->\n").unwrap();
         let (_, rest) = block.split_once("--from ").expect("the command");
-        let folder = Path::new(rest.split('`').next().unwrap());
+        let names = rest.split('`').next().unwrap().split(' ');
+        let folders: Vec<PathBuf> = names.map(PathBuf::from).collect();
+        let paths: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
 
-        let results = TrialResults::read(&root.join(folder)).unwrap();
+        let results = TrialResults::read(&paths).unwrap();
         let table = table::text(&results, Style::Markdown);
-        assert!(block.contains(&command(folder)));
+        assert!(block.contains(&command(&folders)));
         assert!(
             block.contains(&table),
             "scripts/gate-error-rates.sh --from DIR --into docs/gate.md"

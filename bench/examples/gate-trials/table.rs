@@ -1,8 +1,11 @@
 //! Table of error rates.
 
+use echobench::gate::rule::GateMetric;
 use echobench::render::Style;
 use echobench::render::units::or_unknown;
+use echobench::stats::proportion_interval;
 
+use crate::resample::resample;
 use crate::trials::{CONFIDENCE, RateRow, TrialResults, TrialRow, Truth};
 
 /// Table of the error rates: a line for each rule and answer, a column for each truth.
@@ -33,11 +36,50 @@ pub(crate) fn text(results: &TrialResults, style: Style) -> String {
     names.extend(TRUTHS.map(title));
     let table = style.table(&names, rows.collect(), &[0, 1]);
 
-    format!(
+    let text = format!(
         "{table}\n\nIn brackets: exact intervals of the share at {:.0} %, in percent.\n{}",
         100.0 * CONFIDENCE,
         injected(results)
-    )
+    );
+    let parts = [Some(text), resampled(results, style)];
+    parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n")
+}
+
+/// Table of gates over blocks that are drawn from the measured ones, a line for each truth and slow model.
+fn resampled(results: &TrialResults, style: Style) -> Option<String> {
+    let rows = resample(results, RESAMPLED);
+    if rows.is_empty() {
+        return None;
+    }
+
+    let share = |count: u64, gates: u64| {
+        let (low, high) = proportion_interval(count, gates, CONFIDENCE);
+        let percent = |share: f64| format!("{:.1}", 100.0 * share);
+        format!("{count} [{}, {}]", percent(low), percent(high))
+    };
+    let cells = rows.iter().map(|row| {
+        let mut cells = vec![
+            title(row.truth).to_owned(),
+            row.model.clone().unwrap_or_default(),
+            share(row.regressions, row.gates),
+            share(row.inconclusive, row.gates),
+        ];
+        let confirmed = |metric| row.confirmed.get(&metric).copied().unwrap_or(0).to_string();
+        cells.extend(GateMetric::ALL.iter().map(|&metric| confirmed(metric)));
+        cells
+    });
+
+    let mut names = vec!["resampled", "model", "regression", "inconclusive"];
+    names.extend(GateMetric::ALL.iter().map(|metric| metric.title()));
+    let table = style.table(&names, cells.collect(), &[0, 1]);
+    let note = format!(
+        "Each line: {RESAMPLED} gates of all models, as long as those above, in which one is slower; with exact intervals of the \
+         share at {:.0} %, in percent, and the gates in which a line of each metric was confirmed. Blocks are drawn whole and \
+         with replacement from those of the gates above; of equal builds, either of two is the candidate at random. The \
+         intervals are those of the drawing, not of the blocks that were drawn from.",
+        100.0 * CONFIDENCE
+    );
+    Some(format!("{table}\n\n{note}"))
 }
 
 /// Sentence on the slow-downs that the gates estimated.
@@ -49,11 +91,12 @@ fn injected(results: &TrialResults) -> String {
     };
     let line = |truth| {
         format!(
-            "{}: throughput {}, CPU/request {}, p99 {}",
+            "{}: throughput {}, CPU/request {}, p99 {}, p99 of a slice {}",
             title(truth),
             estimate(truth, |row| row.throughput_slowdown),
             estimate(truth, |row| row.cpu_slowdown),
-            estimate(truth, |row| row.p99_slowdown)
+            estimate(truth, |row| row.p99_slowdown),
+            estimate(truth, |row| row.slice_p99_slowdown)
         )
     };
 
@@ -64,12 +107,15 @@ fn injected(results: &TrialResults) -> String {
     )
 }
 
-const TRUTHS: [Truth; 3] = [Truth::Equal, Truth::Cpu, Truth::Throughput];
+const TRUTHS: [Truth; 4] = [Truth::Equal, Truth::Cpu, Truth::Throughput, Truth::Tail];
+/// Resampled gates in a line: without an error, the interval of its rate is less than 1 % wide.
+const RESAMPLED: u64 = 500;
 
 fn title(truth: Truth) -> &'static str {
     match truth {
         Truth::Equal => "equal",
         Truth::Cpu => "slower in CPU/request",
         Truth::Throughput => "slower in throughput",
+        Truth::Tail => "worse in the tail",
     }
 }

@@ -1,7 +1,7 @@
 //! Error rates of the gate: many gates between equal builds, half of them with an injected slow-down.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -10,20 +10,26 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
+use echobench::experiment::observation::BlockOutcome;
 use echobench::gate::builds::Copies;
+use echobench::gate::measure::log_slowdown;
 use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason};
 use echobench::gate::{Gate, GateReport, Observer};
 use echobench::host::files::write_file;
 use echobench::host::signals::unless_interrupted;
-use echobench::results::{SCHEMA_VERSION, csv_text, read};
+use echobench::results::{BlockRow, SCHEMA_VERSION, csv_text, read};
 use echobench::stats::{median, proportion_interval};
 
 use crate::rules::{OTHER_RULES, Series};
 
 /// Blocks of one look at the size of a slow-down, before the first gate.
-const CALIBRATION_BLOCKS: u32 = 24;
-/// Steps of arithmetic for each request in the first look: enough to slow down any model clearly.
+const CALIBRATION_BLOCKS: u32 = 12;
+/// Steps of arithmetic for each request in the first look.
 const CALIBRATION_STEPS: u32 = 500;
+/// The same for requests of the tail alone: some ten microseconds.
+const CALIBRATION_TAIL_STEPS: u32 = 20_000;
+/// Share by which the 99th percentile of latency is raised.
+const TAIL_SHARE: f64 = 0.2;
 /// Looks, each with a better guess at the steps.
 const CALIBRATION_LOOKS: u32 = 4;
 /// Confidence of the intervals of error rates.
@@ -32,6 +38,7 @@ pub(crate) const CONFIDENCE: f64 = 0.95;
 const TRIALS: &str = "trials.csv";
 const BLOCKS: &str = "blocks.csv";
 const RATES: &str = "rates.csv";
+const SLOWDOWNS: &str = "slowdowns.csv";
 
 /// Difference between the builds of a gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -43,6 +50,40 @@ pub(crate) enum Truth {
     Cpu,
     /// The candidate's time for each reply was raised by the share.
     Throughput,
+    /// One in 80 requests was slowed down, so that the 99th percentile of latency rises by 20 % and the median stays.
+    Tail,
+}
+
+impl Truth {
+    /// The order in which gates come before they are shuffled: half of them are between equal builds.
+    const CYCLE: [Truth; 6] = [
+        Truth::Equal,
+        Truth::Cpu,
+        Truth::Equal,
+        Truth::Throughput,
+        Truth::Equal,
+        Truth::Tail,
+    ];
+
+    /// Options of the candidate's `serve` with so many steps.
+    fn options(self, steps: u32) -> Vec<String> {
+        let option = match self {
+            Truth::Equal => return Vec::new(),
+            Truth::Cpu | Truth::Throughput => "--inject-steps",
+            Truth::Tail => "--inject-tail-steps",
+        };
+        vec![option.to_owned(), steps.to_string()]
+    }
+
+    /// The metric in which the size of the slow-down is known.
+    fn metric(self) -> Option<GateMetric> {
+        match self {
+            Truth::Equal => None,
+            Truth::Cpu => Some(GateMetric::Cpu),
+            Truth::Throughput => Some(GateMetric::Throughput),
+            Truth::Tail => Some(GateMetric::P99),
+        }
+    }
 }
 
 /// Row of `trials.csv`: one gate.
@@ -52,9 +93,12 @@ pub(crate) struct TrialRow {
     pub(crate) schema_version: u32,
     /// Its number, from 1.
     pub(crate) trial: u32,
+    /// Its model; empty in older folders.
+    #[serde(default)]
+    pub(crate) model: String,
     /// Difference between the builds.
     pub(crate) truth: Truth,
-    /// Steps of arithmetic that were added to each request.
+    /// Steps of arithmetic that were added to each request, or to one in 80 with [`Truth::Tail`].
     pub(crate) injected_steps: u32,
     /// Whether another thread used the CPUs at random times.
     pub(crate) load: bool,
@@ -76,6 +120,9 @@ pub(crate) struct TrialRow {
     pub(crate) cpu_slowdown: Option<f64>,
     /// Estimated slow-down in the 99th percentile of latency.
     pub(crate) p99_slowdown: Option<f64>,
+    /// Estimated slow-down in the 99th percentile of a typical slice.
+    #[serde(default)]
+    pub(crate) slice_p99_slowdown: Option<f64>,
     /// Metrics called regressions, as in `throughput;cpu`.
     pub(crate) regressed: String,
 }
@@ -97,6 +144,26 @@ pub(crate) struct TrialBlockRow {
     pub(crate) cpu_ns_per_request: Option<f64>,
     /// 99th percentile of latency.
     pub(crate) latency_p99_ns: Option<u64>,
+}
+
+/// Row of `slowdowns.csv`: one metric in one block of one gate, its confirmation included. Natural logarithms of
+/// slow-downs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SlowdownRow {
+    /// Rises when a column changes its name or meaning.
+    pub(crate) schema_version: u32,
+    /// Number of the gate.
+    pub(crate) trial: u32,
+    /// Number of the block.
+    pub(crate) block: u32,
+    /// The metric.
+    pub(crate) metric: GateMetric,
+    /// The candidate against the first baseline.
+    pub(crate) candidate: Option<f64>,
+    /// The second baseline against the first.
+    pub(crate) again: Option<f64>,
+    /// The second baseline against the candidate.
+    pub(crate) again_candidate: Option<f64>,
 }
 
 /// Row of `rates.csv`: the share of an answer among the gates of one truth.
@@ -126,9 +193,9 @@ pub(crate) struct RateRow {
 pub(crate) struct Trials {
     /// Number of gates.
     pub(crate) gates: u32,
-    /// The gate, with equal builds and one model.
+    /// The gate, with equal builds; each trial is of one of its models.
     pub(crate) gate: Gate,
-    /// Share by which candidates are slowed down.
+    /// Share by which candidates are slowed down in CPU time or throughput.
     pub(crate) share: f64,
     /// Whether another thread uses the CPUs at random times.
     pub(crate) load: bool,
@@ -141,6 +208,8 @@ pub(crate) struct TrialResults {
     pub(crate) trials: Vec<TrialRow>,
     /// One row per block and arm.
     pub(crate) blocks: Vec<TrialBlockRow>,
+    /// One row per block and metric.
+    pub(crate) slowdowns: Vec<SlowdownRow>,
 }
 
 impl Trials {
@@ -154,24 +223,25 @@ impl Trials {
         let Some(steps) = unless_interrupted(self.calibrate(progress))? else {
             return Ok(TrialResults::default());
         };
-        let mut truths: Vec<Truth> = (0..self.gates)
-            .map(|trial| match trial % 4 {
-                0 | 2 => Truth::Equal,
-                1 => Truth::Cpu,
-                _ => Truth::Throughput,
+        let models = self.gate.scenario.models.clone();
+        let mut plan: Vec<(String, Truth)> = (0..self.gates as usize)
+            .map(|gate| {
+                let model = &models[gate / Truth::CYCLE.len() % models.len()];
+                (model.clone(), Truth::CYCLE[gate % Truth::CYCLE.len()])
             })
             .collect();
-        random.shuffle(&mut truths);
+        random.shuffle(&mut plan);
 
         let hog = self.load.then(|| Hog::start(random.u64(..)));
         let mut results = TrialResults::default();
-        for (trial, truth) in (1..).zip(truths) {
-            let steps = steps.get(&truth).copied().unwrap_or(0);
+        for (trial, (model, truth)) in (1..).zip(plan) {
+            let steps = steps.get(&(model.clone(), truth)).copied().unwrap_or(0);
             self.gate.seed = random.u64(..);
-            self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
+            self.gate.candidate_options = truth.options(steps);
+            self.gate.scenario.models = vec![model.clone()];
 
             let began = Instant::now();
-            let mut blocks = Vec::new();
+            let (mut blocks, mut slowdowns) = (Vec::new(), Vec::new());
             let outcome = self.gate.run(&mut Observer {
                 writer: None,
                 blocks: &mut |_, outcome| {
@@ -184,6 +254,7 @@ impl Trials {
                         cpu_ns_per_request: row.cpu_ns_per_request,
                         latency_p99_ns: row.latency_p99_ns,
                     }));
+                    slowdowns.extend(slowdown_rows(trial, outcome));
                 },
                 progress: &|_| (),
             });
@@ -193,15 +264,23 @@ impl Trials {
             };
             let seconds = began.elapsed().as_secs_f64();
             blocks.retain(|row| row.block <= report.blocks);
-            let row = trial_row(trial, truth, steps, self.load, &report, seconds);
+            let row = TrialRow {
+                model,
+                injected_steps: steps,
+                load: self.load,
+                seconds,
+                ..trial_row(trial, truth, &report)
+            };
             progress(&format!(
-                "gate {trial} of {}: {} in {seconds:.1} s",
+                "gate {trial} of {}: {}, {} in {seconds:.1} s",
                 self.gates,
+                row.model,
                 row.verdict.name()
             ));
 
             results.trials.push(row);
             results.blocks.extend(blocks);
+            results.slowdowns.extend(slowdowns);
             results.write(folder)?;
         }
 
@@ -209,43 +288,75 @@ impl Trials {
         Ok(results)
     }
 
-    /// Finds the steps that slow down the candidate by the share, for each truth.
-    fn calibrate(&mut self, progress: &dyn Fn(&str)) -> anyhow::Result<BTreeMap<Truth, u32>> {
+    /// Finds the steps that slow down the candidate by the share, for each model and truth.
+    fn calibrate(
+        &mut self,
+        progress: &dyn Fn(&str),
+    ) -> anyhow::Result<BTreeMap<(String, Truth), u32>> {
         let mut found = BTreeMap::new();
-        for (truth, metric) in [
-            (Truth::Cpu, GateMetric::Cpu),
-            (Truth::Throughput, GateMetric::Throughput),
-        ] {
-            // More for a larger slow-down than 5 %.
-            let enough = |times: &u32| 0.05 * f64::from(*times) >= self.share;
-            let mut steps = CALIBRATION_STEPS * (1..10).find(enough).unwrap_or(10);
-            let mut looks = Vec::new();
-
-            for _ in 0..CALIBRATION_LOOKS {
-                let slowdown = self.slowdown(steps, metric)?;
-                progress(&format!(
-                    "{steps} steps of arithmetic for each request cost {:.1} % in {}",
-                    100.0 * slowdown,
-                    metric.title()
-                ));
-                looks.push((steps, slowdown));
-                steps = steps_for(self.share, metric, &looks)?;
+        for model in self.gate.scenario.models.clone() {
+            for truth in [Truth::Cpu, Truth::Throughput, Truth::Tail] {
+                let steps = self.calibrate_one(&model, truth, progress)?;
+                found.insert((model.clone(), truth), steps);
             }
-
-            progress(&format!(
-                "{steps} steps are taken for {:.1} % in {}",
-                100.0 * self.share,
-                metric.title()
-            ));
-            found.insert(truth, steps);
         }
         Ok(found)
     }
 
-    /// Measures the slow-down from so many steps for each request.
-    fn slowdown(&mut self, steps: u32, metric: GateMetric) -> anyhow::Result<f64> {
-        self.gate.candidate_options = vec!["--inject-steps".to_owned(), steps.to_string()];
-        let samples = self.gate.measure(CALIBRATION_BLOCKS)?;
+    fn calibrate_one(
+        &self,
+        model: &str,
+        truth: Truth,
+        progress: &dyn Fn(&str),
+    ) -> anyhow::Result<u32> {
+        let metric = truth.metric().expect("a slow-down has a size");
+        let (share, mut steps) = if truth == Truth::Tail {
+            (TAIL_SHARE, CALIBRATION_TAIL_STEPS)
+        } else {
+            // More for a larger slow-down than 5 %.
+            let enough = |times: &u32| 0.05 * f64::from(*times) >= self.share;
+            let times = (1..10).find(enough).unwrap_or(10);
+            (self.share, CALIBRATION_STEPS * times)
+        };
+
+        let mut looks = Vec::new();
+        for look in 1..=CALIBRATION_LOOKS {
+            let slowdown = self.slowdown(model, truth, steps, metric)?;
+            progress(&format!(
+                "{model}: {steps} steps of arithmetic cost {:.1} % in {}",
+                100.0 * slowdown,
+                metric.title()
+            ));
+            looks.push((steps, slowdown));
+
+            let is_enough = looks.iter().any(|(_, slowdown)| *slowdown >= share);
+            if is_enough || look == CALIBRATION_LOOKS {
+                steps = steps_for(share, metric, &looks)?;
+            } else {
+                steps *= 2;
+            }
+        }
+
+        progress(&format!(
+            "{model}: {steps} steps are taken for {:.1} % in {}",
+            100.0 * share,
+            metric.title()
+        ));
+        Ok(steps)
+    }
+
+    /// Measures the slow-down of a model from so many steps.
+    fn slowdown(
+        &self,
+        model: &str,
+        truth: Truth,
+        steps: u32,
+        metric: GateMetric,
+    ) -> anyhow::Result<f64> {
+        let mut gate = self.gate.clone();
+        gate.scenario.models = vec![model.to_owned()];
+        gate.candidate_options = truth.options(steps);
+        let samples = gate.measure(CALIBRATION_BLOCKS)?;
         let sample = samples.iter().find(|sample| sample.metric == metric);
 
         let slowdown = sample.and_then(|sample| median(&sample.candidate));
@@ -265,7 +376,7 @@ fn steps_for(share: f64, metric: GateMetric, looks: &[(u32, f64)]) -> anyhow::Re
 
     let Some(&(more, high)) = above.min_by_key(|(steps, _)| *steps) else {
         bail!(
-            "{} steps of arithmetic for each request cost less than {:.0} % in {}: the machine is too \
+            "{} steps of arithmetic cost less than {:.0} % in {}: the machine is too \
              disturbed to calibrate a slow-down",
             looks.iter().map(|(steps, _)| *steps).max().unwrap_or(0),
             100.0 * share,
@@ -295,14 +406,33 @@ fn side(arm: &str) -> String {
     name.unwrap_or_default().to_owned()
 }
 
-fn trial_row(
-    trial: u32,
-    truth: Truth,
-    injected_steps: u32,
-    load: bool,
-    report: &GateReport,
-    seconds: f64,
-) -> TrialRow {
+/// The slow-downs of a block, a row for each metric.
+fn slowdown_rows(trial: u32, outcome: &BlockOutcome) -> impl Iterator<Item = SlowdownRow> {
+    let [one, two, candidate] = Copies::NAMES.map(|name| {
+        let mut rows = outcome.blocks.iter();
+        let own = rows.find(|row| row.model.ends_with(name));
+        own.expect("a row of each arm")
+    });
+    let block = one.block;
+
+    GateMetric::ALL.iter().map(move |&metric| {
+        let log = |arm: &BlockRow, reference: &BlockRow| {
+            log_slowdown(outcome, metric, &arm.model, &reference.model)
+        };
+        SlowdownRow {
+            schema_version: SCHEMA_VERSION,
+            trial,
+            block,
+            metric,
+            candidate: log(candidate, one),
+            again: log(two, one),
+            again_candidate: log(two, candidate),
+        }
+    })
+}
+
+/// The row of a gate, without what its report does not know.
+fn trial_row(trial: u32, truth: Truth, report: &GateReport) -> TrialRow {
     let line = |metric| {
         let mut lines = report.comparisons.iter();
         lines.find(|line| line.metric == metric)
@@ -323,35 +453,60 @@ fn trial_row(
     TrialRow {
         schema_version: SCHEMA_VERSION,
         trial,
+        model: String::new(),
         truth,
-        injected_steps,
-        load,
+        injected_steps: 0,
+        load: false,
         verdict: report.verdict,
         reason: report.reason,
         looks: report.looks,
         blocks: report.blocks,
         confirmation_blocks: report.confirmation_blocks,
-        seconds,
+        seconds: 0.0,
         throughput_slowdown: slowdown(GateMetric::Throughput),
         cpu_slowdown: slowdown(GateMetric::Cpu),
         p99_slowdown: slowdown(GateMetric::P99),
+        slice_p99_slowdown: slowdown(GateMetric::SliceP99),
         regressed: regressed.join(";"),
     }
 }
 
 impl TrialResults {
-    /// Reads a folder of trials.
-    pub(crate) fn read(folder: &Path) -> anyhow::Result<Self> {
-        Ok(TrialResults {
-            trials: read(folder, TRIALS)?,
-            blocks: read(folder, BLOCKS)?,
-        })
+    /// Reads folders of trials as one, with the gates of each numbered after those before it.
+    pub(crate) fn read(folders: &[PathBuf]) -> anyhow::Result<Self> {
+        let mut all = TrialResults::default();
+        for folder in folders {
+            let before = all.trials.iter().map(|row| row.trial).max().unwrap_or(0);
+            let mut trials: Vec<TrialRow> = read(folder, TRIALS)?;
+            let mut blocks: Vec<TrialBlockRow> = read(folder, BLOCKS)?;
+            // Older folders have none.
+            let mut slowdowns: Vec<SlowdownRow> = if folder.join(SLOWDOWNS).exists() {
+                read(folder, SLOWDOWNS)?
+            } else {
+                Vec::new()
+            };
+
+            for row in &mut trials {
+                row.trial += before;
+            }
+            for row in &mut blocks {
+                row.trial += before;
+            }
+            for row in &mut slowdowns {
+                row.trial += before;
+            }
+            all.trials.append(&mut trials);
+            all.blocks.append(&mut blocks);
+            all.slowdowns.append(&mut slowdowns);
+        }
+        Ok(all)
     }
 
     /// Writes all rows, and the rates so far.
     fn write(&self, folder: &Path) -> anyhow::Result<()> {
         write_file(&folder.join(TRIALS), &csv_text(&self.trials, true)?)?;
         write_file(&folder.join(BLOCKS), &csv_text(&self.blocks, true)?)?;
+        write_file(&folder.join(SLOWDOWNS), &csv_text(&self.slowdowns, true)?)?;
         write_file(&folder.join(RATES), &csv_text(&self.rates(), true)?)
     }
 
@@ -370,7 +525,11 @@ impl TrialResults {
 
         for &metric in GateMetric::ALL {
             let name = format!("gate, {} alone", metric.title());
-            let said = |row: &TrialRow| Some(row.regressed.split(';').any(|m| m == metric.name()));
+            // Older folders do not have it.
+            let is_judged =
+                |row: &TrialRow| metric != GateMetric::SliceP99 || row.slice_p99_slowdown.is_some();
+            let regressed = |row: &TrialRow| row.regressed.split(';').any(|m| m == metric.name());
+            let said = |row: &TrialRow| is_judged(row).then(|| regressed(row));
             rates.extend(self.rate(&name, "regression", said));
         }
 
@@ -378,7 +537,7 @@ impl TrialResults {
             let said = |row: &TrialRow| {
                 let all: Vec<_> = GateMetric::ALL
                     .iter()
-                    .map(|&metric| (other.says_slower)(&self.series(row.trial, metric)))
+                    .map(|&metric| (other.says_slower)(&self.series(row, metric)))
                     .collect();
                 all.iter()
                     .any(Option::is_some)
@@ -421,7 +580,11 @@ impl TrialResults {
         rows.collect()
     }
 
-    fn series(&self, trial: u32, metric: GateMetric) -> Series {
+    fn series(&self, trial: &TrialRow, metric: GateMetric) -> Series {
+        let earlier = self.trials.iter().filter(|row| row.trial < trial.trial);
+        let before = earlier.filter(|row| row.model == trial.model);
+        let before = before.map(|row| row.trial).max().unwrap_or(0);
+
         let values = |trial: u32, arm: &str| -> Vec<f64> {
             let rows = self
                 .blocks
@@ -431,14 +594,16 @@ impl TrialResults {
                 GateMetric::Throughput => Some(1e9 / row.throughput_per_second?),
                 GateMetric::Cpu => row.cpu_ns_per_request,
                 GateMetric::P99 => row.latency_p99_ns.map(|ns| ns as f64),
+                // The rules of other tools know no slices.
+                GateMetric::SliceP99 => None,
             };
             rows.filter_map(time).collect()
         };
 
         Series {
-            baseline: values(trial, Copies::NAMES[0]),
-            candidate: values(trial, Copies::NAMES[2]),
-            stored: values(trial - 1, Copies::NAMES[0]),
+            baseline: values(trial.trial, Copies::NAMES[0]),
+            candidate: values(trial.trial, Copies::NAMES[2]),
+            stored: values(before, Copies::NAMES[0]),
         }
     }
 
@@ -497,27 +662,40 @@ impl Drop for Hog {
     }
 }
 
+/// A gate that passed at its first look.
+#[cfg(test)]
+pub(crate) fn example_row(trial: u32, model: &str, truth: Truth) -> TrialRow {
+    TrialRow {
+        schema_version: SCHEMA_VERSION,
+        trial,
+        model: model.to_owned(),
+        truth,
+        injected_steps: 0,
+        load: false,
+        verdict: GateVerdict::Pass,
+        reason: None,
+        looks: 1,
+        blocks: 10,
+        confirmation_blocks: 0,
+        seconds: 1.0,
+        throughput_slowdown: Some(1.0),
+        cpu_slowdown: Some(1.0),
+        p99_slowdown: None,
+        slice_p99_slowdown: None,
+        regressed: String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn row(trial: u32, truth: Truth, verdict: GateVerdict) -> TrialRow {
         TrialRow {
-            schema_version: SCHEMA_VERSION,
-            trial,
-            truth,
-            injected_steps: 0,
-            load: false,
             verdict,
-            reason: None,
-            looks: 1,
-            blocks: 10,
-            confirmation_blocks: 0,
-            seconds: 1.0,
-            throughput_slowdown: Some(1.0),
-            cpu_slowdown: Some(1.0),
-            p99_slowdown: None,
-            regressed: String::new(),
+            ..example_row(trial, "thread", truth)
         }
     }
 
@@ -545,6 +723,15 @@ mod tests {
             let speed = if trial % 2 == 0 { 100.0 } else { 150.0 };
             results.blocks.extend(blocks(trial, "baseline1", speed));
             results.blocks.extend(blocks(trial, "candidate", speed));
+            results.slowdowns.push(SlowdownRow {
+                schema_version: SCHEMA_VERSION,
+                trial,
+                block: 1,
+                metric: GateMetric::SliceP99,
+                candidate: Some(0.25),
+                again: None,
+                again_candidate: Some(-0.25),
+            });
         }
         results
     }
@@ -573,9 +760,39 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let results = example();
         results.write(folder.path()).unwrap();
-        let back = TrialResults::read(folder.path()).unwrap();
+        let back = TrialResults::read(&[folder.path().to_owned()]).unwrap();
         assert_eq!(back.trials, results.trials);
         assert_eq!(back.blocks, results.blocks);
+        assert_eq!(back.slowdowns, results.slowdowns);
+
+        // The gates of a second folder follow.
+        let folders = [folder.path(), folder.path()].map(Path::to_owned);
+        let both = TrialResults::read(&folders).unwrap();
+        assert_eq!(both.trials.len(), 2 * results.trials.len());
+        assert_eq!(both.trials.last().unwrap().trial, 80);
+        assert_eq!(both.slowdowns.last().unwrap().trial, 80);
+    }
+
+    #[test]
+    fn the_dictionary_has_every_column() {
+        let folder = tempfile::tempdir().unwrap();
+        example().write(folder.path()).unwrap();
+        let dictionary = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/results-format.md");
+        let dictionary = fs::read_to_string(dictionary).unwrap();
+
+        for (file, section) in [
+            (TRIALS, "trials.csv"),
+            (BLOCKS, "blocks.csv of trials"),
+            (SLOWDOWNS, "slowdowns.csv"),
+            (RATES, "rates.csv"),
+        ] {
+            let text = fs::read_to_string(folder.path().join(file)).unwrap();
+            let written: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+            let (_, rest) = dictionary.split_once(&format!("\n## {section}\n")).unwrap();
+            let lines = rest.lines().take_while(|line| !line.starts_with("## "));
+            let rows = lines.filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+            assert_eq!(rows.collect::<Vec<_>>(), written, "{file}");
+        }
     }
 
     #[test]
@@ -584,8 +801,8 @@ mod tests {
         assert_eq!(next(&[(500, 0.25)]).unwrap(), 100);
         // It grows less and less: 125 steps make 5 %.
         let mut looks = Vec::new();
-        let mut steps = CALIBRATION_STEPS;
-        for _ in 0..CALIBRATION_LOOKS {
+        let mut steps = 500;
+        for _ in 0..4 {
             looks.push((steps, 0.1 * (f64::from(steps) / 500.0).sqrt()));
             steps = next(&looks).unwrap();
         }

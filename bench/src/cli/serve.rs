@@ -122,6 +122,10 @@ pub struct ServeArgs {
     /// Steps of useless arithmetic for each request, to prove that a gate sees them
     #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
     inject_steps: u32,
+
+    /// The same for one in 80 requests only, which raises the tail of latency and not its median
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    inject_tail_steps: u32,
 }
 
 /// Serves until the end of the server.
@@ -149,6 +153,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         fault: args.fault,
         reap: !args.no_reap,
         injected_steps: args.inject_steps,
+        injected_tail_steps: args.inject_tail_steps,
     };
     model.check(&settings)?;
 

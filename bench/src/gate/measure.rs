@@ -19,6 +19,7 @@ use crate::scenario::{Effort, Scenario};
 use crate::stats::median_log_ratio;
 
 /// Two builds to compare, and the workload.
+#[derive(Clone)]
 pub struct Gate {
     /// The build to compare with.
     pub baseline: Build,
@@ -347,10 +348,9 @@ impl Subject {
         let arms = self.condition.arms.iter();
         let names: Vec<&str> = arms.map(|arm| &arm.name[..]).collect();
         for sample in &mut self.samples {
-            let [one, two, candidate] =
-                [0, 1, 2].map(|arm| Values::of(&outcome, names[arm], sample.metric));
-            sample.candidate.extend(slowdown(&candidate, &one));
-            sample.again.extend(slowdown(&two, &one));
+            let against_first = |arm| log_slowdown(&outcome, sample.metric, arm, names[0]);
+            sample.candidate.extend(against_first(names[2]));
+            sample.again.extend(against_first(names[1]));
         }
         Ok(())
     }
@@ -379,6 +379,18 @@ fn check_sound(outcome: &BlockOutcome) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Natural logarithm of the slow-down of an arm of a block against another; `None` where one has no value.
+#[must_use]
+pub fn log_slowdown(
+    outcome: &BlockOutcome,
+    metric: GateMetric,
+    arm: &str,
+    reference: &str,
+) -> Option<f64> {
+    let values = |arm| Values::of(outcome, arm, metric);
+    slowdown(&values(arm), &values(reference))
+}
+
 /// Values of an arm in a block as times, so that more is worse: one for each round, or one in all.
 struct Values(Vec<f64>);
 
@@ -402,6 +414,7 @@ impl Values {
                 let p99 = row.and_then(|row| row.latency_p99_ns);
                 Values(vec![p99.map_or(f64::NAN, |p99| p99 as f64)])
             }
+            GateMetric::SliceP99 => each(|row| row.latency_p99_ns.map(|p99| p99 as f64)),
         }
     }
 }

@@ -12,6 +12,9 @@ pub(super) enum Source {
         fn(&SliceRow, &BlockRow) -> Option<f64>,
         fn(&BlockRow) -> Option<f64>,
     ),
+    /// One value in each slice, from which that of the block follows as the median; the ratio of the block is the
+    /// median over its rounds.
+    SlicesOnly(fn(&SliceRow, &BlockRow) -> Option<f64>),
     /// One value in each block.
     Block(fn(&BlockRow) -> Option<f64>),
     /// Median over the blocks, which is not compared with the reference.
@@ -48,12 +51,13 @@ macro_rules! metrics {
                 }
             }
 
-            /// Its value in a block.
+            /// Its value in a block; none for a metric of slices without a column of the block.
             pub(crate) fn of_block(self, block: &BlockRow) -> Option<f64> {
                 match self.source() {
                     Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
                         value(block)
                     }
+                    Source::SlicesOnly(_) => None,
                     Source::Sum(value) => Some(value(block)),
                 }
             }
@@ -80,6 +84,10 @@ metrics! {
     );
     /// 99th percentile of latency.
     LatencyP99 = "latency_p99_ns", "ns", Source::Block(|row| latency_of_block(row, row.latency_p99_ns));
+    /// 99th percentile of latency in a typical slice: median over the slices of a block.
+    SliceLatencyP99 = "slice_latency_p99_ns", "ns", Source::SlicesOnly(
+        |slice, block| latency_of_slice(slice, block, slice.latency_p99_ns),
+    );
     /// 99.9th percentile of latency.
     LatencyP999 = "latency_p999_ns", "ns", Source::Block(|row| latency_of_block(row, row.latency_p999_ns));
     /// 99.99th percentile of latency.

@@ -22,6 +22,14 @@ struct ArmRows<'a> {
     slices: BTreeMap<(u32, u32), &'a SliceRow>,
 }
 
+impl<'a> ArmRows<'a> {
+    /// Slices of a block, in the order of its rounds.
+    fn slices_of(&self, block: &BlockRow) -> impl Iterator<Item = (&(u32, u32), &&'a SliceRow)> {
+        self.slices
+            .range((block.block, 0)..=(block.block, u32::MAX))
+    }
+}
+
 /// The arms of one condition by name, in the order of their first rows.
 type Arms<'a> = Vec<(&'a str, ArmRows<'a>)>;
 
@@ -180,6 +188,16 @@ fn estimate(key: &ConditionKey, model: &str, arm: &ArmRows<'_>, metric: Metric) 
         Source::Slice(_, value) | Source::Block(value) | Source::Median(value) => {
             arm.blocks.iter().filter_map(|block| value(block)).collect()
         }
+        Source::SlicesOnly(value) => {
+            let in_block = |block: &&BlockRow| {
+                let slices = arm.slices_of(block);
+                let values: Vec<f64> = slices
+                    .filter_map(|(_, slice)| value(slice, block))
+                    .collect();
+                median(&values)
+            };
+            arm.blocks.iter().filter_map(in_block).collect()
+        }
         Source::Sum(value) => {
             "sum of blocks".clone_into(&mut row.method);
             row.estimate = Some(arm.blocks.iter().map(|block| value(block)).sum());
@@ -223,10 +241,9 @@ fn log_ratios(metric: Metric, arm: &ArmRows<'_>, reference: &ArmRows<'_>) -> Opt
             let ratios = both.filter_map(|(a, b)| log_ratio(seen(a)?, seen(b)?));
             Some(ratios.collect())
         }
-        Source::Slice(value, _) => {
+        Source::Slice(value, _) | Source::SlicesOnly(value) => {
             let ratio = |(block, other): (&BlockRow, &BlockRow)| {
-                let rounds = arm.slices.range((block.block, 0)..=(block.block, u32::MAX));
-                median_log_ratio(rounds.filter_map(|(round, slice)| {
+                median_log_ratio(arm.slices_of(block).filter_map(|(round, slice)| {
                     let of = reference.slices.get(round)?;
                     Some((value(slice, block)?, value(of, other)?))
                 }))
@@ -271,6 +288,7 @@ mod tests {
                     replies,
                     throughput_per_second: replies as f64,
                     latency_p50_ns: (replies > 0).then_some(1_000),
+                    latency_p99_ns: (replies > 0).then_some(10 * replies),
                     ..SliceRow::default()
                 });
             }
@@ -384,6 +402,25 @@ mod tests {
         let nothing_due = two_arms(Some(10.0), &[SERVED; 3], &[NOTHING_DUE; 3]);
         assert_eq!(row(&nothing_due, "fork", Metric::LatencyP99).estimate, None);
         assert_eq!(ratio(&nothing_due, Metric::LatencyP99), (None, None));
+    }
+
+    /// One bad slice in three makes the tail of the block, and not that of a typical slice.
+    #[test]
+    fn the_p99_of_a_typical_slice_is_a_median_over_slices() {
+        let (even, one_bad) = ([SERVED; 3], [(100, 100), (100, 120), (900, 900)]);
+        let summary = two_arms(None, &even, &one_bad);
+        let metric = Metric::SliceLatencyP99;
+
+        assert_eq!(row(&summary, REFERENCE, metric).estimate, Some(1_000.0));
+        let other = row(&summary, "fork", metric);
+        assert_eq!(other.estimate, Some(1_200.0));
+        assert_eq!(other.blocks, BLOCKS as usize);
+        assert!((other.ratio.unwrap() - 1.2).abs() < 1e-12, "{other:?}");
+        assert_eq!(other.verdict, HIGHER);
+
+        // No request was answered: without bound, as in the block.
+        let still = two_arms(None, &even, &[STILL; 3]);
+        assert_eq!(row(&still, "fork", metric).estimate, UNBOUNDED);
     }
 
     #[test]

@@ -5,7 +5,12 @@ use echobench_clients::ErrorKind;
 use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::units::plural;
 use crate::results::summary::ALPHA;
-use crate::results::{BlockRow, BlockStatus, ValidityFlag};
+use crate::results::{BlockRow, BlockStatus, ConditionKey, Metric, ValidityFlag};
+
+/// Ratio of p99 to p50 above which the median hides a tail.
+const HIDDEN_TAIL: f64 = 30.0;
+/// Ratio of p99 to that of a typical slice from which on rare slices make the tail.
+const RARE_SLICES: f64 = 3.0;
 
 impl ScenarioReport<'_> {
     /// The notes, a line each.
@@ -39,6 +44,7 @@ impl ScenarioReport<'_> {
             );
         }
 
+        notes.extend(self.tails());
         notes.extend(self.placement_flips());
         notes.extend(self.invalid_blocks());
         notes.extend(self.missing_arms());
@@ -52,6 +58,39 @@ impl ScenarioReport<'_> {
         lines
             .all(|line| line.first().placement == placement)
             .then(|| format!("Placement: {placement}."))
+    }
+
+    /// Tails that the columns of the table do not explain, a line for each kind with its arms.
+    fn tails(&self) -> Vec<String> {
+        let arms_above = |metric, limit: f64| {
+            let exceeds = |line: &&ArmLine<'_>| {
+                let p99 = line.estimate(Metric::LatencyP99);
+                let ratio = p99
+                    .zip(line.estimate(metric))
+                    .map(|(p99, other)| p99 / other);
+                ratio.is_some_and(|ratio| ratio.is_finite() && ratio > limit)
+            };
+            let lines = self.lines.iter().filter(exceeds);
+            let arms: Vec<String> = lines.map(|line| self.describe(line)).collect();
+            arms.join("; ")
+        };
+
+        let kinds = [
+            (
+                format!("TAIL: p99 is more than {HIDDEN_TAIL:.0} times p50"),
+                arms_above(Metric::LatencyP50, HIDDEN_TAIL),
+            ),
+            (
+                format!(
+                    "RARE: p99 is more than {RARE_SLICES:.0} times that of a typical slice, so rare slices make it"
+                ),
+                arms_above(Metric::SliceLatencyP99, RARE_SLICES),
+            ),
+        ];
+        let named = kinds.into_iter().filter(|(_, arms)| !arms.is_empty());
+        named
+            .map(|(kind, arms)| format!("{kind}: {arms}."))
+            .collect()
     }
 
     /// Arms that are above the reference with one placement and below it with another.
@@ -83,7 +122,7 @@ impl ScenarioReport<'_> {
     fn invalid_blocks(&self) -> Vec<String> {
         let mut limits: Vec<(String, &str, usize)> = Vec::new();
         for row in self.blocks.iter().filter(|row| row.is_ok()) {
-            let arm = self.describe(row);
+            let arm = self.describe_block(row);
             let known = row.validity.flags().map(|flag| match limit(flag) {
                 Some(limit) => (format!("{limit} for {arm},"), "block"),
                 // Every arm of a block has this flag, so the count is one of rows.
@@ -115,7 +154,7 @@ impl ScenarioReport<'_> {
                 BlockStatus::Skipped(reason) => format!("SKIPPED: {}: {reason}", row.model),
                 BlockStatus::Failed(reason) => {
                     let left_out = self.left_out_blocks(row);
-                    format!("FAILED: {}: {reason}{left_out}", self.describe(row))
+                    format!("FAILED: {}: {reason}{left_out}", self.describe_block(row))
                 }
             };
             if !notes.contains(&note) {
@@ -149,13 +188,27 @@ impl ScenarioReport<'_> {
         )
     }
 
+    /// An arm and its condition in words, as [`ScenarioReport::in_words`].
+    fn describe_block(&self, row: &BlockRow) -> String {
+        self.in_words(&row.model, &row.condition())
+    }
+
+    fn describe(&self, line: &ArmLine<'_>) -> String {
+        let condition = line.condition();
+        let arm = self.in_words(line.model(), &condition);
+        match condition.load_percent {
+            Some(percent) => format!("{arm}, {percent} % of peak"),
+            None => arm,
+        }
+    }
+
     /// An arm and its condition in words; with the placement where there are several.
-    fn describe(&self, row: &BlockRow) -> String {
-        let arm = format!("{}, {}", row.model, row.condition().clients_in_words());
+    fn in_words(&self, model: &str, condition: &ConditionKey) -> String {
+        let arm = format!("{model}, {}", condition.clients_in_words());
         if self.common_placement().is_some() {
             return arm;
         }
-        format!("{arm}, placement {}", row.placement)
+        format!("{arm}, placement {}", condition.placement)
     }
 }
 

@@ -286,27 +286,6 @@ fn the_dictionary_has_every_column_of_a_run_and_of_the_claims() {
     assert_documented(&["claims.csv"], columns(crate::claims::COLUMNS));
 }
 
-/// The header of a committed CSV.
-fn header(path: &Path) -> Vec<String> {
-    let mut reader = csv::Reader::from_path(path).unwrap();
-    let header = reader.headers().unwrap();
-    header.iter().map(str::to_owned).collect()
-}
-
-#[test]
-fn the_dictionary_has_every_column_of_the_gates_trials() {
-    let folders = fs::read_dir(root().join("results/gate")).unwrap();
-    let newest = folders.map(|entry| entry.unwrap().path()).max().unwrap();
-    for (file, section) in [
-        ("trials.csv", "trials.csv"),
-        ("blocks.csv", "blocks.csv of trials"),
-        ("rates.csv", "rates.csv"),
-    ] {
-        let names = header(&newest.join(file));
-        assert_documented(&[section], names.iter().map(String::as_str));
-    }
-}
-
 /// The names of all values of a JSON document, such as `comparisons[].p`. Those below one of `opaque`
 /// are left out.
 fn fields(value: &serde_json::Value, at: &str, opaque: &[&str], names: &mut BTreeSet<String>) {

@@ -9,7 +9,9 @@ use crate::common::{Finished, Running, eventually, executable, finish};
 use echobench::gate::GateReport;
 use echobench::gate::builds::{About, Build};
 use echobench::gate::export::Format;
-use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge};
+use echobench::gate::rule::{
+    Finding, GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge,
+};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -78,9 +80,11 @@ fn slower() -> GateReport {
         sample("thread", GateMetric::Throughput, 0.01, 5e-4),
         sample("thread", GateMetric::Cpu, 0.07, 5e-4),
         sample("thread", GateMetric::P99, 0.02, 0.02),
+        sample("thread", GateMetric::SliceP99, 0.01, 0.002),
         sample("async", GateMetric::Throughput, -0.02, 5e-4),
         sample("async", GateMetric::Cpu, 0.0, 5e-4),
         sample("async", GateMetric::P99, 0.0, 0.02),
+        sample("async", GateMetric::SliceP99, 0.0, 0.02),
     ];
 
     GateReport {
@@ -140,6 +144,19 @@ fn each_format_is_as_its_readers_expect() {
 #[test]
 fn a_pass_says_what_is_not_resolved() {
     same(&Format::Table.render(&equal()).unwrap(), "gate-pass.txt");
+}
+
+#[test]
+fn a_pass_in_which_all_is_resolved_says_so() {
+    let mut report = equal();
+    report
+        .comparisons
+        .retain(|line| line.finding == Finding::Within);
+    let table = Format::Table.render(&report).unwrap();
+    assert!(
+        table.starts_with("gate: pass: every line is within its floor\n"),
+        "{table}"
+    );
 }
 
 #[test]

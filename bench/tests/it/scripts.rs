@@ -143,7 +143,7 @@ fn every_script_runs_what_cargo_built() {
 
     let mut command = script("gate-error-rates.sh");
     command.arg("4");
-    package.runs_fresh(command, "measure 4 --quick");
+    package.runs_fresh(command, "measure 4 --out");
 
     let built = finish(script("build.sh")).stdout;
     let folder = package.folder.path().canonicalize().unwrap();

@@ -105,6 +105,7 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
     );
     let values = [9_999.0, 1_234_567.0, 987.0, -2048.0, 1_234.0, 0.0];
     summary.extend(asynchronous.rows(throughput, values.map(Some)));
+    summary.push(asynchronous.row(Metric::SliceLatencyP99, Some(98_765.0)));
 
     let pool = steady(8, Driver::Threads, "pool --workers 3");
     let throughput = compared(

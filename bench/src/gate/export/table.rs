@@ -26,7 +26,8 @@ pub(super) fn render(report: &GateReport, style: Style) -> String {
 
 /// Explanation of the columns.
 const NOTE: &str = "Slower: median over the blocks, + is worse. At least, at most: one-sided sign-test bounds; \
-    the first is corrected over the table. A/A: the baseline against itself.";
+    the first is corrected over the table. A/A: the baseline against itself. p99 latency: of all requests of a block. \
+    p99 of a slice: median over its slices, which rare bad slices do not move.";
 
 fn about(report: &GateReport) -> String {
     format!(
@@ -52,11 +53,13 @@ fn headline(report: &GateReport) -> String {
     let why = match (report.verdict, report.reason) {
         (GateVerdict::Pass, _) => {
             let open: Vec<_> = lines(Finding::Unresolved).map(title).collect();
-            let all = "throughput and CPU per request are within their floors".to_owned();
             if open.is_empty() {
-                all
+                "every line is within its floor".to_owned()
             } else {
-                format!("{all}; not resolved: {}", open.join(", "))
+                format!(
+                    "throughput and CPU per request are within their floors; not resolved: {}",
+                    open.join(", ")
+                )
             }
         }
         (GateVerdict::Regression, _) => {
