@@ -43,6 +43,8 @@ const CONFIDENCE: f64 = 0.95;
 const WALL: Duration = Duration::from_secs(60);
 /// Bootstrap draws of blocks for a standard error.
 const DRAWS: u32 = 2_000;
+/// Lag-1 autocorrelation of blocks above which they are not independent enough for the error rates of a run.
+const CORRELATED: f64 = 0.2;
 /// Error rate of all sign tests together: a sign balance less likely than its share is a bias.
 const BIAS: f64 = 0.01;
 
@@ -54,10 +56,11 @@ const BARE_LOOP_SHARE: u32 = 4;
 const BARE_LOOP_STEPS: u64 = 4_096;
 
 /// Metrics, each with the target for the standard error of its ratio in 60 s of wall time.
-const METRICS: [(Metric, Option<f64>); 4] = [
+const METRICS: [(Metric, Option<f64>); 5] = [
     (Metric::Throughput, Some(0.005)),
     (Metric::LatencyP50, None),
     (Metric::LatencyP99, Some(0.015)),
+    (Metric::SliceLatencyP99, None),
     (Metric::CpuPerRequest, Some(0.003)),
 ];
 
@@ -92,6 +95,8 @@ pub(crate) struct AaRow {
     block_wall_seconds: f64,
     /// Median over all blocks of the ratio of the second arm to the first.
     ratio: Option<f64>,
+    /// Lag-1 autocorrelation of the log-ratios of successive blocks.
+    lag1_autocorrelation: Option<f64>,
     /// Standard deviation of the log-ratios of single blocks.
     block_standard_deviation: Option<f64>,
     /// Standard error of the log-ratio in 60 s of wall time.
@@ -290,6 +295,7 @@ impl Form {
             blocks: ratios.len(),
             block_wall_seconds: wall,
             ratio: crate::stats::median(ratios).map(f64::exp),
+            lag1_autocorrelation: lag1_autocorrelation(ratios),
             block_standard_deviation: standard_deviation(ratios),
             standard_error_60s: standard_error(ratios, WALL.as_secs_f64() / wall),
             standard_error_target: target,
@@ -337,6 +343,20 @@ fn standard_deviation(values: &[f64]) -> Option<f64> {
     let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
     let deviation = (squares / (count - 1.0)).sqrt();
     (values.len() > 1 && deviation.is_finite()).then_some(deviation)
+}
+
+/// Correlation of each value with its successor: their mean product of deviations from the mean, relative to the
+/// variance. `None` for fewer than three values, without a variance, and where a value is not finite.
+fn lag1_autocorrelation(values: &[f64]) -> Option<f64> {
+    let mean = values.iter().sum::<f64>() / values.len() as f64;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let products: f64 = values
+        .windows(2)
+        .map(|pair| (pair[0] - mean) * (pair[1] - mean))
+        .sum();
+
+    let correlation = products / squares;
+    (values.len() > 2 && correlation.is_finite()).then_some(correlation)
 }
 
 /// Standard error of the median over so many blocks, which is the figure that a comparison reports, by the
@@ -391,6 +411,10 @@ impl AaRow {
             ),
             format!("{} : {}", self.higher, self.lower),
             format!("{:.3}", self.sign_p),
+            or_unknown(self.lag1_autocorrelation, |lag| {
+                let mark = if self.is_correlated() { " high" } else { "" };
+                format!("{lag:+.2}{mark}")
+            }),
         ]
     }
 
@@ -399,6 +423,11 @@ impl AaRow {
         self.blocks >= self.run_blocks.max(1)
             && self.ratio.is_some_and(f64::is_finite)
             && self.standard_error_60s.is_some_and(f64::is_finite)
+    }
+
+    fn is_correlated(&self) -> bool {
+        self.lag1_autocorrelation
+            .is_some_and(|lag| lag > CORRELATED)
     }
 
     fn misses_target(&self) -> bool {
@@ -449,11 +478,27 @@ impl AaReport {
             "false differences",
             "higher : lower",
             "p",
+            "lag 1",
         ];
 
         let rows = self.rows.iter().map(AaRow::cells).collect();
         let table = Style::Plain.table(&names, rows, &[0, 1, 2, 6]);
-        [table, self.conclusion()].join("\n\n") + "\n"
+        let parts = [Some(table), self.warning(), Some(self.conclusion())];
+        parts.into_iter().flatten().collect::<Vec<_>>().join("\n\n") + "\n"
+    }
+
+    /// Warning about blocks that depend on each other.
+    fn warning(&self) -> Option<String> {
+        let correlated = self.rows.iter().filter(|row| row.is_correlated());
+        let names: Vec<String> = correlated
+            .map(|row| format!("{} {} {}", row.scenario, row.model, row.metric))
+            .collect();
+        (!names.is_empty()).then(|| {
+            format!(
+                "warning: successive blocks are correlated by more than {CORRELATED}, and intervals are too narrow: {}",
+                names.join(", ")
+            )
+        })
     }
 
     fn conclusion(&self) -> String {
@@ -522,6 +567,44 @@ mod tests {
         let row = row(&noise(60, |noise| 0.01 * (noise + 0.45)));
         assert_eq!(row.false_differences, row.runs);
         assert_eq!(report(row).exit_code(), 2);
+    }
+
+    /// Each value of the series is half of the one before, and noise.
+    #[test]
+    fn correlated_blocks_are_warned_of() {
+        let mut last = 0.0;
+        let correlated = noise(200, |noise| {
+            last = 0.5 * last + noise;
+            0.01 * last
+        });
+        let independent = noise(200, |noise| 0.01 * noise);
+        let alternating: Vec<f64> = (0..200).map(|i| 0.01 * f64::from(i % 2)).collect();
+
+        let lag = |series: &[f64]| row(series).lag1_autocorrelation.unwrap();
+        assert!(
+            (0.35..0.65).contains(&lag(&correlated)),
+            "{}",
+            lag(&correlated)
+        );
+        assert!(lag(&independent).abs() < 0.2, "{}", lag(&independent));
+        assert!(lag(&alternating) < -0.9, "{}", lag(&alternating));
+
+        let text = report(row(&correlated)).text();
+        let warning = "warning: successive blocks are correlated by more than 0.2, and intervals are too narrow: \
+                       steady thread latency_p50_ns";
+        assert!(text.contains(warning), "{text}");
+        assert!(!report(row(&independent)).text().contains("warning"));
+        assert!(!report(row(&alternating)).text().contains("warning"));
+    }
+
+    /// By hand: deviations of −1, 0, 1 and of −1, 1, −1, 1.
+    #[test]
+    fn the_autocorrelation_is_that_of_the_textbook() {
+        assert_eq!(lag1_autocorrelation(&[1.0, 2.0, 3.0]), Some(0.0));
+        assert_eq!(lag1_autocorrelation(&[1.0, 3.0, 1.0, 3.0]), Some(-0.75));
+        for unknown in [&[1.0, 2.0][..], &[1.0; 5], &[1.0, f64::INFINITY, 2.0]] {
+            assert_eq!(lag1_autocorrelation(unknown), None);
+        }
     }
 
     #[test]

@@ -322,12 +322,12 @@ fn an_arm_is_compared_with_itself() {
     let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert!(matches!(finished.code, Some(0 | 2 | 3)), "{finished:?}");
     let rows = json["rows"].as_array().unwrap();
-    // In two scenarios the bare loop, and two models with four metrics each.
-    assert_eq!(rows.len(), 18);
-    for (first, scenario) in [(0, "steady"), (9, "gate")] {
+    // In two scenarios the bare loop, and two models with five metrics each.
+    assert_eq!(rows.len(), 22);
+    for (first, scenario) in [(0, "steady"), (11, "gate")] {
         assert_eq!(rows[first]["model"], "bare loop");
         let own = rows.iter().filter(|row| row["scenario"] == scenario);
-        assert_eq!(own.count(), 9);
+        assert_eq!(own.count(), 11);
     }
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let names = reader.headers().unwrap().clone();
@@ -391,7 +391,7 @@ fn an_interrupted_comparison_writes_its_file() {
         let rows = json["rows"].as_array().unwrap().len();
         assert_eq!(
             (rows, json["rows"][0]["model"].as_str()),
-            (5, Some("bare loop"))
+            (6, Some("bare loop"))
         );
         let written = csv::Reader::from_path(&path).unwrap().records().count();
         assert_eq!(written, rows);
@@ -417,7 +417,7 @@ fn a_file_is_written_although_nobody_reads_the_table() {
         stderr.contains("cannot write to standard output"),
         "{stderr}"
     );
-    assert_eq!(csv::Reader::from_path(&path).unwrap().records().count(), 18);
+    assert_eq!(csv::Reader::from_path(&path).unwrap().records().count(), 22);
 }
 
 #[test]
