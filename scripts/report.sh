@@ -15,13 +15,13 @@ echobench=$(scripts/build.sh)
 folder_of() { sed -n 's/^`echobench table \(.*\)`$/\1/p' "$1"; }
 
 results=${1-$(folder_of docs/results.md)}
-claims=$(sed -n 's/^`echobench claims --from \(.*\)`$/\1/p' docs/claims.md)
+read -ra claims <<<"$(sed -n 's/^`echobench claims \(--from .*\)`$/\1/p' docs/claims.md)"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 
 "$echobench" table "$results" --into docs/results.md
 "$echobench" table "$(folder_of docs/designs.md)" --into docs/designs.md
-"$echobench" claims --from "$claims" --into docs/claims.md
+"$echobench" claims "${claims[@]}" --into docs/claims.md
 sed -i '/^This list is the output of/q' docs/claims.md
 {
     echo

@@ -26,6 +26,65 @@ pub(crate) fn ledger_table(rows: &[ClaimRow], claims: &[Claim], style: Style) ->
     parts.join("\n\n") + "\n"
 }
 
+/// The verdicts of several ledgers beside each other, below a sentence on those that differ; empty for one ledger.
+/// The name of each is the path of its folder.
+#[must_use]
+pub(crate) fn verdicts_side_by_side(
+    ledgers: &[(String, Vec<ClaimRow>)],
+    claims: &[Claim],
+    style: Style,
+) -> String {
+    if ledgers.len() < 2 {
+        return String::new();
+    }
+
+    let (mut common, mut differ) = (0, Vec::new());
+    let mut rows = Vec::new();
+    for claim in claims {
+        let verdicts = ledgers.iter().map(|(_, rows)| {
+            let row = rows.iter().find(|row| row.claim == claim.id);
+            row.map(|row| row.verdict)
+        });
+        let verdicts: Vec<_> = verdicts.collect();
+        let mut known = verdicts.iter().flatten();
+        let Some(first) = known.next() else {
+            continue;
+        };
+
+        let is_same = known.all(|verdict| verdict == first);
+        if !is_same {
+            differ.push(claim.id);
+        }
+        common += usize::from(verdicts.iter().all(Option::is_some));
+        let words = verdicts
+            .iter()
+            .map(|verdict| or_unknown(*verdict, |verdict| verdict.words().to_owned()));
+        let mut cells = vec![claim.id.to_owned()];
+        cells.extend(words);
+        cells.push(if is_same { "" } else { "DIFFERS" }.to_owned());
+        rows.push(cells);
+    }
+
+    let folder = |path: &str| {
+        path.trim_end_matches('/')
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let mut names = vec!["claim".to_owned()];
+    names.extend(ledgers.iter().map(|(path, _)| folder(path)));
+    names.push(String::new());
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let left: Vec<usize> = (0..names.len()).collect();
+    let differing = match &differ[..] {
+        [] => "no verdict differs".to_owned(),
+        ids => format!("verdicts differ for {}", ids.join(", ")),
+    };
+    let table = style.table(&names, rows, &left);
+    format!("\nJudged in all of these runs: {common} claims; {differing}.\n\n{table}\n")
+}
+
 /// A claim with its rows.
 pub(crate) type Judged<'a> = (&'a Claim, Vec<&'a ClaimRow>);
 
@@ -384,6 +443,39 @@ mod tests {
             line.contains("| **holds only when** | it is so |"),
             "{line}"
         );
+    }
+
+    #[test]
+    fn verdicts_of_several_ledgers_stand_side_by_side() {
+        use ClaimVerdict::{DoesNotHold, Holds};
+
+        let of = |claim: &str, verdict: ClaimVerdict| ClaimRow {
+            verdict,
+            ..row(claim, "tau", "", 1.0)
+        };
+        let one = vec![of("C1", Holds), of("C2", Holds), of("C3", Holds)];
+        let two = vec![of("C1", Holds), of("C2", DoesNotHold)];
+        let ledgers = [("results/one/".to_owned(), one), ("two".to_owned(), two)];
+        assert_eq!(
+            verdicts_side_by_side(&ledgers[..1], CLAIMS, Style::Plain),
+            ""
+        );
+
+        let text = verdicts_side_by_side(&ledgers, CLAIMS, Style::Plain);
+        let sentence = "Judged in all of these runs: 2 claims; verdicts differ for C2.";
+        assert!(text.contains(sentence), "{text}");
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
+        for line in [
+            "claim one two",
+            "C1 holds holds",
+            "C2 holds does not hold DIFFERS",
+            "C3 holds –",
+        ] {
+            assert!(lines.iter().any(|own| own == line), "{line}: {text}");
+        }
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! `echobench claims`: claims of the textbooks, each measured and judged.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 
 use crate::claims::ledger::{self, LedgerOptions, LedgerOutcome};
-use crate::claims::table::{ledger_table, list};
+use crate::claims::table::{ledger_table, list, verdicts_side_by_side};
 use crate::claims::{CLAIMS, find};
 use crate::render::Style;
 use crate::render::splice::{check_splice, splice};
@@ -32,9 +32,10 @@ pub struct ClaimsArgs {
     #[arg(long)]
     seed: Option<u64>,
 
-    /// Show the claims of this results folder again, without measuring
+    /// Show the claims of this results folder again, without measuring; if given again, also which verdicts
+    /// the other folders have
     #[arg(long, value_name = "DIR", conflicts_with_all = ["quick", "out", "seed"])]
-    from: Option<PathBuf>,
+    from: Vec<PathBuf>,
 
     /// Show every claim with its source, its metric and its rule, without measuring
     #[arg(long, conflicts_with_all = ["quick", "out", "seed", "from", "into"])]
@@ -61,10 +62,14 @@ pub(super) fn run(args: &ClaimsArgs) -> anyhow::Result<ExitCode> {
         out!("{}", list(&claims, style));
         return Ok(ExitCode::SUCCESS);
     }
-    if let Some(folder) = &args.from {
-        let mut rows = read_claims(folder)?;
-        rows.retain(|row| claims.iter().any(|claim| claim.id == row.claim));
-        show(args, folder, &rows, style)?;
+    if !args.from.is_empty() {
+        let mut ledgers = Vec::new();
+        for folder in &args.from {
+            let mut rows = read_claims(folder)?;
+            rows.retain(|row| claims.iter().any(|claim| claim.id == row.claim));
+            ledgers.push((folder.display().to_string(), rows));
+        }
+        show(args, &ledgers, style)?;
         return Ok(ExitCode::SUCCESS);
     }
 
@@ -77,7 +82,8 @@ pub(super) fn run(args: &ClaimsArgs) -> anyhow::Result<ExitCode> {
         out: args.out.clone(),
         seed: super::seed(args.seed),
     })?;
-    let shown = show(args, &ledger.folder, &ledger.rows, style);
+    let folder = ledger.folder.display().to_string();
+    let shown = show(args, &[(folder, ledger.rows.clone())], style);
     noteln!("\nresults in {}", ledger.folder.display());
     shown?;
     exit_code(ledger.into_outcome())
@@ -99,15 +105,25 @@ fn exit_code(outcome: LedgerOutcome) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Prints the tables, or splices them into a document.
-fn show(args: &ClaimsArgs, folder: &Path, rows: &[ClaimRow], style: Style) -> anyhow::Result<()> {
+/// Prints the tables of the first ledger and the verdicts of all, or splices them into a document.
+fn show(
+    args: &ClaimsArgs,
+    ledgers: &[(String, Vec<ClaimRow>)],
+    style: Style,
+) -> anyhow::Result<()> {
+    let text = |style| {
+        let (_, rows) = &ledgers[0];
+        ledger_table(rows, CLAIMS, style) + &verdicts_side_by_side(ledgers, CLAIMS, style)
+    };
     let Some(document) = &args.into else {
-        out!("{}", ledger_table(rows, CLAIMS, style));
+        out!("{}", text(style));
         return Ok(());
     };
 
-    let folder = folder.display().to_string();
-    let command = format!("echobench claims --from {}", folder.trim_end_matches('/'));
-    let table = ledger_table(rows, CLAIMS, Style::Markdown);
-    splice(document, "claims", &command, &table)
+    let folders: Vec<&str> = ledgers
+        .iter()
+        .map(|(folder, _)| folder.trim_end_matches('/'))
+        .collect();
+    let command = format!("echobench claims --from {}", folders.join(" --from "));
+    splice(document, "claims", &command, &text(Style::Markdown))
 }

@@ -115,6 +115,12 @@ impl CommittedRun {
         Ok(runs)
     }
 
+    /// The kind of its machine, and the state of idle CPUs if they were kept awake.
+    pub(super) fn machine_name(&self) -> String {
+        let awake = if self.awake { ", CPUs awake" } else { "" };
+        self.machine.slug() + awake
+    }
+
     /// The difference that keeps the figures of two runs from being compared; `None` if there is none.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let state = |run: &Self| if run.awake { "awake" } else { "asleep" };

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
+use super::machines::across_machines;
 use super::scenario_report::fixed;
 use crate::render::Style;
 use crate::render::units::{UNBOUNDED, UNKNOWN, or_unknown, plural};
@@ -47,7 +48,17 @@ pub fn compare(options: &CompareOptions) -> anyhow::Result<String> {
     }
     let table = comparison.table(unlike.is_none());
     let notes = comparison.notes(unlike.as_deref()).join("\n");
-    Ok(format!("{table}\n\n{notes}\n"))
+    let agreement = match unlike {
+        Some(_) => {
+            let machine = |run| (CommittedRun::machine_name(run), vec![run]);
+            format!(
+                "\n{}\n",
+                across_machines(&[machine(&before), machine(&after)])
+            )
+        }
+        None => String::new(),
+    };
+    Ok(format!("{table}\n\n{notes}\n{agreement}"))
 }
 
 /// Rows of two runs.

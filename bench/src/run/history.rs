@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
-use super::scenario_report::fixed;
+use super::machines::{MachineRuns, across_machines};
+use super::scenario_report::{fixed, ratio_with_interval};
 use super::workload::Workload;
 use crate::render::Style;
-use crate::render::units::UNKNOWN;
+use crate::render::units::{UNKNOWN, or_unknown};
+use crate::results::SummaryRow;
 use crate::results::summary::REFERENCE;
 use crate::stats::holm;
 
@@ -30,6 +32,7 @@ pub fn history(folder: &Path) -> anyhow::Result<String> {
         text += &machine_history(first, &alike);
         rest = others;
     }
+    text += &on_machines(&runs);
 
     let note = format!(
         "Ratios to the reference arm of the same run, oldest first; {UNKNOWN} where a run has none, \
@@ -41,10 +44,30 @@ pub fn history(folder: &Path) -> anyhow::Result<String> {
     Ok(text + &note)
 }
 
+/// The ratios that several kinds of machines have. Runs with idle CPUs kept awake are apart from others.
+fn on_machines(runs: &[CommittedRun]) -> String {
+    let mut text = String::new();
+    for awake in [false, true] {
+        let mut machines: Vec<MachineRuns<'_>> = Vec::new();
+        for run in runs.iter().filter(|run| run.awake == awake) {
+            let same = |(_, runs): &&mut MachineRuns<'_>| {
+                runs[0].machine.difference(&run.machine).is_none()
+            };
+            match machines.iter_mut().find(same) {
+                Some((_, runs)) => runs.push(run),
+                None => machines.push((run.machine_name(), vec![run])),
+            }
+        }
+        if machines.len() > 1 {
+            text += &(across_machines(&machines) + "\n\n");
+        }
+    }
+    text
+}
+
 /// The history of runs on one kind of machine, which is that of `first`.
 fn machine_history(first: &CommittedRun, runs: &[&CommittedRun]) -> String {
-    let awake = if first.awake { ", CPUs awake" } else { "" };
-    let title = format!("{}{awake}, runs: {}", first.machine.slug(), runs.len());
+    let title = format!("{}, runs: {}", first.machine_name(), runs.len());
     let list = runs.iter().enumerate();
     let list: Vec<String> = list
         .map(|(index, run)| format!("  {}  {}", index + 1, run.title()))
@@ -65,16 +88,13 @@ fn machine_history(first: &CommittedRun, runs: &[&CommittedRun]) -> String {
     parts.join("\n\n") + "\n\n"
 }
 
-fn cells(series: &RatioSeries, runs: &[&CommittedRun]) -> Vec<String> {
+fn cells(series: &RatioSeries<'_>, runs: &[&CommittedRun]) -> Vec<String> {
     let ratio_of = |run: usize| {
         let mut ratios = series.ratios.iter();
-        match ratios.find(|ratio| ratio.run == run) {
-            Some(ratio) => {
-                let mark = ratio.mark.map(String::from).unwrap_or_default();
-                fixed(ratio.value, 2) + &mark
-            }
-            None => UNKNOWN.to_owned(),
-        }
+        or_unknown(ratios.find(|ratio| ratio.run == run), |ratio| {
+            let mark = ratio.mark.map(String::from).unwrap_or_default();
+            fixed(ratio.value, 2) + &mark
+        })
     };
     let ratios: Vec<String> = (0..runs.len()).map(ratio_of).collect();
     let change = series.change.map(|change| {
@@ -82,11 +102,18 @@ fn cells(series: &RatioSeries, runs: &[&CommittedRun]) -> Vec<String> {
         format!("from {} on (p {:.4})", runs[run].name, change.p)
     });
 
+    let mut cells = key_cells(&series.id);
+    cells.extend([ratios.join(" "), change.unwrap_or_default()]);
+    cells
+}
+
+/// The cells under [`KEY_COLUMNS`].
+pub(super) fn key_cells(id: &SeriesId) -> Vec<String> {
     let SeriesId {
         key,
         workload,
         reference,
-    } = &series.id;
+    } = id;
     let workload = match workload {
         0 => String::new(),
         number => format!(" ({})", number + 1),
@@ -95,12 +122,11 @@ fn cells(series: &RatioSeries, runs: &[&CommittedRun]) -> Vec<String> {
     if reference != REFERENCE {
         cells[4] = format!("{} ÷ {reference}", cells[4]);
     }
-    cells.extend([ratios.join(" "), change.unwrap_or_default()]);
     cells
 }
 
 /// Different workloads of scenarios that share a name.
-struct Workloads<'a> {
+pub(super) struct Workloads<'a> {
     /// Number of the workload, from 0, by run and scenario.
     numbers: BTreeMap<(usize, &'a str), usize>,
     /// The difference of each further workload from the first one, a line each.
@@ -108,7 +134,7 @@ struct Workloads<'a> {
 }
 
 impl<'a> Workloads<'a> {
-    fn of(runs: &[&'a CommittedRun]) -> Self {
+    pub(super) fn of(runs: &[&'a CommittedRun]) -> Self {
         let mut known: BTreeMap<&str, Vec<&Workload>> = BTreeMap::new();
         let mut workloads = Workloads {
             numbers: BTreeMap::new(),
@@ -143,7 +169,7 @@ impl<'a> Workloads<'a> {
 
 /// Identity of a series of comparable ratios.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct SeriesId {
+pub(super) struct SeriesId {
     key: SeriesKey,
     /// Number of the workload among those of the scenario's name.
     workload: usize,
@@ -152,17 +178,26 @@ struct SeriesId {
 
 /// A ratio in a run.
 #[derive(Clone, Copy)]
-struct RunRatio {
+pub(super) struct RunRatio<'a> {
     /// Index of the run.
-    run: usize,
+    pub(super) run: usize,
     value: f64,
     mark: Option<char>,
+    pub(super) row: &'a SummaryRow,
+}
+
+impl RunRatio<'_> {
+    /// The ratio with its interval and marks.
+    pub(super) fn text(&self) -> String {
+        let mark = self.mark.map(String::from).unwrap_or_default();
+        ratio_with_interval(self.row, self.value) + &mark
+    }
 }
 
 /// Ratios of one arm and metric to one reference arm, over the runs on one kind of machine.
-struct RatioSeries {
+struct RatioSeries<'a> {
     id: SeriesId,
-    ratios: Vec<RunRatio>,
+    ratios: Vec<RunRatio<'a>>,
     change: Option<ChangePoint>,
 }
 
@@ -175,9 +210,12 @@ struct ChangePoint {
     p: f64,
 }
 
-/// All series of runs on one kind of machine, with the changes that are significant among them all.
-fn ratio_series(runs: &[&CommittedRun], workloads: &Workloads<'_>) -> Vec<RatioSeries> {
-    let mut ratios: BTreeMap<SeriesId, Vec<RunRatio>> = BTreeMap::new();
+/// The ratios of runs by series, in the order of the runs.
+pub(super) fn ratios_by_series<'a>(
+    runs: &[&'a CommittedRun],
+    workloads: &Workloads<'_>,
+) -> BTreeMap<SeriesId, Vec<RunRatio<'a>>> {
+    let mut ratios: BTreeMap<SeriesId, Vec<RunRatio<'a>>> = BTreeMap::new();
     for (index, run) in runs.iter().enumerate() {
         for (key, row) in run.by_key() {
             let Some((value, reference)) = row.ratio.zip(row.reference.clone()) else {
@@ -192,11 +230,16 @@ fn ratio_series(runs: &[&CommittedRun], workloads: &Workloads<'_>) -> Vec<RatioS
                 run: index,
                 value,
                 mark: run.mark(row),
+                row,
             });
         }
     }
+    ratios
+}
 
-    let mut all: Vec<RatioSeries> = ratios
+/// All series of runs on one kind of machine, with the changes that are significant among them all.
+fn ratio_series<'a>(runs: &[&'a CommittedRun], workloads: &Workloads<'_>) -> Vec<RatioSeries<'a>> {
+    let mut all: Vec<RatioSeries<'_>> = ratios_by_series(runs, workloads)
         .into_iter()
         .map(|(id, ratios)| {
             let values: Vec<f64> = ratios.iter().map(|ratio| ratio.value).collect();

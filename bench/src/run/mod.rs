@@ -5,6 +5,7 @@ mod committed;
 pub mod compare;
 pub mod engine;
 pub mod history;
+mod machines;
 mod memory;
 mod notes;
 pub mod options;

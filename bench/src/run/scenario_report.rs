@@ -134,7 +134,8 @@ impl<'a> ArmLine<'a> {
     }
 }
 
-fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
+/// A ratio with its interval, and a mark if it is not resolved.
+pub(super) fn ratio_with_interval(row: &SummaryRow, ratio: f64) -> String {
     let ends = row.ratio_low.zip(row.ratio_high);
     // With fewer digits than its interval, a ratio may seem to lie outside of it.
     let digits = ends.map_or(2, |(low, high)| {

@@ -177,8 +177,9 @@ fn the_list_has_every_rule() {
 fn the_documented_verdicts_are_those_of_the_committed_run() {
     let documented = include_str!("../../../docs/claims.md");
     let (_, rest) = documented.split_once("`echobench claims --from ").unwrap();
-    let folder = rest.split('`').next().unwrap();
-    let mut command = claims(&["--from", folder, "--markdown"]);
+    let folders = rest.split('`').next().unwrap();
+    let mut command = claims(&["--markdown", "--from"]);
+    command.args(folders.split(' '));
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let ledger = finish(command);
     assert!(ledger.stdout.contains("**C13**"), "{ledger:?}");

@@ -183,6 +183,81 @@ fn kinds_of_traffic_are_told_apart() {
     );
 }
 
+/// Four ratios on two kinds of machines: on one side of 1 on both, on different sides, and unresolved on one.
+#[test]
+fn ratios_that_turn_around_on_another_machine_are_named() {
+    const FORK: &str = "fork,throughput_per_second";
+    let place = TempDir::new().unwrap();
+    let other = Made {
+        name: "two",
+        arms: &[
+            ("thread", 1000.0),
+            ("fork", 1200.0),
+            ("async", 800.0),
+            ("pool", 900.0),
+        ],
+        ..Made::PLAIN
+    };
+    let one = Made {
+        arms: &[
+            ("thread", 1000.0),
+            ("fork", 900.0),
+            ("async", 700.0),
+            ("pool", 950.0),
+        ],
+        ..Made::PLAIN
+    };
+    for made in [&one, &other] {
+        made.write(place.path());
+    }
+    let edit = |name: &str, change: &dyn Fn(&str) -> String| {
+        let path = place.path().join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        let changed = change(&text);
+        assert_ne!(text, changed);
+        fs::write(path, changed).unwrap();
+    };
+    edit("two/run.json", &|text| text.replace("Xeon", "EPYC"));
+    edit("two/summary.csv", &|text| {
+        let line = |line: &str| {
+            let verdict = if line.contains(FORK) {
+                "higher"
+            } else {
+                "lower"
+            };
+            line.replace("lower", verdict) + "\n"
+        };
+        text.lines().map(line).collect()
+    });
+    edit("one/summary.csv", &|text| {
+        let line = |line: &str| {
+            let is_pool = line.contains(",pool,");
+            line.replace("lower", if is_pool { "unresolved" } else { "lower" }) + "\n"
+        };
+        text.lines().map(line).collect()
+    });
+
+    let sentence = "Of 3 ratios on several kinds of machines, 1 is resolved on the same side of 1 on each, 1 turns \
+                    around (TURNS), 1 is not resolved on each.";
+    for arguments in [
+        &["compare", "--allow-unlike", "one", "two"][..],
+        &["history", "."],
+    ] {
+        let run = echobench(&place, arguments);
+        let (_, text) = run
+            .stdout
+            .split_once(sentence)
+            .unwrap_or_else(|| panic!("{run:?}"));
+        let lines: Vec<String> = text.lines().map(single_blanks).collect();
+        let fork = "steady 8 threads none fork throughput_per_second 0.90 [0.89, 0.91] 1.20 [1.19, 1.21] TURNS";
+        let tokio =
+            "steady 8 threads none async throughput_per_second 0.70 [0.69, 0.71] 0.80 [0.79, 0.81]";
+        let at = |words: &str| lines.iter().position(|line| line == words);
+        assert!(at(fork) < at(tokio) && at(fork).is_some(), "{run:?}");
+        assert!(!text.contains(" pool "), "{run:?}");
+    }
+}
+
 #[test]
 fn arms_of_one_run_alone_are_shown() {
     let more = Made {
