@@ -1,5 +1,4 @@
-//! Documents: links resolve, quoted figures are those of the committed results, and the dictionary of
-//! columns is complete.
+//! Documents: links resolve, tables are whole, and the dictionary of columns is complete.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -42,7 +41,7 @@ fn documents() -> BTreeMap<PathBuf, String> {
 }
 
 /// The lines outside of code blocks.
-fn prose(text: &str) -> Vec<&str> {
+pub(crate) fn prose(text: &str) -> Vec<&str> {
     let mut fenced = false;
     let outside = |line: &&str| {
         let fence = line.trim_start().starts_with("```");
@@ -50,6 +49,18 @@ fn prose(text: &str) -> Vec<&str> {
         !fence && !fenced
     };
     text.lines().filter(outside).collect()
+}
+
+/// The anchor of a heading that is the first of its words.
+pub(crate) fn anchor_of(heading: &str) -> String {
+    heading
+        .trim_start_matches('#')
+        .trim()
+        .to_lowercase()
+        .chars()
+        .filter(|char| char.is_alphanumeric() || [' ', '-', '_'].contains(char))
+        .map(|char| if char == ' ' { '-' } else { char })
+        .collect()
 }
 
 /// The anchors of the headings, as GitHub makes them.
@@ -61,14 +72,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         if heading.len() == line.len() || !heading.starts_with(' ') {
             continue;
         }
-        let anchor: String = heading
-            .trim()
-            .to_lowercase()
-            .chars()
-            .filter(|char| char.is_alphanumeric() || [' ', '-', '_'].contains(char))
-            .map(|char| if char == ' ' { '-' } else { char })
-            .collect();
-
+        let anchor = anchor_of(line);
         let names = std::iter::once(anchor.clone()).chain((1..).map(|n| format!("{anchor}-{n}")));
         for name in names {
             if anchors.insert(name) {
@@ -80,7 +84,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
 }
 
 /// The targets of the links and pictures in a text.
-fn links(text: &str) -> Vec<String> {
+pub(crate) fn links(text: &str) -> Vec<String> {
     let prose = prose(text).join("\n");
     let targets = prose.split("](").skip(1);
     targets
@@ -172,78 +176,6 @@ fn every_row_of_a_table_has_the_cells_of_its_header() {
         let uneven = uneven_rows(&text);
         assert!(uneven.is_empty(), "{}: {uneven:?}", document.display());
     }
-}
-
-/// The output of `echobench table` for every committed run.
-fn committed_tables() -> String {
-    let mut tables = String::new();
-    for entry in fs::read_dir(root().join("results")).unwrap() {
-        let folder = entry.unwrap().path();
-        if folder.join("summary.csv").exists() {
-            let mut command = executable();
-            command.arg("table").arg(&folder).arg("--markdown");
-            tables += &finish(command).stdout;
-        }
-    }
-    tables
-}
-
-/// The ratios of a text that stand with an interval, such as `0.56× [0.53, 0.61]`.
-fn quoted_ratios(text: &str) -> Vec<String> {
-    // A line break may stand between a ratio and its interval.
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let pieces: Vec<&str> = text.split("× [").collect();
-    let pairs = pieces.windows(2).filter_map(|pair| {
-        let ratio = pair[0].rsplit(|char: char| !char.is_ascii_digit() && char != '.');
-        let (interval, _) = pair[1].split_once(']')?;
-        Some(format!("{} [{interval}]", ratio.clone().next()?))
-    });
-    pairs.collect()
-}
-
-#[test]
-fn quoted_ratios_are_those_of_the_committed_runs() {
-    let tables = committed_tables();
-    let claims = fs::read_to_string(root().join("docs/claims.md")).unwrap();
-    let mut quoted = 0;
-
-    for (document, text) in documents() {
-        for ratio in quoted_ratios(&text) {
-            quoted += 1;
-            let (value, interval) = ratio.split_once(' ').unwrap();
-            let judged = claims.contains(&format!(": {value}<br>")) && claims.contains(interval);
-            assert!(
-                tables.contains(&format!(" {ratio}")) || judged,
-                "{}: no committed run has {ratio}",
-                document.display()
-            );
-        }
-    }
-    assert!(quoted >= 15, "only {quoted} ratios were found");
-}
-
-#[test]
-fn quoted_rates_are_those_of_the_committed_runs() {
-    let tables = committed_tables();
-    let mut quoted = 0;
-
-    for (document, text) in documents() {
-        let pieces: Vec<&str> = text.split(" requests/s").collect();
-        // The last piece has no rate behind it.
-        for piece in &pieces[..pieces.len() - 1] {
-            let (before, rate) = piece.rsplit_once(' ').unwrap();
-            if before.ends_with("about") || !rate.ends_with(|char: char| char.is_ascii_digit()) {
-                continue;
-            }
-            quoted += 1;
-            assert!(
-                tables.contains(&format!(" {rate}/s")),
-                "{}: no committed run has {rate} requests/s",
-                document.display()
-            );
-        }
-    }
-    assert!(quoted >= 2, "only {quoted} rates were found");
 }
 
 /// The columns or fields that a section of `docs/results-format.md` explains.

@@ -17,6 +17,7 @@ mod conformance;
 mod documents;
 mod external;
 mod faults;
+mod figures;
 mod gate;
 mod hostile;
 mod injected;
