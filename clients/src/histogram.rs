@@ -12,29 +12,46 @@ use serde::{Deserialize, Serialize};
 
 /// Histogram of durations in nanoseconds, of three significant digits, and their exact extremes.
 ///
-/// It grows with its values: an empty one takes no memory, and eight bytes of a message.
+/// It grows with its values: an empty one takes no memory, and a short list of durations is kept as it is.
+/// One client makes a few requests in a slice, and a thousand clients would each need a table of counts.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Option<Encoded>", into = "Option<Encoded>")]
 pub struct DurationHistogram(Option<Box<Filled>>);
 
+/// Largest number of durations that are kept as a list.
+const FEW: usize = 128;
+
 /// Histogram with at least one duration.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 struct Filled {
-    counts: Histogram<u64>,
+    durations: Durations,
     min_ns: u64,
     max_ns: u64,
 }
 
-/// Form of a histogram in messages: extremes, and HdrHistogram V2 in base64. It is not compressed: that
-/// would take the sender more time than the pipe takes for the bytes.
+#[derive(Clone)]
+enum Durations {
+    /// Each duration in nanoseconds, at most [`FEW`].
+    Few(Vec<u64>),
+    Many(Histogram<u64>),
+}
+
+/// Form of a histogram in messages.
 #[derive(Serialize, Deserialize)]
-struct Encoded(u64, u64, String);
+#[serde(untagged)]
+enum Encoded {
+    /// The durations.
+    Few(Vec<u64>),
+    /// The extremes, and HdrHistogram V2 in base64. It is not compressed: that would take the sender more
+    /// time than the pipe takes for the bytes.
+    Many(u64, u64, String),
+}
 
 impl DurationHistogram {
     /// Adds one duration.
     pub fn record(&mut self, ns: u64) {
         let filled = self.0.get_or_insert_with(|| Box::new(Filled::none()));
-        filled.counts.record(ns).expect("the histogram grows");
+        filled.durations.record(ns);
         filled.min_ns = filled.min_ns.min(ns);
         filled.max_ns = filled.max_ns.max(ns);
     }
@@ -42,7 +59,7 @@ impl DurationHistogram {
     /// Number of durations.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.0.as_ref().map_or(0, |filled| filled.counts.len())
+        self.0.as_ref().map_or(0, |filled| filled.durations.len())
     }
 
     /// No duration was recorded.
@@ -66,7 +83,8 @@ impl DurationHistogram {
     /// Arithmetic mean; 0 if there is none.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        self.0.as_ref().map_or(0.0, |filled| filled.counts.mean())
+        let mean = |filled: &Filled| filled.durations.counts().mean();
+        self.0.as_deref().map_or(0.0, mean)
     }
 
     /// The `q`-quantile of a population of which `lost` durations are only known to be longer than all
@@ -74,7 +92,7 @@ impl DurationHistogram {
     #[must_use]
     pub fn quantile(&self, lost: u64, q: f64) -> Option<u64> {
         let filled = self.0.as_ref()?;
-        let known = filled.counts.len();
+        let known = filled.durations.len();
         let population = known + lost;
         if population < samples_needed(q) {
             return None;
@@ -92,7 +110,8 @@ impl DurationHistogram {
 
         // Half a rank less, so that rounding cannot select the next one.
         let value = filled
-            .counts
+            .durations
+            .counts()
             .value_at_quantile((rank as f64 - 0.5) / known as f64);
         Some(value.clamp(filled.min_ns, filled.max_ns))
     }
@@ -101,7 +120,7 @@ impl DurationHistogram {
     #[must_use]
     pub fn to_hdr(&self) -> Cow<'_, Histogram<u64>> {
         match &self.0 {
-            Some(filled) => Cow::Borrowed(&filled.counts),
+            Some(filled) => filled.durations.counts(),
             None => Cow::Owned(no_counts()),
         }
     }
@@ -124,12 +143,14 @@ impl DurationHistogram {
     }
 
     fn of_counts(counts: Histogram<u64>, min_ns: u64, max_ns: u64) -> Self {
-        let filled = Filled {
-            counts,
+        if counts.is_empty() {
+            return DurationHistogram::default();
+        }
+        DurationHistogram(Some(Box::new(Filled {
+            durations: Durations::Many(counts),
             min_ns,
             max_ns,
-        };
-        DurationHistogram(Some(Box::new(filled)).filter(|filled| !filled.counts.is_empty()))
+        })))
     }
 }
 
@@ -147,9 +168,66 @@ impl fmt::Debug for DurationHistogram {
 impl Filled {
     fn none() -> Self {
         Filled {
-            counts: no_counts(),
+            durations: Durations::Few(Vec::new()),
             min_ns: u64::MAX,
             max_ns: 0,
+        }
+    }
+}
+
+impl PartialEq for Filled {
+    fn eq(&self, other: &Self) -> bool {
+        (self.min_ns, self.max_ns) == (other.min_ns, other.max_ns)
+            && self.durations.counts() == other.durations.counts()
+    }
+}
+
+impl Durations {
+    fn record(&mut self, ns: u64) {
+        match self {
+            Durations::Few(list) if list.len() < FEW => list.push(ns),
+            Durations::Few(_) => {
+                let mut counts = self.counts().into_owned();
+                counts.record(ns).expect("the histogram grows");
+                *self = Durations::Many(counts);
+            }
+            Durations::Many(counts) => counts.record(ns).expect("the histogram grows"),
+        }
+    }
+
+    fn add(&mut self, other: &Durations) {
+        match (&mut *self, other) {
+            (_, Durations::Few(list)) => {
+                for &ns in list {
+                    self.record(ns);
+                }
+            }
+            (Durations::Many(counts), Durations::Many(added)) => *counts += added,
+            (Durations::Few(_), Durations::Many(_)) => {
+                let mut counts = self.counts().into_owned();
+                counts += &*other.counts();
+                *self = Durations::Many(counts);
+            }
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Durations::Few(list) => list.len() as u64,
+            Durations::Many(counts) => counts.len(),
+        }
+    }
+
+    fn counts(&self) -> Cow<'_, Histogram<u64>> {
+        match self {
+            Durations::Few(list) => {
+                let mut counts = no_counts();
+                for &ns in list {
+                    counts.record(ns).expect("the histogram grows");
+                }
+                Cow::Owned(counts)
+            }
+            Durations::Many(counts) => Cow::Borrowed(counts),
         }
     }
 }
@@ -175,7 +253,7 @@ impl AddAssign<&DurationHistogram> for DurationHistogram {
         let Some(added) = &other.0 else { return };
         match &mut self.0 {
             Some(filled) => {
-                filled.counts += &added.counts;
+                filled.durations.add(&added.durations);
                 filled.min_ns = filled.min_ns.min(added.min_ns);
                 filled.max_ns = filled.max_ns.max(added.max_ns);
             }
@@ -196,13 +274,18 @@ impl FromIterator<u64> for DurationHistogram {
 
 impl From<DurationHistogram> for Option<Encoded> {
     fn from(histogram: DurationHistogram) -> Self {
-        let filled = histogram.0?;
+        let filled = *histogram.0?;
+        let counts = match filled.durations {
+            Durations::Few(list) => return Some(Encoded::Few(list)),
+            Durations::Many(counts) => counts,
+        };
+
         let mut bytes = Vec::new();
         V2Serializer::new()
-            .serialize(&filled.counts, &mut bytes)
+            .serialize(&counts, &mut bytes)
             .expect("writing to memory succeeds");
         let counts = BASE64_STANDARD.encode(bytes);
-        Some(Encoded(filled.min_ns, filled.max_ns, counts))
+        Some(Encoded::Many(filled.min_ns, filled.max_ns, counts))
     }
 }
 
@@ -210,14 +293,15 @@ impl TryFrom<Option<Encoded>> for DurationHistogram {
     type Error = String;
 
     fn try_from(encoded: Option<Encoded>) -> Result<Self, Self::Error> {
-        let Some(Encoded(min_ns, max_ns, counts)) = encoded else {
-            return Ok(DurationHistogram::default());
-        };
-        Ok(DurationHistogram::of_counts(
-            parse_counts(&counts)?,
-            min_ns,
-            max_ns,
-        ))
+        match encoded {
+            None => Ok(DurationHistogram::default()),
+            Some(Encoded::Few(list)) => Ok(list.into_iter().collect()),
+            Some(Encoded::Many(min_ns, max_ns, counts)) => Ok(DurationHistogram::of_counts(
+                parse_counts(&counts)?,
+                min_ns,
+                max_ns,
+            )),
+        }
     }
 }
 
@@ -324,6 +408,39 @@ mod tests {
         grown += &[3_600_000_000_000].into_iter().collect();
         assert_eq!((grown.len(), grown.max()), (5, 3_600_000_000_000));
         assert!(serde_json::from_str::<DurationHistogram>("[1,2,\"AAAA\"]").is_err());
+    }
+
+    #[test]
+    fn a_short_list_counts_like_a_table() {
+        let sum = |parts: &[(u64, u64)]| {
+            let mut sum = DurationHistogram::default();
+            for &(first, end) in parts {
+                sum += &(first..end).map(|n| n * n * 1_000).collect();
+            }
+            sum
+        };
+
+        let few = FEW as u64;
+        let whole = sum(&[(1, 5 * few)]);
+        assert!(matches!(
+            whole.0.as_ref().unwrap().durations,
+            Durations::Many(_)
+        ));
+        // Lists onto a table, a table onto a list, and lists that become a table.
+        assert_eq!(sum(&[(1, 4 * few), (4 * few, 5 * few)]), whole);
+        assert_eq!(sum(&[(1, few), (few, 5 * few)]), whole);
+        let lists: Vec<_> = (0..10).map(|n| (n * few / 2, (n + 1) * few / 2)).collect();
+        let mut list = sum(&lists[1..]);
+        list += &sum(&[(1, few / 2)]);
+        assert_eq!(list, whole);
+
+        for length in [1, few, few + 1] {
+            let before = sum(&[(0, length)]);
+            let message = serde_json::to_string(&before).unwrap();
+            let after: DurationHistogram = serde_json::from_str(&message).unwrap();
+            assert_eq!(after, before);
+            assert_eq!((after.len(), after.mean()), (length, before.mean()));
+        }
     }
 
     #[test]

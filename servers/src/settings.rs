@@ -74,14 +74,16 @@ impl Settings {
     pub const MAX_CONNECTIONS: u32 = 65_536;
     /// Default of [`Settings::idle_timeout`].
     pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+    /// Default number of workers that serve one connection or request at a time.
+    pub const WORKERS: usize = 64;
     /// Default of [`Settings::drain`].
     pub const DRAIN: Duration = Duration::from_secs(5);
 }
 
 impl Settings {
-    /// Number of workers that serve one connection or request at a time; 64 unless given.
+    /// Number of workers that serve one connection or request at a time.
     pub(crate) fn blocking_workers(&self) -> usize {
-        self.workers.map_or(64, usize::from)
+        self.workers.map_or(Self::WORKERS, usize::from)
     }
 
     /// Number of workers that each serve many connections; one per CPU unless given.

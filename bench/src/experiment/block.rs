@@ -14,21 +14,30 @@ use crate::processes::child::ChildProcess;
 use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
 use crate::scenario::arm::Arm;
 use anyhow::bail;
-use echobench_clients::{Plan, Workload, clock};
+use echobench_clients::{LoadReport, Plan, Workload, clock};
 
 /// Time for processes to start, or to report after the end of the block.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time between the start signal and the start of the first slice.
-const LEAD_NS: u64 = 20_000_000;
+const LEAD_NS: u64 = 6_000_000;
 /// The part of it that each client adds, since many clients delay the processes that are to be told.
-const LEAD_PER_CLIENT_NS: u64 = 50_000;
+const LEAD_PER_CLIENT_NS: u64 = 25_000;
 
 /// The processes of an arm during its block.
 struct RunningArm {
     memory_before: Option<Memory>,
     supervisor: ChildProcess,
     load: ChildProcess,
+}
+
+/// An arm that has been measured, whose server was asked to end.
+struct EndingArm {
+    supervisor: ChildProcess,
+    _load: ChildProcess,
+    /// The end of a server that did not wait to be asked.
+    exited: Option<FromSupervisor>,
+    observed: Observed,
 }
 
 impl Condition {
@@ -45,7 +54,12 @@ impl Condition {
         let machine = MachineWatch::between(start_ns, start_ns + schedule.windows_end_ns());
 
         let deadline = Instant::now() + TIMEOUT;
-        let observed: Vec<anyhow::Result<Observed>> = arms
+        // All servers are asked to end before the first is awaited, so that they end side by side.
+        let ending: Vec<_> = arms
+            .into_iter()
+            .map(|arm| arm.and_then(|arm| arm.end(deadline)))
+            .collect();
+        let observed: Vec<_> = ending
             .into_iter()
             .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
             .collect();
@@ -130,14 +144,13 @@ impl Condition {
 
         for (index, arm) in arms.iter_mut().enumerate() {
             let Ok(started) = arm else { continue };
-            let half_gap = schedule.gap_ns / 2;
             let first = schedule
                 .slots_of(index)
                 .next()
                 .map(|slot| schedule.window(slot).start_ns);
             let ends = schedule
                 .slots_of(index)
-                .map(|slot| schedule.window(slot).end_ns + half_gap);
+                .map(|slot| schedule.reading_ns(slot));
             let watch = ToSupervisor::Watch {
                 cpu_at_ns: first
                     .into_iter()
@@ -206,16 +219,10 @@ pub(crate) fn server_is_ready(
 }
 
 impl RunningArm {
-    /// Receives the reports of the processes and ends them.
-    fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
-        let report = match self.load.receive(deadline)? {
-            FromDriver::Done { report } => report,
-            FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Ready => bail!("the load process was ready twice"),
-        };
-
+    /// Receives the readings of the server and the report of the clients, and asks the server to end.
+    fn end(mut self, deadline: Instant) -> anyhow::Result<EndingArm> {
         let mut observed = Observed {
-            report,
+            report: LoadReport::default(),
             cpu: Vec::new(),
             memory_before: self.memory_before,
             memory: None,
@@ -228,39 +235,65 @@ impl RunningArm {
             server_failed: None,
         };
 
-        loop {
-            match self.supervisor.receive(deadline)? {
-                FromSupervisor::Watched {
-                    cpu,
-                    memory,
-                    context_switches,
-                    in_time,
-                } => {
-                    observed.cpu = cpu;
-                    observed.memory = memory.filter(|_| in_time);
-                    observed.context_switches = context_switches;
-                    self.supervisor.send(&ToSupervisor::Stop)?;
-                }
-                FromSupervisor::Exited {
-                    clean,
-                    status,
-                    cpu_ns,
-                    counters,
-                } => {
-                    observed.server_cpu_ns = cpu_ns;
-                    let count = |name| counter(counters.as_deref()?, name);
-                    observed.server_requests = count("requests");
-                    observed.server_refused = count("refused");
-                    observed.server_exhausted = count("exhausted");
-                    observed.worker_connections =
-                        counters.as_deref().map_or_else(Vec::new, worker_counts);
-                    observed.server_failed =
-                        (!clean).then(|| format!("the server ended: {status}"));
-                    return Ok(observed);
-                }
-                FromSupervisor::Ready { .. } => bail!("the supervisor was ready twice"),
+        let mut exited = None;
+        match self.supervisor.receive(deadline)? {
+            FromSupervisor::Watched {
+                cpu,
+                memory,
+                context_switches,
+                in_time,
+            } => {
+                observed.cpu = cpu;
+                observed.memory = memory.filter(|_| in_time);
+                observed.context_switches = context_switches;
             }
+            early @ FromSupervisor::Exited { .. } => exited = Some(early),
+            FromSupervisor::Ready { .. } => bail!("the supervisor was ready twice"),
         }
+
+        observed.report = match self.load.receive(deadline)? {
+            FromDriver::Done { report } => report,
+            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Ready => bail!("the load process was ready twice"),
+        };
+
+        if exited.is_none() {
+            self.supervisor.send(&ToSupervisor::Stop)?;
+        }
+        Ok(EndingArm {
+            supervisor: self.supervisor,
+            _load: self.load,
+            exited,
+            observed,
+        })
+    }
+}
+
+impl EndingArm {
+    /// Receives the end of the server.
+    fn finish(mut self, deadline: Instant) -> anyhow::Result<Observed> {
+        let end = match self.exited {
+            Some(end) => end,
+            None => self.supervisor.receive(deadline)?,
+        };
+        let FromSupervisor::Exited {
+            clean,
+            status,
+            cpu_ns,
+            counters,
+        } = end
+        else {
+            bail!("the supervisor reported twice");
+        };
+
+        let count = |name| counter(counters.as_deref()?, name);
+        self.observed.server_cpu_ns = cpu_ns;
+        self.observed.server_requests = count("requests");
+        self.observed.server_refused = count("refused");
+        self.observed.server_exhausted = count("exhausted");
+        self.observed.worker_connections = counters.as_deref().map_or_else(Vec::new, worker_counts);
+        self.observed.server_failed = (!clean).then(|| format!("the server ended: {status}"));
+        Ok(self.observed)
     }
 }
 

@@ -54,26 +54,20 @@ impl Condition {
         }
     }
 
-    /// A condition without arms for every combination of the scenario's placements, kinds of traffic, numbers
-    /// of clients and drivers, in this order.
+    /// A condition without arms for each kind of traffic and each load of the scenario, in this order.
     #[must_use]
     pub fn all_of(scenario: &Scenario, effort: Effort) -> Vec<Self> {
         let mut conditions = Vec::new();
-        for &placement in &scenario.placements {
-            for (name, traffic) in scenario.traffic.each() {
-                let scenario = Scenario {
-                    traffic,
-                    ..scenario.clone()
-                };
-                for &clients in &scenario.clients {
-                    for &driver in &scenario.drivers {
-                        let load = (clients, driver, placement);
-                        conditions.push(Condition {
-                            traffic: name.clone(),
-                            ..Condition::new(&scenario, effort, Vec::new(), load)
-                        });
-                    }
-                }
+        for (name, traffic) in scenario.traffic.each() {
+            let scenario = Scenario {
+                traffic,
+                ..scenario.clone()
+            };
+            for load in scenario.loads() {
+                conditions.push(Condition {
+                    traffic: name.clone(),
+                    ..Condition::new(&scenario, effort, Vec::new(), load)
+                });
             }
         }
         conditions
@@ -119,5 +113,12 @@ impl Condition {
     pub fn block_time(&self) -> Duration {
         let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));
         Duration::from_nanos(schedule.end_ns())
+    }
+
+    /// The part of it that is measured.
+    #[must_use]
+    pub fn measured_time(&self) -> Duration {
+        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));
+        Duration::from_nanos(schedule.measured_ns())
     }
 }

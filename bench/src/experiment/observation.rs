@@ -193,7 +193,7 @@ impl Block<'_> {
         let measured_ns = window.end_ns - window.measure_ns;
         let (round, position) = self.schedule.place(slot);
         let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let next_slice_ns = self.machine.start_ns + window.start_ns + self.schedule.slot_ns();
+        let next_slice_ns = self.machine.start_ns + self.schedule.next_start_ns(slot);
         let latency = Percentiles::of(&seen.latency, seen.lost);
         let reading = |nth: usize| observed.cpu.get(nth).copied().flatten();
         let cpu = reading(nth).zip(reading(nth + 1));

@@ -1,34 +1,45 @@
 //! The schedule of a block: the slices of each arm in time.
 
 use echobench_clients::Window;
+use echobench_servers::{Family, Settings};
 
 use super::condition::Condition;
 use super::order;
 use crate::scenario::Effort;
+use crate::scenario::arm::Arm;
 
-/// Addition to the gap for each client: a server may have a process per client, whose CPU times are all
-/// read in the gap.
-const GAP_PER_CLIENT_NS: u64 = 15_000;
-/// Time after the last slice in which the servers' memory is read, and its part for each client.
-const MEMORY_NS: u64 = 20_000_000;
-const MEMORY_PER_CLIENT_NS: u64 = 800_000;
+/// Part of a gap for each client: its request in flight ends, on one CPU one after the other.
+const GAP_PER_CLIENT_NS: u64 = 20_000;
+/// Part of a gap for each process of the server: the CPU time of each is read.
+const GAP_PER_PROCESS_NS: u64 = 14_000;
+/// Part of a gap for each client of a server that forks for each of their requests, under churn: a request in
+/// flight waits for as many forks as there are clients.
+const GAP_PER_FORK_NS: u64 = 400_000;
+/// Time after the last slice in which the servers' memory is read, and clients that still wait give up.
+const MEMORY_NS: u64 = 10_000_000;
+const MEMORY_PER_CLIENT_NS: u64 = 120_000;
+/// Addition for each process of a server.
+const MEMORY_PER_PROCESS_NS: u64 = 150_000;
 
 /// The instants of a block, in nanoseconds after its start.
 pub(crate) struct Schedule {
     /// The slices in order of time.
     slots: Vec<Slot>,
     effort: Effort,
-    /// Time between two slices, for requests in flight to end and for readings of CPU time.
-    pub(super) gap_ns: u64,
+    /// End of the gap after the last slice.
+    windows_end_ns: u64,
     /// Time after the last slice, for readings of memory while connections are open.
     memory_ns: u64,
 }
 
-/// The place of one slice, all from 0.
+/// The place of one slice, all from 0, and its begin.
 struct Slot {
     round: usize,
     position: usize,
     arm: usize,
+    start_ns: u64,
+    /// Time after the slice, for requests in flight to end and for a reading of CPU time.
+    gap_ns: u64,
 }
 
 impl Schedule {
@@ -41,35 +52,46 @@ impl Schedule {
 
         let rounds = order::balanced_rounds(driven.len(), condition.effort.rounds);
         let orders = order::rounds(driven.len(), rounds, random);
+        let clients = u64::from(condition.clients);
         let mut slots = Vec::new();
+        let mut start_ns = 0;
 
         for (round, order) in orders.into_iter().enumerate() {
             for (position, nth) in order.into_iter().enumerate() {
+                let arm = driven[nth];
+                let gap_ns = condition.effort.gap.ns()
+                    + clients * GAP_PER_CLIENT_NS
+                    + processes(&condition.arms[arm], clients) * GAP_PER_PROCESS_NS
+                    + forks(condition, arm) * GAP_PER_FORK_NS;
+
                 slots.push(Slot {
                     round,
                     position,
-                    arm: driven[nth],
+                    arm,
+                    start_ns,
+                    gap_ns,
                 });
+                start_ns += condition.effort.ramp.ns() + condition.effort.slice.ns() + gap_ns;
             }
         }
 
-        let clients = u64::from(condition.clients);
+        let most = driven
+            .iter()
+            .map(|&arm| processes(&condition.arms[arm], clients))
+            .max();
         Schedule {
             slots,
             effort: condition.effort,
-            gap_ns: condition.effort.gap.ns() + clients * GAP_PER_CLIENT_NS,
-            memory_ns: MEMORY_NS + clients * MEMORY_PER_CLIENT_NS,
+            windows_end_ns: start_ns,
+            memory_ns: MEMORY_NS
+                + clients * MEMORY_PER_CLIENT_NS
+                + most.unwrap_or(0) * MEMORY_PER_PROCESS_NS,
         }
-    }
-
-    /// Time from the start of a slice to that of the next.
-    pub(crate) fn slot_ns(&self) -> u64 {
-        self.effort.ramp.ns() + self.effort.slice.ns() + self.gap_ns
     }
 
     /// The slice in a slot, as a window of a load plan.
     pub(crate) fn window(&self, slot: usize) -> Window {
-        let start_ns = slot as u64 * self.slot_ns();
+        let start_ns = self.slots[slot].start_ns;
         let measure_ns = start_ns + self.effort.ramp.ns();
         let end_ns = measure_ns + self.effort.slice.ns();
         Window {
@@ -93,11 +115,45 @@ impl Schedule {
         (round, position)
     }
 
+    /// Begin of the slice after that of a slot.
+    pub(crate) fn next_start_ns(&self, slot: usize) -> u64 {
+        let next = self.slots.get(slot + 1);
+        next.map_or(self.windows_end_ns, |next| next.start_ns)
+    }
+
+    /// Instant in the gap after a slice at which the CPU time of its server is read.
+    pub(super) fn reading_ns(&self, slot: usize) -> u64 {
+        self.window(slot).end_ns + self.slots[slot].gap_ns / 2
+    }
+
+    /// Time that is measured, over all arms.
+    pub(super) fn measured_ns(&self) -> u64 {
+        self.slots.len() as u64 * self.effort.slice.ns()
+    }
+
     pub(super) fn windows_end_ns(&self) -> u64 {
-        self.slots.len() as u64 * self.slot_ns()
+        self.windows_end_ns
     }
 
     pub(super) fn end_ns(&self) -> u64 {
         self.windows_end_ns() + self.memory_ns
+    }
+}
+
+/// Number of forks that the requests in flight at the end of a slice wait for.
+fn forks(condition: &Condition, arm: usize) -> u64 {
+    let churns = condition.scenario.traffic.requests_per_connection.is_some();
+    let model = condition.arms[arm].model();
+    let forks = model.is_some_and(|model| model.family == Family::Processes);
+    u64::from(condition.clients) * u64::from(churns && forks)
+}
+
+/// Number of processes of an arm's server that are read one by one, at most. That of another project may
+/// have one for each client.
+fn processes(arm: &Arm, clients: u64) -> u64 {
+    match arm.model().map(|model| model.family) {
+        None | Some(Family::Processes) => clients,
+        Some(Family::ProcessPool) => Settings::WORKERS as u64,
+        Some(_) => 1,
     }
 }

@@ -30,10 +30,12 @@ impl GateOptions {
     /// The gate between two builds. Fails if it cannot decide anything.
     pub fn gate(&self, baseline: Build, candidate: Build) -> anyhow::Result<Gate> {
         let scenario = self.scenario()?;
-        for placement in &scenario.placements {
+        let loads = scenario.loads();
+        for (_, _, placement) in &loads {
             placement.cpus()?;
         }
-        raise_file_limit(scenario.clients.iter().copied().max().unwrap_or(0))?;
+        let most = loads.iter().map(|(clients, ..)| *clients).max();
+        raise_file_limit(most.unwrap_or(0))?;
 
         let gate = Gate {
             baseline,
@@ -90,7 +92,7 @@ impl GateOptions {
         }
 
         if let Some(placement) = self.placement {
-            scenario.placements = vec![placement];
+            scenario.place(placement);
         }
         Ok(scenario)
     }

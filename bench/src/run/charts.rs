@@ -122,7 +122,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         facets
     }
 
-    /// A chart for each driver, placement and traffic; bars where there is only one number of clients.
+    /// A chart for each driver, placement and traffic; bars for those with only one number of clients.
     fn against_clients(&self, spec: &ClientsChart) -> Vec<Picture> {
         if spec.metric == FAIRNESS_METRIC
             && !self.report.lines.iter().any(ScenarioReport::is_unfair)
@@ -141,14 +141,19 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             return Vec::new();
         }
 
-        if distinct_clients(&lines).len() < 2 {
-            return vec![self.bars(spec, &facets, &lines, &values)];
-        }
+        // Loads beside those of the scenario have one number of clients.
+        let (curves, single): (Vec<_>, Vec<_>) = facets
+            .into_iter()
+            .partition(|(_, lines)| distinct_clients(lines).len() > 1);
         let y = Axis::amounts(spec.label, spec.unit, &values);
-        facets
+        let mut charts: Vec<Picture> = curves
             .iter()
             .filter_map(|facet| self.clients_chart(spec, facet, &lines, &y))
-            .collect()
+            .collect();
+        if !single.is_empty() {
+            charts.push(self.bars(spec, &single, &lines, &values));
+        }
+        charts
     }
 
     fn bars(
@@ -165,7 +170,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             (name.clone(), lines.iter().map(bar).collect())
         });
 
-        let clients = lines.first().map_or(0, |line| line.first().clients);
+        let clients = facets[0].1[0].first().clients;
         let title = format!("{} at {clients} clients", spec.title);
         let chart = BarChart {
             frame: self.frame(spec.name, "", title, lines, spec.metric),

@@ -9,6 +9,7 @@ use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
 use super::plan::{self, RunPlan};
 use super::progress::Progress;
+use super::resolution;
 use super::scenario_report::fixed;
 use super::sweep::Slo;
 use super::tables::{environment_notes, tables};
@@ -83,6 +84,8 @@ struct ActiveRun {
     /// Time between the zero of the interval log and `began`; more than nothing for a resumed run.
     log_age: Duration,
     began: Instant,
+    /// Time in slices, all of which are measured.
+    measured: Duration,
     slices: Vec<SliceRow>,
     blocks: Vec<BlockRow>,
     violations: Vec<String>,
@@ -124,6 +127,7 @@ impl ActiveRun {
             _awake: awake,
             log_age: Duration::ZERO,
             began: Instant::now(),
+            measured: Duration::ZERO,
             slices: Vec::new(),
             blocks: Vec::new(),
             violations: Vec::new(),
@@ -160,6 +164,7 @@ impl ActiveRun {
             _awake: awake,
             log_age: kept.log_age,
             began: Instant::now(),
+            measured: Duration::ZERO,
             slices: kept.slices,
             blocks: kept.blocks,
         })
@@ -168,6 +173,9 @@ impl ActiveRun {
     /// Measures every block that is missing, until it is interrupted.
     fn measure_all(&mut self) -> anyhow::Result<()> {
         let conditions = plan::conditions(&self.record)?;
+        for note in resolution::notes(&conditions) {
+            noteln!("{note}");
+        }
         let mut all = self.measure(&conditions)?;
         if all {
             // The rates of a sweep depend on the peaks, which are known only now.
@@ -254,6 +262,7 @@ impl ActiveRun {
 
     /// Writes a finished block.
     fn keep(&mut self, condition: &Condition, outcome: BlockOutcome) -> anyhow::Result<()> {
+        self.measured += condition.measured_time();
         let length = condition.block_time();
         let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
         let log = outcome.interval_log(start, length);
@@ -279,6 +288,15 @@ impl ActiveRun {
         );
         let folder = self.writer.folder();
         noteln!("\nresults in {}", folder.display());
+        let (measured, all) = (
+            self.measured.as_secs_f64(),
+            self.began.elapsed().as_secs_f64(),
+        );
+        noteln!(
+            "measured for {measured:.0} s of {all:.0} s ({:.0} %); the rest starts and ends \
+             processes, and separates slices",
+            100.0 * measured / all
+        );
 
         let outcome = self.outcome();
         match outcome {

@@ -3,6 +3,7 @@
 mod charts;
 mod committed;
 pub mod compare;
+mod dependence;
 pub mod engine;
 pub mod history;
 mod machines;
@@ -12,6 +13,7 @@ pub mod options;
 pub(crate) mod page;
 mod plan;
 mod progress;
+mod resolution;
 mod scenario_report;
 pub mod stored;
 pub mod sweep;

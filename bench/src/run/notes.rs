@@ -45,7 +45,6 @@ impl ScenarioReport<'_> {
         }
 
         notes.extend(self.tails());
-        notes.extend(self.placement_flips());
         notes.extend(self.invalid_blocks());
         notes.extend(self.missing_arms());
         notes
@@ -91,31 +90,6 @@ impl ScenarioReport<'_> {
         named
             .map(|(kind, arms)| format!("{kind}: {arms}."))
             .collect()
-    }
-
-    /// Arms that are above the reference with one placement and below it with another.
-    fn placement_flips(&self) -> Vec<String> {
-        let mut flips = Vec::new();
-        for (index, line) in self.lines.iter().enumerate() {
-            for other in &self.lines[index + 1..] {
-                let (a, b) = (line.first(), other.first());
-                let same = (line.condition().clients_in_words(), &a.model)
-                    == (other.condition().clients_in_words(), &b.model);
-                let ranked = line.is_faster().zip(other.is_faster());
-                if same && ranked.is_some_and(|(a, b)| a != b) {
-                    flips.push(format!(
-                        "FLIP: {}, {}: {} with placement {}, {} with {}.",
-                        a.model,
-                        line.condition().clients_in_words(),
-                        line.ratio(),
-                        a.placement,
-                        other.ratio(),
-                        b.placement
-                    ));
-                }
-            }
-        }
-        flips
     }
 
     /// Limits and disturbances, each with the number of blocks in which it occurred.

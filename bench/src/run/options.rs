@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
+use crate::noteln;
 use crate::scenario::arm::External;
 use crate::scenario::{Placement, Scenario};
 
@@ -57,7 +58,12 @@ impl RunOptions {
         scenario.check_arms()?;
 
         if let Some(placement) = self.placement {
-            scenario.placements = vec![placement];
+            scenario.place(placement);
+        } else if scenario.leave_out_impossible_placements() {
+            noteln!(
+                "{}: one CPU only, so placement split is left out",
+                scenario.name
+            );
         }
         if let Some(blocks) = self.blocks {
             scenario.quick.blocks = blocks;
@@ -72,12 +78,14 @@ pub(super) fn check_runnable<'a>(
     scenarios: impl IntoIterator<Item = &'a Scenario>,
 ) -> anyhow::Result<()> {
     for scenario in scenarios {
-        for placement in &scenario.placements {
+        let loads = scenario.loads();
+        for (_, _, placement) in &loads {
             placement.cpus()?;
         }
         // Servers and load processes inherit the limit. Numbers of clients beyond it fail in their
         // own rows, so only the smallest one has to fit.
-        raise_file_limit(scenario.clients.iter().copied().min().unwrap_or(0))?;
+        let least = loads.iter().map(|(clients, ..)| *clients).min();
+        raise_file_limit(least.unwrap_or(0))?;
     }
     Ok(())
 }

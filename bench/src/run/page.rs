@@ -5,7 +5,7 @@ use std::path::Path;
 use maud::{Markup, html};
 
 use super::charts::{charts, place};
-use super::scenario_report::{ArmLine, ScenarioReport};
+use super::scenario_report::ScenarioReport;
 use super::stored::StoredRun;
 use super::sweep::Slo;
 use super::verdict::{Ranking, arm_sentences, lead_sentence};
@@ -64,7 +64,7 @@ pub(crate) fn page<'a>(
             .scenarios
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
-        verdicts: groups.iter().map(verdicts).collect(),
+        verdicts: verdicts(report, groups),
         charts: charts(report, &results.latencies, &looks),
         tables: report.parts(results.slo).iter().map(table_part).collect(),
     });
@@ -83,19 +83,8 @@ type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
 
 /// Rankings of the closed loops of a scenario, by driver, placement and traffic.
 fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
-    let mut conditions: Vec<Vec<&ArmLine<'a>>> = Vec::new();
-    let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
-    for line in report.lines.iter().filter(closed) {
-        let same = |lines: &&mut Vec<&ArmLine<'_>>| lines[0].condition() == line.condition();
-        match conditions.iter_mut().find(same) {
-            Some(lines) => lines.push(line),
-            None => conditions.push(vec![line]),
-        }
-    }
-
     let mut groups: Vec<RankingGroup<'a>> = Vec::new();
-    for lines in conditions {
-        let ranking = Ranking::new(&lines);
+    for ranking in report.rankings() {
         let name = place(&ranking.condition);
         match groups.iter_mut().find(|(known, _)| *known == name) {
             Some((_, rankings)) => rankings.push(ranking),
@@ -105,10 +94,24 @@ fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
     groups
 }
 
-fn verdicts((name, rankings): &RankingGroup<'_>) -> (String, Vec<String>) {
-    let lead = std::iter::once(lead_sentence(rankings));
-    let sentences = lead.chain(arm_sentences(rankings)).collect();
-    (format!("Clients as {name}"), sentences)
+/// Sentences on each group, and on what the lead depends on, each list with its heading.
+fn verdicts(
+    report: &ScenarioReport<'_>,
+    groups: &[RankingGroup<'_>],
+) -> Vec<(String, Vec<String>)> {
+    let of_group = |(name, rankings): &RankingGroup<'_>| {
+        let lead = std::iter::once(lead_sentence(rankings));
+        let sentences = lead.chain(arm_sentences(rankings)).collect();
+        (format!("Clients as {name}"), sentences)
+    };
+
+    let dependence = report.dependence_sentences();
+    let dependence = Some(dependence).filter(|sentences| !sentences.is_empty());
+    groups
+        .iter()
+        .map(of_group)
+        .chain(dependence.map(|sentences| ("What the lead depends on".to_owned(), sentences)))
+        .collect()
 }
 
 fn method() -> Markup {

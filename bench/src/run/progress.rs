@@ -46,7 +46,10 @@ impl Progress {
     /// Shows which block is measured now.
     pub(super) fn begin(&self, condition: &Condition, block: u32) {
         let Condition {
-            scenario, effort, ..
+            scenario,
+            placement,
+            effort,
+            ..
         } = condition;
         let clients = condition.key().clients_in_words();
         let load = condition
@@ -55,10 +58,8 @@ impl Progress {
             .unwrap_or_default();
 
         self.bar.set_message(format!(
-            "{} · {clients}{load} · {} · block {block}/{}",
-            scenario.name,
-            scenario.models.join(", "),
-            effort.blocks
+            "{} · {clients}, {placement}{load} · block {block}/{}",
+            scenario.name, effort.blocks
         ));
     }
 

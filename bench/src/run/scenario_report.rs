@@ -123,15 +123,6 @@ impl<'a> ArmLine<'a> {
         let ratio = self.metric(THROUGHPUT).and_then(|row| row.ratio);
         ratio.is_some_and(|ratio| ratio == 0.0 || ratio.is_infinite())
     }
-
-    /// Whether the throughput is resolved to be above that of the reference, or below it.
-    pub(super) fn is_faster(&self) -> Option<bool> {
-        match self.metric(THROUGHPUT)?.verdict? {
-            RatioVerdict::Higher => Some(true),
-            RatioVerdict::Lower => Some(false),
-            RatioVerdict::Unresolved | RatioVerdict::TooFewBlocks => None,
-        }
-    }
 }
 
 /// A ratio with its interval, and a mark if it is not resolved.
@@ -203,6 +194,13 @@ impl<'a> ScenarioReport<'a> {
             }
         };
         names.into_iter().map(report).collect()
+    }
+
+    /// The arm that the others are compared with.
+    pub(super) fn reference(&self) -> &'a str {
+        let mut lines = self.lines.iter();
+        let named = lines.find_map(|line| line.first().reference.as_deref());
+        named.unwrap_or(self.lines[0].model())
     }
 
     /// The conditions of the lines that are `wanted`.

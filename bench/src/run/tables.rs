@@ -57,6 +57,7 @@ impl ScenarioReport<'_> {
     /// All tables and notes.
     pub(super) fn parts(&self, slo: Slo) -> Vec<Part> {
         let mut parts = vec![Part::Table(self.main_table()), Part::Lines(self.notes())];
+        parts.extend(self.dependence_tables());
         parts.extend(self.fairness_table());
         parts.extend(self.worker_table());
         parts.extend(self.process_control_table());
@@ -67,12 +68,7 @@ impl ScenarioReport<'_> {
     }
 
     fn main_table(&self) -> Grid {
-        let reference = self
-            .lines
-            .iter()
-            .find_map(|line| line.first().reference.as_deref());
-        let reference = reference.unwrap_or(self.lines[0].model());
-        let ratio = format!("throughput ÷ {reference}");
+        let ratio = format!("throughput ÷ {}", self.reference());
         let names = [
             "model",
             "throughput",

@@ -4,7 +4,7 @@
 //! intervals against the reference do not overlap, which is stricter than a comparison of the two would be;
 //! arms that are not told apart tie.
 
-use super::scenario_report::{ArmLine, THROUGHPUT, ratio_from_one};
+use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT, ratio_from_one};
 use crate::render::units;
 use crate::results::{ConditionKey, Metric};
 use crate::stats::RatioVerdict;
@@ -156,6 +156,22 @@ impl<'a> Ranking<'a> {
     }
 }
 
+impl<'a> ScenarioReport<'a> {
+    /// The ranking under each condition with a closed loop.
+    pub(super) fn rankings(&self) -> Vec<Ranking<'a>> {
+        let mut conditions: Vec<Vec<&ArmLine<'a>>> = Vec::new();
+        let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
+        for line in self.lines.iter().filter(closed) {
+            let same = |lines: &&mut Vec<&ArmLine<'_>>| lines[0].condition() == line.condition();
+            match conditions.iter_mut().find(same) {
+                Some(lines) => lines.push(line),
+                None => conditions.push(vec![line]),
+            }
+        }
+        conditions.iter().map(|lines| Ranking::new(lines)).collect()
+    }
+}
+
 /// The leaders among the arms without faults.
 fn lead<'a>(arms: &[RankedArm<'a>]) -> (RankingKind, Vec<&'a str>) {
     let fit: Vec<&RankedArm<'a>> = arms
@@ -303,12 +319,12 @@ fn clients(rankings: &[&Ranking<'_>]) -> String {
     format!("{} {word}", joined(&texts))
 }
 
-fn listed(names: &[&str]) -> String {
+pub(super) fn listed(names: &[&str]) -> String {
     let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     joined(&quoted)
 }
 
-fn joined(parts: &[String]) -> String {
+pub(super) fn joined(parts: &[String]) -> String {
     match parts {
         [] => String::new(),
         [one] => one.clone(),

@@ -77,6 +77,9 @@ pub struct Scenario {
     /// CPUs of servers and clients, each placement a condition of its own.
     #[serde(default = "anywhere")]
     pub placements: Vec<Placement>,
+    /// Further loads, which show on what the ranking depends.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<Loads>,
     /// Requests of the clients.
     pub traffic: Traffic,
     /// Rate sweep: the peak of each arm is found in a closed loop, then an open loop drives it at rates
@@ -87,6 +90,18 @@ pub struct Scenario {
     pub quick: Effort,
     /// Amount of measurement of the long form, whose results are committed.
     pub full: Effort,
+}
+
+/// Loads beside those of the scenario itself: every combination.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Loads {
+    /// Numbers of clients.
+    pub clients: Vec<u32>,
+    /// Forms of the clients.
+    pub drivers: Vec<Driver>,
+    /// CPUs of servers and clients.
+    pub placements: Vec<Placement>,
 }
 
 /// A set of models, by its name in a scenario file.
@@ -342,15 +357,19 @@ impl Scenario {
 
     /// Checks everything that the types of the file do not.
     fn check(&self) -> anyhow::Result<()> {
-        if self.models.is_empty() && self.external.is_empty()
-            || self.clients.is_empty()
-            || self.drivers.is_empty()
-            || self.placements.is_empty()
-        {
-            bail!("models, clients, drivers and placements must each name at least one");
+        let own = (&self.clients, &self.drivers, &self.placements);
+        let beside = self.beside.iter();
+        let loads = beside.map(|loads| (&loads.clients, &loads.drivers, &loads.placements));
+        for (clients, drivers, placements) in std::iter::once(own).chain(loads) {
+            if clients.is_empty() || drivers.is_empty() || placements.is_empty() {
+                bail!("clients, drivers and placements must each name at least one");
+            }
+            if clients.contains(&0) {
+                bail!("clients: 0 clients make no load; give 1 or more");
+            }
         }
-        if self.clients.contains(&0) {
-            bail!("clients: 0 clients make no load; give 1 or more");
+        if self.models.is_empty() && self.external.is_empty() {
+            bail!("models must name at least one");
         }
 
         self.check_arms()?;
@@ -412,6 +431,56 @@ impl Scenario {
             arms.push(arm);
         }
         Ok(arms)
+    }
+
+    /// The number of clients, their driver and the placement of each condition: first those of the scenario
+    /// itself, then those beside it.
+    #[must_use]
+    pub fn loads(&self) -> Vec<(u32, Driver, Placement)> {
+        let own = Loads {
+            clients: self.clients.clone(),
+            drivers: self.drivers.clone(),
+            placements: self.placements.clone(),
+        };
+
+        let mut all = Vec::new();
+        for loads in std::iter::once(&own).chain(&self.beside) {
+            for &placement in &loads.placements {
+                for &clients in &loads.clients {
+                    for &driver in &loads.drivers {
+                        let load = (clients, driver, placement);
+                        if !all.contains(&load) {
+                            all.push(load);
+                        }
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    /// Runs every condition with this placement.
+    pub fn place(&mut self, placement: Placement) {
+        self.placements = vec![placement];
+        for loads in &mut self.beside {
+            loads.placements = vec![placement];
+        }
+    }
+
+    /// Leaves out placements that need more CPUs than this process may use; returns whether there were any.
+    pub fn leave_out_impossible_placements(&mut self) -> bool {
+        let is_possible = |placement: &Placement| placement.cpus().is_ok();
+        let before = self.loads().len();
+
+        self.placements.retain(is_possible);
+        if self.placements.is_empty() {
+            self.placements = anywhere();
+        }
+        for loads in &mut self.beside {
+            loads.placements.retain(is_possible);
+        }
+        self.beside.retain(|loads| !loads.placements.is_empty());
+        self.loads().len() < before
     }
 
     /// The workload of its clients, where the traffic is that of one condition.

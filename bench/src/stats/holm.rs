@@ -180,20 +180,6 @@ pub fn rises_in_family(samples: &[Vec<f64>], alpha: f64) -> Vec<OneSided> {
         .collect()
 }
 
-/// The least number of blocks with which every comparison of a family of this size has an
-/// interval in [`compare_family`], whatever the results of the other comparisons. Panics unless
-/// `alpha` is positive.
-#[must_use]
-pub fn blocks_needed(comparisons: usize, alpha: f64) -> usize {
-    assert!(alpha > 0.0, "an error rate is positive: {alpha}");
-    let share = alpha / comparisons.max(1) as f64;
-    let mut blocks = 1;
-    while two_sided(blocks, 0) > share {
-        blocks += 1;
-    }
-    blocks
-}
-
 /// The share of `alpha` against which Holm's procedure holds each p-value; see [`holm`].
 fn holm_shares(p: &[f64], alpha: f64) -> Vec<f64> {
     let mut order: Vec<usize> = (0..p.len()).collect();
@@ -218,7 +204,7 @@ fn holm_shares(p: &[f64], alpha: f64) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::super::samples::{cauchy, close, normal};
-    use super::super::sign_test;
+    use super::super::{blocks_needed, sign_test};
     use super::*;
 
     /// Four hypotheses with p = 0.01, 0.04, 0.03, 0.005: the first and the last are rejected.

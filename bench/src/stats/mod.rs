@@ -8,15 +8,16 @@
 mod binomial;
 mod holm;
 mod line;
+mod power;
 mod ratio;
 mod sign_test;
 
 pub use binomial::{percentile_interval, proportion_interval};
 pub use holm::{
-    Comparison, HolmDecision, OneSided, RatioVerdict, blocks_needed, compare_family, holm,
-    rises_in_family,
+    Comparison, HolmDecision, OneSided, RatioVerdict, compare_family, holm, rises_in_family,
 };
 pub use line::{Line, fit_line};
+pub use power::{block_steps, blocks_needed, scatter_that_resolves};
 pub use ratio::{log_ratio, median_log_ratio};
 pub use sign_test::{Interval, sign_interval, sign_test, upper_bound};
 

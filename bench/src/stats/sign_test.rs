@@ -91,12 +91,18 @@ pub(super) fn rank_within(n: usize, alpha: f64) -> Option<usize> {
         .last()
 }
 
+/// The largest number of `n` values that may lie beyond each end of a sign interval that misses with a
+/// probability of at most `alpha`. `None` if there are too few values.
+pub(super) fn most_outside(n: usize, alpha: f64) -> Option<usize> {
+    (0..n.div_ceil(2))
+        .take_while(|&outside| two_sided(n, outside) <= alpha)
+        .last()
+}
+
 /// The sign interval that misses with a probability of at most `alpha`; shares its arithmetic
 /// with [`two_sided`], so that interval and test agree to the last bit.
 pub(super) fn interval_at(sorted: &[f64], alpha: f64) -> Option<Interval> {
-    let outside = (0..sorted.len().div_ceil(2))
-        .take_while(|&outside| two_sided(sorted.len(), outside) <= alpha)
-        .last()?;
+    let outside = most_outside(sorted.len(), alpha)?;
     Some(Interval {
         low: sorted[outside],
         high: sorted[sorted.len() - 1 - outside],

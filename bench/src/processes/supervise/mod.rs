@@ -21,13 +21,15 @@ use super::child::{die_with_parent, outlive_parent};
 use super::messages::{self, FromSupervisor, ToSupervisor};
 use super::ready_address;
 use crate::host::cpus;
-use crate::host::process_tree::{self, CpuTime};
+use crate::host::process_tree::{self, CpuTime, Memory};
 
 /// Time for a server to drain, beyond its own limit, before it is killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time for the threads of a server to start and touch their stacks, before its memory without
+/// Longest time for the threads of a server to start and touch their stacks, before its memory without
 /// connections is read.
 const SETTLE: Duration = Duration::from_millis(20);
+/// Time between two readings that have to agree before that.
+const SETTLED_FOR: Duration = Duration::from_millis(3);
 /// Wait for an event when nothing is due.
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
 
@@ -236,12 +238,27 @@ impl Supervisor {
     }
 
     fn report_ready(&self, address: SocketAddr) -> anyhow::Result<()> {
-        thread::sleep(SETTLE);
-        let memory = process_tree::memory(self.pid).ok();
+        let memory = self.settled_memory();
         messages::send(&FromSupervisor::Ready {
             address: address.to_string(),
             memory,
         })
+    }
+
+    /// Memory once it has stopped growing.
+    fn settled_memory(&self) -> Option<Memory> {
+        let began = Instant::now();
+        let mut memory = None;
+
+        while began.elapsed() < SETTLE {
+            let before = memory;
+            thread::sleep(SETTLED_FOR);
+            memory = process_tree::memory(self.pid).ok();
+            if memory.is_some() && memory == before {
+                break;
+            }
+        }
+        memory
     }
 
     /// Takes the reading that is due, if one is, and reports them all after the last.

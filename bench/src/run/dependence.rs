@@ -1,0 +1,279 @@
+//! Dependence of the ranking on the client: on its driver, and on the CPUs that it shares with the server.
+
+use echobench_clients::Driver;
+
+use super::scenario_report::{ArmLine, ScenarioReport};
+use super::verdict::{Ranking, joined, listed};
+use crate::render::Part;
+use crate::render::grid::{Cell, Grid, Row};
+use crate::render::units::{self, UNKNOWN};
+use crate::results::ConditionKey;
+use crate::scenario::Placement;
+
+/// The rankings with one number of clients and one kind of traffic, under several drivers or placements.
+struct Dependence<'a> {
+    clients: u32,
+    traffic: String,
+    rankings: Vec<Ranking<'a>>,
+}
+
+impl<'a> ScenarioReport<'a> {
+    /// Ratios by driver and placement, where there are several with the same number of clients.
+    pub(super) fn dependence_tables(&self) -> Vec<Part> {
+        let each = self.dependences();
+        let parts = each.iter().map(|dependence| {
+            let intro = format!(
+                "What the ranking depends on: throughput ÷ {} by driver and placement, {}. {}",
+                self.reference(),
+                dependence.load(),
+                dependence.sentence()
+            );
+            [
+                Part::Lines(vec![intro]),
+                Part::Table(self.dependence_table(dependence)),
+            ]
+        });
+        parts.flatten().collect()
+    }
+
+    /// Sentences on whether the leading arms change with the driver or the placement.
+    pub(super) fn dependence_sentences(&self) -> Vec<String> {
+        let sentence = |dependence: &Dependence<'_>| {
+            format!("With {}: {}", dependence.load(), dependence.sentence())
+        };
+        self.dependences().iter().map(sentence).collect()
+    }
+
+    fn dependences(&self) -> Vec<Dependence<'a>> {
+        let mut each: Vec<Dependence<'a>> = Vec::new();
+        for ranking in self.rankings() {
+            let ConditionKey {
+                clients, traffic, ..
+            } = ranking.condition.clone();
+            let mut known = each.iter_mut();
+            match known.find(|known| known.clients == clients && known.traffic == traffic) {
+                Some(known) => known.rankings.push(ranking),
+                None => each.push(Dependence {
+                    clients,
+                    traffic,
+                    rankings: vec![ranking],
+                }),
+            }
+        }
+        each.retain(|dependence| dependence.rankings.len() > 1);
+        each
+    }
+
+    fn dependence_table(&self, dependence: &Dependence<'_>) -> Grid {
+        let mut models: Vec<&str> = Vec::new();
+        for line in &self.lines {
+            if line.reference().is_some() && !models.contains(&line.model()) {
+                models.push(line.model());
+            }
+        }
+        let (drivers, placements) = (dependence.drivers(), dependence.placements());
+
+        let cell = |model: &str, driver: Driver, placement: Placement| {
+            let wanted = |line: &&ArmLine<'_>| {
+                let condition = line.condition();
+                line.model() == model
+                    && condition.load_percent.is_none()
+                    && condition.traffic == dependence.traffic
+                    && (condition.clients, condition.driver, condition.placement)
+                        == (dependence.clients, driver, placement)
+            };
+            let line = self.lines.iter().find(wanted);
+            Cell::from(line.map_or_else(|| UNKNOWN.to_owned(), ArmLine::ratio))
+        };
+
+        let mut rows = Vec::new();
+        for model in models {
+            for &driver in &drivers {
+                let mut cells = vec![model.into(), driver.to_string().into()];
+                let ratios = placements.iter();
+                cells.extend(ratios.map(|&placement| cell(model, driver, placement)));
+                rows.push(Row {
+                    arm: String::new(),
+                    section: model.to_owned(),
+                    cells,
+                });
+            }
+        }
+
+        let mut header = vec!["model".to_owned(), "driver".to_owned()];
+        header.extend(placements.iter().map(ToString::to_string));
+        Grid {
+            left: (0..header.len()).collect(),
+            header,
+            section_columns: 1,
+            rows,
+            ..Grid::default()
+        }
+    }
+}
+
+impl Dependence<'_> {
+    /// The clients and their traffic, in words.
+    fn load(&self) -> String {
+        let clients = format!("{} clients", units::count(u64::from(self.clients)));
+        match self.traffic.as_str() {
+            "" => clients,
+            traffic => format!("{clients}, {traffic}"),
+        }
+    }
+
+    fn drivers(&self) -> Vec<Driver> {
+        distinct(self.rankings.iter().map(|ranking| ranking.condition.driver))
+    }
+
+    fn placements(&self) -> Vec<Placement> {
+        let rankings = self.rankings.iter();
+        distinct(rankings.map(|ranking| ranking.condition.placement))
+    }
+
+    /// The leaders under each driver and placement, in words.
+    fn sentence(&self) -> String {
+        let place = |ranking: &Ranking<'_>| {
+            let condition = &ranking.condition;
+            format!("{} {}", condition.driver, condition.placement)
+        };
+        let leaders = |ranking: &Ranking<'_>| match ranking.leaders.len() {
+            0 => "none".to_owned(),
+            1 => listed(&ranking.leaders),
+            _ => format!("{} alike", listed(&ranking.leaders)),
+        };
+
+        let mut groups: Vec<(String, Vec<String>)> = Vec::new();
+        for ranking in &self.rankings {
+            let text = leaders(ranking);
+            match groups.iter_mut().find(|(known, _)| *known == text) {
+                Some((_, places)) => places.push(place(ranking)),
+                None => groups.push((text, vec![place(ranking)])),
+            }
+        }
+
+        if let [(leaders, _)] = &groups[..] {
+            return format!("The lead is the same with all of them: {leaders}.");
+        }
+        let by: Vec<String> = [
+            (
+                "the driver",
+                self.changes_within(|ranking| ranking.condition.placement),
+            ),
+            (
+                "the placement",
+                self.changes_within(|ranking| ranking.condition.driver),
+            ),
+        ]
+        .into_iter()
+        .filter(|(_, changes)| *changes)
+        .map(|(word, _)| word.to_owned())
+        .collect();
+        let by = if by.is_empty() {
+            "both together".to_owned()
+        } else {
+            joined(&by)
+        };
+        let parts = groups
+            .iter()
+            .map(|(leaders, places)| format!("{leaders} ({})", places.join(", ")));
+        let parts: Vec<String> = parts.collect();
+        format!("The lead changes with {by}: {}.", parts.join("; "))
+    }
+
+    /// Whether the leaders differ between two conditions that share what `key` gives.
+    fn changes_within<K: PartialEq>(&self, key: impl Fn(&Ranking<'_>) -> K) -> bool {
+        self.rankings.iter().enumerate().any(|(index, a)| {
+            let mut others = self.rankings[index + 1..].iter();
+            others.any(|b| key(a) == key(b) && a.leaders != b.leaders)
+        })
+    }
+}
+
+/// The different values, in the order of their first occurrence.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut all = Vec::new();
+    for value in values {
+        if !all.contains(&value) {
+            all.push(value);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::Style;
+    use crate::results::summary::summarize;
+    use crate::results::{BlockRow, SliceRow};
+
+    /// The dependence table of `thread` and `async`, which serves so many times as much in each place.
+    fn text(places: &[(Driver, Placement, f64)]) -> String {
+        let (mut slices, mut blocks) = (Vec::new(), Vec::new());
+        for &(driver, placement, ratio) in places {
+            for block in 1..=12 {
+                for (model, rate) in [("thread", 100.0), ("async", 100.0 * ratio)] {
+                    slices.push(SliceRow {
+                        scenario: "steady".to_owned(),
+                        clients: 64,
+                        model: model.to_owned(),
+                        driver,
+                        placement,
+                        block,
+                        planned: 9,
+                        replies: 9,
+                        throughput_per_second: rate,
+                        ..SliceRow::default()
+                    });
+                    blocks.push(BlockRow {
+                        scenario: "steady".to_owned(),
+                        clients: 64,
+                        model: model.to_owned(),
+                        driver,
+                        placement,
+                        block,
+                        answered: 9,
+                        throughput_per_second: Some(rate),
+                        ..BlockRow::default()
+                    });
+                }
+            }
+        }
+
+        let summary = summarize(&slices, &blocks);
+        let report = &ScenarioReport::each(&summary, &blocks)[0];
+        let parts = report.dependence_tables();
+        let texts: Vec<String> = parts.iter().map(|part| part.text(Style::Plain)).collect();
+        texts.join("\n")
+    }
+
+    #[test]
+    fn a_lead_that_changes_is_said_to_change_with_its_cause() {
+        use Driver::{Tasks, Threads};
+        use Placement::{None, Split};
+
+        let by_both = text(&[
+            (Tasks, Split, 1.4),
+            (Threads, Split, 1.2),
+            (Tasks, None, 1.5),
+            (Threads, None, 0.6),
+        ]);
+        let sentence = "The lead changes with the driver and the placement: `async` (tasks split, threads split, \
+                        tasks none); `thread` (threads none).";
+        assert!(by_both.contains(sentence), "{by_both}");
+        assert!(by_both.contains("1.50 [1.50, 1.50]"), "{by_both}");
+
+        let by_placement = text(&[(Threads, Split, 1.2), (Threads, None, 0.6)]);
+        assert!(
+            by_placement.contains("changes with the placement:"),
+            "{by_placement}"
+        );
+        let same = text(&[(Threads, Split, 1.2), (Tasks, Split, 1.4)]);
+        assert!(
+            same.contains("The lead is the same with all of them: `async`."),
+            "{same}"
+        );
+        assert_eq!(text(&[(Threads, Split, 1.2)]), "");
+    }
+}
