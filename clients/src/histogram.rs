@@ -91,29 +91,22 @@ impl DurationHistogram {
     /// in the histogram. `None` if the sample is too small, or the quantile is one of the lost.
     #[must_use]
     pub fn quantile(&self, lost: u64, q: f64) -> Option<u64> {
-        let filled = self.0.as_ref()?;
-        let known = filled.durations.len();
-        let population = known + lost;
-        if population < samples_needed(q) {
-            return None;
-        }
+        self.quantiles(lost, &[q]).next()
+    }
 
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a rank"
-        )]
-        let rank = ((q * population as f64).ceil() as u64).clamp(1, population);
-        if rank > known {
-            return None;
-        }
-
+    /// The same of several quantiles below 1 in ascending order, in one pass over the counts; ends before the first
+    /// that has no value, since those above it have none either.
+    pub fn quantiles(&self, lost: u64, ascending: &[f64]) -> impl Iterator<Item = u64> {
+        let known = self.len();
+        let ranks = ascending.iter().map_while(|q| rank(known, lost, *q));
         // Half a rank less, so that rounding cannot select the next one.
-        let value = filled
-            .durations
-            .counts()
-            .value_at_quantile((rank as f64 - 0.5) / known as f64);
-        Some(value.clamp(filled.min_ns, filled.max_ns))
+        let shares = ranks.map(|rank| (rank as f64 - 0.5) / known as f64);
+
+        let values: Vec<u64> = self.to_hdr().value_at_quantiles(shares).collect();
+        let (min_ns, max_ns) = (self.min(), self.max());
+        values
+            .into_iter()
+            .map(move |value| value.clamp(min_ns, max_ns))
     }
 
     /// The histogram as the library has it, for formats of other tools.
@@ -305,6 +298,23 @@ impl TryFrom<Option<Encoded>> for DurationHistogram {
     }
 }
 
+/// Rank of the `q`-quantile among `known` durations and `lost` longer ones. `None` if these are too few, or if the
+/// rank is that of a lost one.
+fn rank(known: u64, lost: u64, q: f64) -> Option<u64> {
+    let population = known + lost;
+    if population < samples_needed(q) {
+        return None;
+    }
+
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rank"
+    )]
+    let rank = ((q * population as f64).ceil() as u64).clamp(1, population);
+    (rank <= known).then_some(rank)
+}
+
 /// Smallest sample for which the `q`-quantile has an upper bound: with fewer values, even the largest
 /// one lies below the true quantile with a probability of more than 2.5 %.
 ///
@@ -390,6 +400,31 @@ mod tests {
         assert_eq!(known.quantile(50, 0.9), Some(900));
         assert_eq!(known.quantile(50, 0.99), None);
         assert_eq!(Percentiles::of(&known, 50).max, None);
+    }
+
+    #[test]
+    fn several_quantiles_are_those_of_one_each() {
+        let all: Vec<f64> = (0..1000).map(|step| f64::from(step) / 1000.0).collect();
+        let mut random = fastrand::Rng::with_seed(1);
+        for known in [0, 1, 5, 6, 367, 368, 10_000] {
+            let values = (0..known).map(|_| {
+                let bits = random.u32(1..40);
+                random.u64(..1 << bits)
+            });
+            let histogram: DurationHistogram = values.collect();
+            for lost in [0, 1, known / 100, known] {
+                let each = all.iter().map_while(|q| histogram.quantile(lost, *q));
+                let several = histogram.quantiles(lost, &all);
+                assert!(each.eq(several), "{known} known, {lost} lost");
+
+                let after = all
+                    .iter()
+                    .skip_while(|q| histogram.quantile(lost, **q).is_some());
+                for q in after {
+                    assert_eq!(histogram.quantile(lost, *q), None, "{q}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod column;
 pub mod histogram_log;
 mod metric;
+mod percentiles;
 mod read;
 mod record;
 mod resume;
@@ -15,10 +16,8 @@ mod write;
 
 pub use column::{BlockStatus, EffortName, RunStatus, Validity, ValidityFlag};
 pub use metric::Metric;
-pub use read::{
-    BlockLatency, Latencies, is_ledger, read, read_blocks, read_claims, read_latencies,
-    read_record, read_slices, read_summary,
-};
+pub use percentiles::{BlockPercentiles, read_percentiles};
+pub use read::{is_ledger, read, read_blocks, read_claims, read_record, read_slices, read_summary};
 pub use record::RunRecord;
 pub use resume::{PlannedRows, ResumableRun, check_slices};
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};

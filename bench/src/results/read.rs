@@ -1,19 +1,16 @@
 //! Reading a results folder.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
-use echobench_clients::DurationHistogram;
 use serde::de::DeserializeOwned;
 
 use super::column::RunStatus;
-use super::histogram_log::{formerly_written_tag, read_interval_line, written_tag};
 use super::metric::Metric;
 use super::record::RunRecord;
 use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
-use super::{BLOCKS, CLAIMS, LATENCY, RECORD, SCHEMA_VERSION, SLICES, SUMMARY};
+use super::{BLOCKS, CLAIMS, RECORD, SCHEMA_VERSION, SLICES, SUMMARY};
 
 /// The slices of a results folder.
 pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
@@ -78,66 +75,6 @@ pub fn read_record(folder: &Path) -> anyhow::Result<RunRecord> {
     Ok(record)
 }
 
-/// Latencies of one arm in one block.
-pub struct BlockLatency {
-    /// Latencies of answered requests.
-    pub histogram: DurationHistogram,
-    /// Requests without a latency, which count as slower than all others.
-    pub lost: u64,
-}
-
-/// Latencies of a run: for each arm a histogram for each measured block.
-#[derive(Default)]
-pub struct Latencies(BTreeMap<String, Vec<BlockLatency>>);
-
-impl Latencies {
-    /// The latencies of an arm, by its [`ConditionKey::tag`](super::ConditionKey::tag).
-    #[must_use]
-    pub fn of(&self, tag: &str) -> &[BlockLatency] {
-        self.0.get(tag).map_or(&[], Vec::as_slice)
-    }
-}
-
-/// The latencies of a results folder; empty if it has no interval log.
-pub fn read_latencies(folder: &Path, blocks: &[BlockRow]) -> anyhow::Result<Latencies> {
-    if !folder.join(LATENCY).exists() {
-        return Ok(Latencies::default());
-    }
-    let (path, mut text) = open(folder, LATENCY)?;
-    whole_lines(folder, &path, &mut text)?;
-
-    let mut lost: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for row in blocks.iter().filter(|row| row.is_ok()) {
-        let tag = row.condition().tag(&row.model);
-        lost.entry(tag).or_default().push(row.failed + row.unsent);
-    }
-
-    // A resumed run may have lines of an earlier version. Where both forms of different tags are alike, the present
-    // one counts: earlier versions refused such arms.
-    let former = lost.keys().map(|tag| (formerly_written_tag(tag), tag));
-    let mut tags: BTreeMap<String, &String> = former.collect();
-    tags.extend(lost.keys().map(|tag| (written_tag(tag), tag)));
-
-    let mut latencies = Latencies::default();
-    for (index, line) in text.lines().enumerate() {
-        let read = read_interval_line(line)
-            .map_err(|error| anyhow!("{}, line {}: {error}", path.display(), index + 1))?;
-        let Some((tag, histogram)) = read else {
-            continue;
-        };
-
-        // A block is written here before its rows are: after a kill the last one may have none.
-        let Some(&tag) = tags.get(tag) else {
-            continue;
-        };
-        let known = latencies.0.entry(tag.clone()).or_default();
-        if let Some(&lost) = lost[tag].get(known.len()) {
-            known.push(BlockLatency { histogram, lost });
-        }
-    }
-    Ok(latencies)
-}
-
 /// The path and the text of a file of a results folder.
 fn open(folder: &Path, name: &str) -> anyhow::Result<(PathBuf, String)> {
     if !folder.is_dir() {
@@ -170,18 +107,23 @@ fn other_version(place: &str, version: &str) -> String {
 fn whole_lines(folder: &Path, path: &Path, text: &mut String) -> anyhow::Result<()> {
     let end = text.rfind('\n').map_or(0, |end| end + 1);
     if end < text.len() {
-        let appended = path.file_name().is_some_and(|name| name != SUMMARY);
-        let complete = read_record(folder).is_ok_and(|record| record.status == RunStatus::Complete);
-        if !appended || complete {
-            bail!(
-                "{}, line {}: the line breaks off; the file is damaged",
-                path.display(),
-                text.lines().count()
-            );
-        }
+        check_partial_line(folder, path, text.lines().count())?;
         text.truncate(end);
     }
 
+    Ok(())
+}
+
+/// Fails if a kill cannot have left a partial line, the one of this number, at the end of a file.
+pub(super) fn check_partial_line(folder: &Path, path: &Path, number: usize) -> anyhow::Result<()> {
+    let appended = path.file_name().is_some_and(|name| name != SUMMARY);
+    let complete = read_record(folder).is_ok_and(|record| record.status == RunStatus::Complete);
+    if !appended || complete {
+        bail!(
+            "{}, line {number}: the line breaks off; the file is damaged",
+            path.display()
+        );
+    }
     Ok(())
 }
 
@@ -253,69 +195,5 @@ fn csv_fault(error: &csv::Error, names: &csv::StringRecord) -> String {
             }
         }
         _ => error.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::results::histogram_log::{interval_line, interval_log_header};
-
-    const NAMES: [&str; 4] = ["a b", "a_b", "a,b", "a+b"];
-
-    fn blocks(names: &[&str]) -> Vec<BlockRow> {
-        let row = |name: &&str| BlockRow {
-            scenario: "steady".to_owned(),
-            model: (*name).to_owned(),
-            failed: name.len() as u64,
-            ..BlockRow::default()
-        };
-        names.iter().map(row).collect()
-    }
-
-    /// As many values as the position of an arm says.
-    fn values(position: usize) -> DurationHistogram {
-        (0..=position as u64).collect()
-    }
-
-    fn lines(blocks: &[BlockRow]) -> String {
-        let lines = blocks.iter().enumerate().map(|(position, row)| {
-            let tag = row.condition().tag(&row.model);
-            let second = Duration::from_secs(1);
-            interval_line(&tag, Duration::ZERO, second, &values(position))
-        });
-        lines.collect()
-    }
-
-    fn read_back(log: &str, blocks: &[BlockRow]) -> Vec<Vec<u64>> {
-        let folder = tempfile::TempDir::new().unwrap();
-        let log = interval_log_header() + log;
-        fs::write(folder.path().join(LATENCY), log).unwrap();
-        let latencies = read_latencies(folder.path(), blocks).unwrap();
-        let counts = |row: &BlockRow| {
-            let of_arm = latencies.of(&row.condition().tag(&row.model));
-            of_arm.iter().map(|block| block.histogram.len()).collect()
-        };
-        blocks.iter().map(counts).collect()
-    }
-
-    #[test]
-    fn arms_with_similar_names_have_their_own_histograms() {
-        let blocks = blocks(&NAMES);
-        let log = lines(&blocks);
-        assert_eq!(read_back(&log, &blocks), [[1], [2], [3], [4]]);
-    }
-
-    /// Earlier versions wrote blanks and commas alike; their runs may be resumed by this one.
-    #[test]
-    fn logs_of_earlier_versions_are_read() {
-        let two_blocks = blocks(&["pool --workers 8", "thread", "pool --workers 8"]);
-        let (first, second) = two_blocks.split_at(2);
-        let former = lines(first).replace("pool+--workers+8", "pool_--workers_8");
-        assert_ne!(former, lines(first));
-        let counts = read_back(&(former + &lines(second)), &two_blocks);
-        assert_eq!(counts, [vec![1, 1], vec![2], vec![1, 1]]);
     }
 }

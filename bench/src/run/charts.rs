@@ -6,7 +6,7 @@ use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, split_at_gaps};
 use crate::render::looks::Looks;
 use crate::results::summary::interval_of;
-use crate::results::{BlockLatency, ConditionKey, Latencies, Metric};
+use crate::results::{BlockPercentiles, ConditionKey, Metric};
 use crate::scenario::Placement;
 use crate::stats::median;
 
@@ -84,7 +84,7 @@ type Facet<'r, 'a> = (String, Vec<&'r ArmLine<'a>>);
 /// All charts of a scenario.
 pub(super) fn charts(
     report: &ScenarioReport<'_>,
-    latencies: &Latencies,
+    percentiles: &BlockPercentiles,
     looks: &Looks<'_>,
 ) -> Vec<Picture> {
     let charts = ScenarioCharts { report, looks };
@@ -95,7 +95,7 @@ pub(super) fn charts(
     for (name, metric, title) in RATE_CHARTS {
         pictures.extend(charts.against_rate(name, metric, title));
     }
-    pictures.extend(charts.percentiles(latencies));
+    pictures.extend(charts.percentiles(percentiles));
     pictures
 }
 
@@ -287,27 +287,26 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
 
     /// Percentile curves under each condition: the median of each percentile over the blocks, as in the
     /// summary.
-    fn percentiles(&self, latencies: &Latencies) -> Vec<Picture> {
+    fn percentiles(&self, percentiles: &BlockPercentiles) -> Vec<Picture> {
         let facets = self.facets(|_| true, |condition| condition.tag(""));
         facets
             .iter()
-            .filter_map(|(_, lines)| self.percentile_chart(lines, latencies))
+            .filter_map(|(_, lines)| self.percentile_chart(lines, percentiles))
             .collect()
     }
 
     fn percentile_chart(
         &self,
         lines: &[&'r ArmLine<'a>],
-        latencies: &Latencies,
+        percentiles: &BlockPercentiles,
     ) -> Option<Picture> {
         let condition = lines.first()?.condition();
         let mut series = Vec::new();
         for line in lines {
             let arm = line.model();
-            let blocks = latencies.of(&condition.tag(arm));
-            let marks: Vec<Mark> = curve_quantiles()
-                .into_iter()
-                .map_while(|q| percentile(line, blocks, q))
+            let marks: Vec<Mark> = percentiles
+                .of(&condition.tag(arm))
+                .map_while(|(q, values)| percentile(line, q, values))
                 .collect();
             if !marks.is_empty() {
                 series.push(Series {
@@ -463,8 +462,8 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
     })
 }
 
-/// Quantiles of a curve: equally far apart on its axis, and those of the summary.
-fn curve_quantiles() -> Vec<f64> {
+/// Quantiles of a curve, ascending: equally far apart on its axis, and those of the summary.
+pub(super) fn curve_quantiles() -> Vec<f64> {
     let step = |step: u32| 1.0 - 10_f64.powf(-f64::from(step) / f64::from(POINTS_PER_DECADE));
     let mut all: Vec<f64> = (0..=4 * POINTS_PER_DECADE)
         .map(step)
@@ -482,8 +481,9 @@ fn summary_percentile(q: f64) -> Option<(Metric, &'static str)> {
     Some((metric, name))
 }
 
-/// The median of a percentile over the blocks with enough requests for it; `None` if there are none.
-fn percentile(line: &ArmLine<'_>, blocks: &[BlockLatency], q: f64) -> Option<Mark> {
+/// A percentile as a mark: the median of its values in the blocks with enough requests for it; `None` if there are
+/// none.
+fn percentile(line: &ArmLine<'_>, q: f64, values: &[f64]) -> Option<Mark> {
     if let Some((metric, name)) = summary_percentile(q) {
         let mark = mark(line, metric, Unit::Time)?;
         let tip = mark
@@ -492,14 +492,10 @@ fn percentile(line: &ArmLine<'_>, blocks: &[BlockLatency], q: f64) -> Option<Mar
         return Some(Mark { x: q, tip, ..mark });
     }
 
-    let values: Vec<f64> = blocks
-        .iter()
-        .filter_map(|block| Some(block.histogram.quantile(block.lost, q)? as f64))
-        .collect();
     Some(Mark {
         x: q,
-        y: median(&values)?,
-        interval: interval_of(&values),
+        y: median(values)?,
+        interval: interval_of(values),
         ..Mark::default()
     })
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::charts::{charts, place};
+use super::charts::{charts, curve_quantiles, place};
 use super::scenario_report::ScenarioReport;
 use super::stored::StoredRun;
 use super::sweep::Slo;
@@ -12,12 +12,12 @@ use super::verdict::{Ranking, arm_sentences, lead_sentence};
 use super::winner_map::winner_map;
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
-use crate::results::{Latencies, RunRecord, read_latencies};
+use crate::results::{BlockPercentiles, RunRecord, read_percentiles};
 
 /// Results of a run, as a page shows them.
 pub(crate) struct RunResults {
     run: StoredRun,
-    latencies: Latencies,
+    percentiles: BlockPercentiles,
     slo: Slo,
 }
 
@@ -26,7 +26,7 @@ impl RunResults {
     pub(crate) fn read(folder: &Path, slo: Slo) -> anyhow::Result<Self> {
         let run = StoredRun::read(folder)?;
         Ok(RunResults {
-            latencies: read_latencies(folder, &run.blocks)?,
+            percentiles: read_percentiles(folder, &run.blocks, curve_quantiles())?,
             run,
             slo,
         })
@@ -65,7 +65,7 @@ pub(crate) fn page<'a>(
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
         verdicts: verdicts(report, groups),
-        charts: charts(report, &results.latencies, &looks),
+        charts: charts(report, &results.percentiles, &looks),
         tables: report.parts(results.slo).iter().map(table_part).collect(),
     });
     Page {

@@ -1,6 +1,8 @@
 //! Tables about workers: the connections that each took in, and the CPU time that process control costs
 //! (Stevens, *UNIX Network Programming*, 3rd ed., vol. 1, ch. 30).
 
+use std::collections::BTreeMap;
+
 use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::Part;
 use crate::render::grid::Cell;
@@ -129,15 +131,16 @@ impl ScenarioReport<'_> {
 
     /// The difference to the baseline in each block in which both have a value.
     fn control_ns(&self, model: &str, condition: &ConditionKey) -> Vec<Option<f64>> {
-        let of = |model: &str, block: u32| {
-            let mut rows = self.blocks_of(model, condition);
-            let row = rows.find(|row| row.block == block && row.is_ok());
-            row?.cpu_ns_per_request
+        let by_block = |model: &str| -> BTreeMap<u32, f64> {
+            let rows = self.blocks_of(model, condition).filter(|row| row.is_ok());
+            rows.filter_map(|row| Some((row.block, row.cpu_ns_per_request?)))
+                .collect()
         };
+        let (own, baseline) = (by_block(model), by_block(BASELINE));
 
         let last = self.blocks.iter().map(|row| row.block).max().unwrap_or(0);
         (1..=last)
-            .map(|block| Some(of(model, block)? - of(BASELINE, block)?))
+            .map(|block| Some(own.get(&block)? - baseline.get(&block)?))
             .collect()
     }
 }

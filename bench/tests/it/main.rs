@@ -22,6 +22,7 @@ mod gate;
 mod hostile;
 mod injected;
 mod interrupts;
+mod large;
 mod layout;
 mod limits;
 mod load;
