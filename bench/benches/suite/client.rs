@@ -2,7 +2,6 @@
 //! and the load generator, with one connection on one CPU to a `thread` server.
 
 use criterion::{Criterion, Throughput};
-use echobench::host::cpus::{allowed_cpus, pin_current_process};
 use echobench_clients::Driver;
 
 use crate::common::{self, Server, bare_loop, load};
@@ -10,8 +9,8 @@ use crate::common::{self, Server, bare_loop, load};
 const PAYLOAD: u32 = 64;
 
 pub(crate) fn client(criterion: &mut Criterion) {
-    let cpus = allowed_cpus().expect("the CPUs are known");
-    pin_current_process(&cpus[..1]).expect("the CPU is allowed");
+    // The server inherits the CPU: on two of them, the wake-ups between these would be measured.
+    common::pin_to_one_cpu();
     let server = Server::start("thread");
     let target = server.address;
 
@@ -28,7 +27,7 @@ pub(crate) fn client(criterion: &mut Criterion) {
         ("load_tasks", Driver::Tasks),
     ] {
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|iterations| load(target, driver, 1, None, iterations));
+            bencher.iter_custom(|iterations| load(target, driver, PAYLOAD, iterations));
         });
     }
 

@@ -1,5 +1,5 @@
 //! Costs of the protocol itself: a client encodes a frame, and a server's session receives it and sends it
-//! back.
+//! back, on one CPU.
 
 use std::hint::black_box;
 use std::time::UNIX_EPOCH;
@@ -10,6 +10,7 @@ use echobench_protocol::{Header, Limits, Service, Session, Step, Work};
 use crate::common::{self, SIZES, frame};
 
 pub(crate) fn codec(criterion: &mut Criterion) {
+    common::pin_to_one_cpu();
     let mut group = common::group(criterion, "codec");
     for (size, bytes) in SIZES {
         let payload = vec![7; bytes as usize];

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion};
+use echobench::host::cpus::{allowed_cpus, pin_current_process};
 use echobench::processes::{child::bind_lifetime, ready_address};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
 use echobench_protocol::{Header, Work};
@@ -23,6 +24,12 @@ pub(crate) fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGr
         .measurement_time(Duration::from_secs(2))
         .sample_size(20);
     group
+}
+
+/// Pins this process, and those that it starts from now on, to the first of its CPUs.
+pub(crate) fn pin_to_one_cpu() {
+    let cpus = allowed_cpus().expect("the CPUs are known");
+    pin_current_process(&cpus[..1]).expect("the CPU is allowed");
 }
 
 /// The executable under test.
@@ -102,23 +109,20 @@ pub(crate) fn bare_loop(
     began.elapsed()
 }
 
-/// Time of a number of requests of 64 bytes by the load generator, from the first request to the last reply.
+/// Time of a number of requests on one connection by the load generator, from the first request to the last reply.
 pub(crate) fn load(
     target: SocketAddr,
     driver: Driver,
-    clients: u32,
-    requests_per_connection: Option<u64>,
+    payload_bytes: u32,
     iterations: u64,
 ) -> Duration {
     let plan = Plan {
         target,
         driver,
-        clients,
+        clients: 1,
         task_threads: 1,
         workload: Workload {
-            requests_per_connection,
-            // With one connection at a time, the last client waits for all others to finish.
-            timeout_ns: 60_000_000_000,
+            payload_bytes,
             ..Workload::default()
         },
         windows: vec![Window {

@@ -5,7 +5,6 @@ mod client;
 mod codec;
 mod common;
 mod primitives;
-mod servers;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -16,12 +15,9 @@ criterion_group!(
     targets =
         primitives::spawn,
         primitives::ipc,
-        servers::round_trip,
-        servers::connection,
-        servers::throughput,
-        codec::codec,
         analysis::analysis,
-        // Last, since it pins this process to one CPU.
+        // Last, since they pin this process to one CPU.
+        codec::codec,
         client::client
 );
 criterion_main!(benches);
