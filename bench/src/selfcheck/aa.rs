@@ -18,22 +18,26 @@ use crate::render::units::or_unknown;
 use crate::results::summary::summarize;
 use crate::results::{Metric, SCHEMA_VERSION, csv_text};
 use crate::scenario::arm::Arm;
-use crate::scenario::{Placement, Scenario};
+use crate::scenario::{Effort, Placement, Scenario};
 use crate::stats::{sign_interval, sign_test};
 
 /// Models that are compared with themselves.
-const MODELS: [&str; 2] = ["thread", "async"];
-/// Committed scenarios of the comparisons: many clients wherever the scheduler puts them, and the form of
-/// the regression gate.
+const MODELS: [&str; 4] = ["thread", "fork", "pool", "async"];
+/// Committed scenarios of the comparisons: the headline of `scripts/compare.sh`, and the form of the regression
+/// gate.
 const FORMS: [Form; 2] = [
     Form {
         scenario: "steady",
+        effort: |scenario| scenario.quick,
         clients: 64,
-        placement: Placement::None,
+        driver: Driver::Tasks,
+        placement: Placement::Split,
     },
     Form {
         scenario: "gate",
+        effort: |scenario| scenario.full,
         clients: 2,
+        driver: Driver::Threads,
         placement: Placement::Same,
     },
 ];
@@ -64,11 +68,13 @@ const METRICS: [(Metric, Option<f64>); 5] = [
     (Metric::CpuPerRequest, Some(0.003)),
 ];
 
-/// Scenario, clients and placement of a comparison.
+/// Scenario, effort, clients and placement of a comparison.
 #[derive(Clone, Copy)]
 struct Form {
     scenario: &'static str,
+    effort: fn(&Scenario) -> Effort,
     clients: u32,
+    driver: Driver,
     placement: Placement,
 }
 
@@ -77,7 +83,7 @@ struct Form {
 pub(crate) struct AaRow {
     /// Version of the columns' names and meanings.
     schema_version: u32,
-    /// The committed scenario, in its long form.
+    /// The committed scenario.
     scenario: &'static str,
     /// Model of both arms.
     model: &'static str,
@@ -149,11 +155,14 @@ pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Resul
         interrupted: false,
     };
 
-    for form in &FORMS {
+    for mut form in FORMS {
         if interrupted() {
             break;
         }
-        form.placement.cpus()?;
+        // As in a run: with one CPU there is no placement split.
+        if form.placement.cpus().is_err() {
+            form.placement = Placement::None;
+        }
         let scenario = form.scenario;
         let short = seconds.div_ceil(BARE_LOOP_SHARE);
         progress(&format!(
@@ -177,14 +186,19 @@ pub(crate) fn run(options: &AaOptions, progress: impl Fn(&str)) -> anyhow::Resul
 }
 
 impl Form {
-    /// Condition of the committed scenario, in its long form, with two arms that differ only in their
+    /// Condition of the committed scenario with two arms that differ only in their
     /// name: an option of the second states a default of the first.
     fn condition(&self, model: &str) -> anyhow::Result<Condition> {
         let scenario = Scenario::find(self.scenario)?;
         let same = format!("{model} --backlog {}", Settings::BACKLOG);
         let arms = vec![Arm::of_model(model), Arm::of_model(&same)];
-        let load = (self.clients, Driver::Threads, self.placement);
-        Ok(Condition::new(&scenario, scenario.full, arms, load))
+        let load = (self.clients, self.driver, self.placement);
+        Ok(Condition::new(
+            &scenario,
+            (self.effort)(&scenario),
+            arms,
+            load,
+        ))
     }
 
     /// Resolution of the machine itself: one thread that only counts, measured in the same slices, rounds
@@ -290,7 +304,7 @@ impl Form {
             model,
             clients: self.clients,
             placement: self.placement,
-            driver: Driver::Threads,
+            driver: self.driver,
             metric,
             blocks: ratios.len(),
             block_wall_seconds: wall,
