@@ -449,9 +449,25 @@ fn serving_child(server: &Server) -> Pid {
     };
 
     // A child that was forked a moment ago may still have the server's.
-    let shared = sockets(&server.pid());
-    let own = |child: &Pid| sockets(child).difference(&shared).count();
-    server.children().into_iter().max_by_key(own).unwrap()
+    // The server may not have closed its own copy yet; then no child has more than the others.
+    let deadline = Instant::now() + HANG;
+    loop {
+        let shared = sockets(&server.pid());
+        let own = |child: &Pid| sockets(child).difference(&shared).count();
+        let mut children: Vec<(usize, Pid)> = server
+            .children()
+            .into_iter()
+            .map(|child| (own(&child), child))
+            .collect();
+        children.sort_unstable_by_key(|(sockets, _)| std::cmp::Reverse(*sockets));
+
+        match children[..] {
+            [(_, only)] => return only,
+            [(most, child), (next, _), ..] if most > next => return child,
+            _ => assert!(Instant::now() < deadline, "no child serves: {children:?}"),
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 const ABORT: Row = Row {
