@@ -1,4 +1,4 @@
-//! `cargo bench`: one group per question, all of them in less than ten minutes on two CPUs.
+//! `cargo bench`: one group per question, all of them in a few minutes on two CPUs.
 
 mod analysis;
 mod client;

@@ -73,10 +73,10 @@ fn resampled(results: &TrialResults, style: Style) -> Option<String> {
     names.extend(GateMetric::ALL.iter().map(|metric| metric.title()));
     let table = style.table(&names, cells.collect(), &[0, 1]);
     let note = format!(
-        "Each line: {RESAMPLED} gates of all models, as long as those above, in which one is slower; with exact intervals of the \
-         share at {:.0} %, in percent, and the gates in which a line of each metric was confirmed. Blocks are drawn whole and \
-         with replacement from those of the gates above; of equal builds, either of two is the candidate at random. The \
-         intervals are those of the drawing, not of the blocks that were drawn from.",
+        "Each line: {RESAMPLED} gates of all models, as long as those above, in which one is slower; with exact intervals of the\n\
+         share at {:.0} %, in percent, and the gates in which a line of each metric was confirmed. Blocks are drawn whole and with\n\
+         replacement from those of the gates above; of equal builds, either of two is the candidate at random. The intervals\n\
+         are those of the drawing, not of the blocks that were drawn from.",
         100.0 * CONFIDENCE
     );
     Some(format!("{table}\n\n{note}"))
@@ -100,10 +100,10 @@ fn injected(results: &TrialResults) -> String {
         )
     };
 
-    let lines = TRUTHS.map(line);
+    let lines = TRUTHS.map(|truth| format!("- {}", line(truth)));
     format!(
-        "Median slow-downs that the gates estimated: {}.",
-        lines.join("; ")
+        "Median slow-downs that the gates estimated:\n\n{}",
+        lines.join("\n")
     )
 }
 

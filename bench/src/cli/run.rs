@@ -67,7 +67,7 @@ pub struct RunArgs {
     seed: Option<u64>,
 
     /// Finish the interrupted run in this results folder, with its own options, by the same executable
-    /// on the same machine
+    /// on the same kind of machine
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
           "external", "placement", "no_cpu_idle", "blocks", "out", "seed"])]
     resume: Option<PathBuf>,

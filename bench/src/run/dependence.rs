@@ -3,7 +3,7 @@
 use echobench_clients::Driver;
 
 use super::scenario_report::{ArmLine, ScenarioReport};
-use super::verdict::{Ranking, joined, listed};
+use super::verdict::{Ranking, RankingKind, listed};
 use crate::render::Part;
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, UNKNOWN};
@@ -115,7 +115,7 @@ impl<'a> ScenarioReport<'a> {
 impl Dependence<'_> {
     /// The clients and their traffic, in words.
     fn load(&self) -> String {
-        let clients = format!("{} clients", units::count(u64::from(self.clients)));
+        let clients = units::plural(self.clients as usize, "client");
         match self.traffic.as_str() {
             "" => clients,
             traffic => format!("{clients}, {traffic}"),
@@ -133,52 +133,51 @@ impl Dependence<'_> {
 
     /// The leaders under each driver and placement, in words.
     fn sentence(&self) -> String {
-        let place = |ranking: &Ranking<'_>| {
-            let condition = &ranking.condition;
-            format!("{} {}", condition.driver, condition.placement)
-        };
-        let leaders = |ranking: &Ranking<'_>| match ranking.leaders.len() {
-            0 => "none".to_owned(),
-            1 => listed(&ranking.leaders),
-            _ => format!("{} alike", listed(&ranking.leaders)),
-        };
+        let mut rankings = self.rankings.iter();
+        if rankings.any(|ranking| ranking.kind == RankingKind::TooFewBlocks) {
+            return "Too few blocks to name a leader.".to_owned();
+        }
 
+        let lead = |ranking: &Ranking<'_>| match ranking.leaders.len() {
+            0 => "no arm leads".to_owned(),
+            1 => format!("{} leads", listed(&ranking.leaders)),
+            _ => format!("{} lead alike", listed(&ranking.leaders)),
+        };
         let mut groups: Vec<(String, Vec<String>)> = Vec::new();
         for ranking in &self.rankings {
-            let text = leaders(ranking);
-            match groups.iter_mut().find(|(known, _)| *known == text) {
-                Some((_, places)) => places.push(place(ranking)),
-                None => groups.push((text, vec![place(ranking)])),
+            let condition = &ranking.condition;
+            let place = format!("{} {}", condition.driver, condition.placement);
+            let lead = lead(ranking);
+            match groups.iter_mut().find(|(known, _)| *known == lead) {
+                Some((_, places)) => places.push(place),
+                None => groups.push((lead, vec![place])),
             }
         }
 
-        if let [(leaders, _)] = &groups[..] {
-            return format!("The lead is the same with all of them: {leaders}.");
+        if let [(lead, _)] = &groups[..] {
+            return format!("Under every driver and placement measured, {lead}.");
         }
-        let by: Vec<String> = [
-            (
-                "the driver",
-                self.changes_within(|ranking| ranking.condition.placement),
-            ),
-            (
-                "the placement",
-                self.changes_within(|ranking| ranking.condition.driver),
-            ),
-        ]
-        .into_iter()
-        .filter(|(_, changes)| *changes)
-        .map(|(word, _)| word.to_owned())
-        .collect();
-        let by = if by.is_empty() {
-            "both together".to_owned()
-        } else {
-            joined(&by)
-        };
         let parts = groups
             .iter()
-            .map(|(leaders, places)| format!("{leaders} ({})", places.join(", ")));
+            .map(|(lead, places)| format!("{lead} ({})", places.join(", ")));
         let parts: Vec<String> = parts.collect();
-        format!("The lead changes with {by}: {}.", parts.join("; "))
+        format!(
+            "Who leads depends on {}: {}.",
+            self.cause(),
+            parts.join("; ")
+        )
+    }
+
+    /// What the leaders differ by.
+    fn cause(&self) -> &'static str {
+        let by_driver = self.changes_within(|ranking| ranking.condition.placement);
+        let by_placement = self.changes_within(|ranking| ranking.condition.driver);
+        match (by_driver, by_placement) {
+            (true, true) => "the driver and the placement",
+            (true, false) => "the driver",
+            (false, true) => "the placement",
+            (false, false) => "the driver or the placement, which were not varied one by one",
+        }
     }
 
     /// Whether the leaders differ between two conditions that share what `key` gives.
@@ -259,19 +258,19 @@ mod tests {
             (Tasks, None, 1.5),
             (Threads, None, 0.6),
         ]);
-        let sentence = "The lead changes with the driver and the placement: `async` (tasks split, threads split, \
-                        tasks none); `thread` (threads none).";
+        let sentence = "Who leads depends on the driver and the placement: `async` leads (tasks split, threads split, \
+                        tasks none); `thread` leads (threads none).";
         assert!(by_both.contains(sentence), "{by_both}");
         assert!(by_both.contains("1.50 [1.50, 1.50]"), "{by_both}");
 
         let by_placement = text(&[(Threads, Split, 1.2), (Threads, None, 0.6)]);
         assert!(
-            by_placement.contains("changes with the placement:"),
+            by_placement.contains("depends on the placement:"),
             "{by_placement}"
         );
         let same = text(&[(Threads, Split, 1.2), (Tasks, Split, 1.4)]);
         assert!(
-            same.contains("The lead is the same with all of them: `async`."),
+            same.contains("Under every driver and placement measured, `async` leads."),
             "{same}"
         );
         assert_eq!(text(&[(Threads, Split, 1.2)]), "");

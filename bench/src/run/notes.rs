@@ -12,6 +12,9 @@ const HIDDEN_TAIL: f64 = 30.0;
 /// Ratio of p99 to that of a typical slice from which on rare slices make the tail.
 const RARE_SLICES: f64 = 3.0;
 
+/// Number of arms that a line about rows that are not valid names.
+const MOST_AFFECTED: usize = 4;
+
 impl ScenarioReport<'_> {
     /// The notes, a line each.
     pub(super) fn notes(&self) -> Vec<String> {
@@ -92,31 +95,64 @@ impl ScenarioReport<'_> {
             .collect()
     }
 
-    /// Limits and disturbances, each with the number of blocks in which it occurred.
+    /// Limits and disturbances, a line for each kind: how many rows, in which arms most, and what to do.
     fn invalid_blocks(&self) -> Vec<String> {
-        let mut limits: Vec<(String, &str, usize)> = Vec::new();
-        for row in self.blocks.iter().filter(|row| row.is_ok()) {
-            let arm = self.describe_block(row);
-            let known = row.validity.flags().map(|flag| match limit(flag) {
-                Some(limit) => (format!("{limit} for {arm},"), "block"),
-                // Every arm of a block has this flag, so the count is one of rows.
-                None => ("the machine was disturbed".to_owned(), "row"),
-            });
-            let unknown = row.validity.unknown();
-            let unknown = unknown.map(|word| (format!("{word} for {arm},"), "block"));
-
-            for (text, unit) in known.chain(unknown) {
-                match limits.iter_mut().find(|(known, ..)| *known == text) {
-                    Some((.., count)) => *count += 1,
-                    None => limits.push((text, unit, 1)),
+        let measured: Vec<&BlockRow> = self
+            .blocks
+            .iter()
+            .filter(|row| row.is_ok())
+            .copied()
+            .collect();
+        let mut kinds: Vec<(String, Vec<&BlockRow>)> = Vec::new();
+        for row in &measured {
+            let known = row.validity.flags().map(limit);
+            let unknown = row.validity.unknown().map(str::to_owned);
+            for kind in known.chain(unknown) {
+                match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                    Some((_, rows)) => rows.push(row),
+                    None => kinds.push((kind, vec![row])),
                 }
             }
         }
 
-        let note = |(text, unit, count): (String, &str, usize)| {
-            format!("NOT VALID: {text} in {}.", plural(count, unit))
+        let note = |(kind, rows): (String, Vec<&BlockRow>)| {
+            let (count, all) = (rows.len(), measured.len());
+            let (cause, advice) = kind
+                .split_once(": ")
+                .unwrap_or((&kind, "see docs/results-format.md"));
+            format!(
+                "NOT VALID: {cause} in {count} of {} ({:.0} %): {advice}. Most: {}.",
+                plural(all, "row"),
+                100.0 * count as f64 / all as f64,
+                self.most_affected(&rows)
+            )
         };
-        limits.into_iter().map(note).collect()
+        kinds.into_iter().map(note).collect()
+    }
+
+    /// The arms to which most of these rows belong, with their numbers of blocks.
+    fn most_affected(&self, rows: &[&BlockRow]) -> String {
+        let mut arms: Vec<(String, usize, usize)> = Vec::new();
+        for row in rows {
+            let name = self.describe_block(row);
+            if let Some((_, count, _)) = arms.iter_mut().find(|(known, ..)| *known == name) {
+                *count += 1;
+                continue;
+            }
+            let condition = row.condition();
+            let blocks = self.blocks_of(&row.model, &condition);
+            arms.push((name, 1, blocks.filter(|row| row.is_ok()).count()));
+        }
+        arms.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+
+        let named = arms.iter().take(MOST_AFFECTED);
+        let mut texts: Vec<String> = named
+            .map(|(name, count, blocks)| format!("{name} ({count} of {blocks})"))
+            .collect();
+        if arms.len() > MOST_AFFECTED {
+            texts.push(format!("{} more", arms.len() - MOST_AFFECTED));
+        }
+        texts.join("; ")
     }
 
     /// Arms that were skipped or failed, each cause once.
@@ -186,17 +222,24 @@ impl ScenarioReport<'_> {
     }
 }
 
-/// Limit of one arm's figures that a flag is about; none for a flag about the whole machine.
-fn limit(flag: ValidityFlag) -> Option<&'static str> {
-    Some(match flag {
-        ValidityFlag::Disturbed => return None,
-        ValidityFlag::Generator => "the load generator was the limit",
-        ValidityFlag::Overran => "replies came in another arm's slice",
-        ValidityFlag::Late => "the load generator was late",
-        ValidityFlag::Ports => "no local ports were left",
-        ValidityFlag::Files => "no open files were left",
-        ValidityFlag::Refused => "the server refused connections",
-    })
+/// Meaning of a flag, and after a colon what to do about it.
+fn limit(flag: ValidityFlag) -> String {
+    let text = match flag {
+        ValidityFlag::Disturbed => "the machine was disturbed: run again when nothing else runs",
+        ValidityFlag::Generator => {
+            "the load generator was the limit: the server may be faster than it seems"
+        }
+        ValidityFlag::Overran => "replies came in another arm's slice: lengthen `gap`",
+        ValidityFlag::Late => "the load generator was late: give the clients CPUs of their own",
+        ValidityFlag::Ports => "no local ports were left: open fewer connections",
+        ValidityFlag::Files => {
+            "no open files were left: raise the limit on them, or use fewer clients"
+        }
+        ValidityFlag::Refused => {
+            "the server refused connections: use fewer clients, or raise its limits"
+        }
+    };
+    text.to_owned()
 }
 
 /// Arms of a run that failed or whose server refused connections, each cause once.

@@ -61,7 +61,7 @@ impl RunOptions {
             scenario.place(placement);
         } else if scenario.leave_out_impossible_placements() {
             noteln!(
-                "{}: one CPU only, so placement split is left out",
+                "{}: one CPU only: placement split is left out, or replaced by none",
                 scenario.name
             );
         }

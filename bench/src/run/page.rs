@@ -4,11 +4,11 @@ use std::path::Path;
 
 use maud::{Markup, html};
 
-use super::charts::{charts, curve_quantiles, place};
+use super::charts::{charts, curve_quantiles};
 use super::scenario_report::ScenarioReport;
 use super::stored::StoredRun;
 use super::sweep::Slo;
-use super::verdict::{Ranking, arm_sentences, lead_sentence};
+use super::verdict::RankingGroup;
 use super::winner_map::winner_map;
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
@@ -44,7 +44,7 @@ pub(crate) fn page<'a>(
     } = &results.run;
     let looks = Looks::new(summary.iter().map(|row| row.model.as_str()));
     let reports = ScenarioReport::each(summary, blocks);
-    let groups: Vec<Vec<RankingGroup<'_>>> = reports.iter().map(ranking_groups).collect();
+    let groups: Vec<Vec<RankingGroup<'_>>> = reports.iter().map(ScenarioReport::groups).collect();
 
     let mut map_rows = Vec::new();
     for (report, groups) in reports.iter().zip(&groups) {
@@ -58,13 +58,13 @@ pub(crate) fn page<'a>(
     }
     let map = winner_map(&map_rows, &looks);
 
-    let chapters = reports.iter().zip(&groups).map(|(report, groups)| Chapter {
+    let chapters = reports.iter().map(|report| Chapter {
         name: report.name.to_owned(),
         question: record
             .scenarios
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
-        verdicts: verdicts(report, groups),
+        verdicts: report.verdicts(),
         charts: charts(report, &results.percentiles, &looks),
         tables: report.parts(results.slo).iter().map(table_part).collect(),
     });
@@ -76,42 +76,6 @@ pub(crate) fn page<'a>(
         method: method(),
         files,
     }
-}
-
-/// Rankings with one driver, placement and traffic, under a name for all of them.
-type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
-
-/// Rankings of the closed loops of a scenario, by driver, placement and traffic.
-fn ranking_groups<'a>(report: &ScenarioReport<'a>) -> Vec<RankingGroup<'a>> {
-    let mut groups: Vec<RankingGroup<'a>> = Vec::new();
-    for ranking in report.rankings() {
-        let name = place(&ranking.condition);
-        match groups.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, rankings)) => rankings.push(ranking),
-            None => groups.push((name, vec![ranking])),
-        }
-    }
-    groups
-}
-
-/// Sentences on each group, and on what the lead depends on, each list with its heading.
-fn verdicts(
-    report: &ScenarioReport<'_>,
-    groups: &[RankingGroup<'_>],
-) -> Vec<(String, Vec<String>)> {
-    let of_group = |(name, rankings): &RankingGroup<'_>| {
-        let lead = std::iter::once(lead_sentence(rankings));
-        let sentences = lead.chain(arm_sentences(rankings)).collect();
-        (format!("Clients as {name}"), sentences)
-    };
-
-    let dependence = report.dependence_sentences();
-    let dependence = Some(dependence).filter(|sentences| !sentences.is_empty());
-    groups
-        .iter()
-        .map(of_group)
-        .chain(dependence.map(|sentences| ("What the lead depends on".to_owned(), sentences)))
-        .collect()
 }
 
 fn method() -> Markup {

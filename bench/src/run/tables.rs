@@ -23,7 +23,20 @@ pub fn tables(summary: &[SummaryRow], blocks: &[BlockRow], style: Style, slo: Sl
         texts.join("\n\n") + "\n"
     };
     let reports = ScenarioReport::each(summary, blocks);
-    let texts: Vec<String> = reports.into_iter().map(text).collect();
+    let in_short: Vec<String> = reports
+        .iter()
+        .map(|report| report.in_short().join("\n"))
+        .filter(|lines| !lines.is_empty())
+        .collect();
+
+    let mut texts: Vec<String> = reports.into_iter().map(text).collect();
+    if !in_short.is_empty() {
+        let heading = match style {
+            Style::Markdown => "**In short**",
+            Style::Plain | Style::Terminal(_) => "In short",
+        };
+        texts.push(format!("{heading}\n\n{}\n", in_short.join("\n\n")));
+    }
     texts.join("\n")
 }
 

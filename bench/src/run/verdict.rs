@@ -4,6 +4,7 @@
 //! intervals against the reference do not overlap, which is stricter than a comparison of the two would be;
 //! arms that are not told apart tie.
 
+use super::charts::place;
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT, ratio_from_one};
 use crate::render::units;
 use crate::results::{ConditionKey, Metric};
@@ -172,6 +173,81 @@ impl<'a> ScenarioReport<'a> {
     }
 }
 
+/// Rankings with one driver, placement and traffic, under a name for all of them.
+pub(super) type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
+
+impl<'a> ScenarioReport<'a> {
+    /// Rankings of the closed loops, by driver, placement and traffic.
+    pub(super) fn groups(&self) -> Vec<RankingGroup<'a>> {
+        let mut groups: Vec<RankingGroup<'a>> = Vec::new();
+        for ranking in self.rankings() {
+            let name = place(&ranking.condition);
+            match groups.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, rankings)) => rankings.push(ranking),
+                None => groups.push((name, vec![ranking])),
+            }
+        }
+        groups
+    }
+
+    /// Sentences on each group, and on what the lead depends on, each list with its heading.
+    pub(super) fn verdicts(&self) -> Vec<(String, Vec<String>)> {
+        let of_group = |(name, rankings): &RankingGroup<'_>| {
+            let lead = std::iter::once(lead_sentence(rankings));
+            let sentences = lead.chain(arm_sentences(rankings)).collect();
+            (format!("Clients as {name}"), sentences)
+        };
+
+        let dependence = self.dependence_sentences();
+        let dependence = Some(dependence).filter(|sentences| !sentences.is_empty());
+        self.groups()
+            .iter()
+            .map(of_group)
+            .chain(dependence.map(|sentences| ("What the lead depends on".to_owned(), sentences)))
+            .collect()
+    }
+
+    /// The verdict in a few lines: sentences on the loads with the first driver and placement, on what the lead
+    /// depends on, and on how many rows can be trusted. Empty without a closed loop.
+    pub(super) fn in_short(&self) -> Vec<String> {
+        let groups = self.groups();
+        let Some((_, first)) = groups.first() else {
+            return Vec::new();
+        };
+
+        let place = |rankings: &[Ranking<'_>]| {
+            let condition = &rankings[0].condition;
+            (condition.driver, condition.placement)
+        };
+        let mut lines = Vec::new();
+        for ((_, rankings), (heading, sentences)) in groups.iter().zip(self.verdicts()) {
+            if place(rankings) == place(first) {
+                lines.push(format!("{}, {}:", self.name, heading.replacen('C', "c", 1)));
+                lines.extend(sentences.iter().map(|sentence| format!("- {sentence}")));
+            }
+        }
+
+        let dependence = self.dependence_sentences();
+        lines.extend(dependence.iter().map(|sentence| format!("- {sentence}")));
+        lines.push(format!("- {}", self.trust()));
+        lines
+    }
+
+    /// A sentence on the share of rows that something other than the server limited or disturbed.
+    fn trust(&self) -> String {
+        let rows = self.blocks.iter().filter(|row| row.is_ok());
+        let count = rows.clone().count();
+        let invalid = rows.filter(|row| row.validity.flags().next().is_some());
+        match invalid.count() {
+            0 => "Every row is valid.".to_owned(),
+            invalid => format!(
+                "{invalid} of {} are not valid, see above.",
+                units::plural(count, "row")
+            ),
+        }
+    }
+}
+
 /// The leaders among the arms without faults.
 fn lead<'a>(arms: &[RankedArm<'a>]) -> (RankingKind, Vec<&'a str>) {
     let fit: Vec<&RankedArm<'a>> = arms
@@ -324,7 +400,7 @@ pub(super) fn listed(names: &[&str]) -> String {
     joined(&quoted)
 }
 
-pub(super) fn joined(parts: &[String]) -> String {
+fn joined(parts: &[String]) -> String {
     match parts {
         [] => String::new(),
         [one] => one.clone(),

@@ -322,12 +322,12 @@ fn an_arm_is_compared_with_itself() {
     let json: Value = serde_json::from_str(&finished.stdout).expect("JSON");
     assert!(matches!(finished.code, Some(0 | 2 | 3)), "{finished:?}");
     let rows = json["rows"].as_array().unwrap();
-    // In two scenarios the bare loop, and two models with five metrics each.
-    assert_eq!(rows.len(), 22);
-    for (first, scenario) in [(0, "steady"), (11, "gate")] {
+    // In two scenarios the bare loop, and four models with five metrics each.
+    assert_eq!(rows.len(), 42);
+    for (first, scenario) in [(0, "steady"), (21, "gate")] {
         assert_eq!(rows[first]["model"], "bare loop");
         let own = rows.iter().filter(|row| row["scenario"] == scenario);
-        assert_eq!(own.count(), 11);
+        assert_eq!(own.count(), 21);
     }
     let mut reader = csv::Reader::from_path(&path).unwrap();
     let names = reader.headers().unwrap().clone();
@@ -417,7 +417,7 @@ fn a_file_is_written_although_nobody_reads_the_table() {
         stderr.contains("cannot write to standard output"),
         "{stderr}"
     );
-    assert_eq!(csv::Reader::from_path(&path).unwrap().records().count(), 22);
+    assert_eq!(csv::Reader::from_path(&path).unwrap().records().count(), 42);
 }
 
 #[test]
