@@ -109,12 +109,12 @@ fn look(browser: &str, page: &Path, width: u32, dark: bool) -> Found {
     serde_json::from_str(found).expect("what the script found")
 }
 
-/// The committed results that a document has the output of this command from.
+/// The first committed results that a document has the output of this command from.
 fn committed(document: &str, command: &str) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text = fs::read_to_string(root.join(document)).unwrap();
     let (_, rest) = text.split_once(command).expect("the command");
-    root.join(rest.split('`').next().unwrap())
+    root.join(rest.split(['`', ' ']).next().unwrap())
 }
 
 /// Makes the report of a results folder, looks at it in windows of all kinds, and shows what is found.
