@@ -14,7 +14,7 @@ use crate::processes::child::ChildProcess;
 use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
 use crate::scenario::arm::Arm;
 use anyhow::bail;
-use echobench_clients::{LoadReport, Plan, Workload, clock};
+use echobench_clients::{Plan, Workload, clock};
 
 /// Time for processes to start, or to report after the end of the block.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -221,8 +221,15 @@ pub(crate) fn server_is_ready(
 impl RunningArm {
     /// Receives the readings of the server and the report of the clients, and asks the server to end.
     fn end(mut self, deadline: Instant) -> anyhow::Result<EndingArm> {
+        let watched = self.supervisor.receive(deadline)?;
+        let report = match self.load.receive(deadline)? {
+            FromDriver::Done { report } => report,
+            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Ready => bail!("the load process was ready twice"),
+        };
+
         let mut observed = Observed {
-            report: LoadReport::default(),
+            report,
             cpu: Vec::new(),
             memory_before: self.memory_before,
             memory: None,
@@ -234,9 +241,7 @@ impl RunningArm {
             worker_connections: Vec::new(),
             server_failed: None,
         };
-
-        let mut exited = None;
-        match self.supervisor.receive(deadline)? {
+        let exited = match watched {
             FromSupervisor::Watched {
                 cpu,
                 memory,
@@ -246,20 +251,13 @@ impl RunningArm {
                 observed.cpu = cpu;
                 observed.memory = memory.filter(|_| in_time);
                 observed.context_switches = context_switches;
+                self.supervisor.send(&ToSupervisor::Stop)?;
+                None
             }
-            early @ FromSupervisor::Exited { .. } => exited = Some(early),
+            early @ FromSupervisor::Exited { .. } => Some(early),
             FromSupervisor::Ready { .. } => bail!("the supervisor was ready twice"),
-        }
-
-        observed.report = match self.load.receive(deadline)? {
-            FromDriver::Done { report } => report,
-            FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Ready => bail!("the load process was ready twice"),
         };
 
-        if exited.is_none() {
-            self.supervisor.send(&ToSupervisor::Stop)?;
-        }
         Ok(EndingArm {
             supervisor: self.supervisor,
             _load: self.load,

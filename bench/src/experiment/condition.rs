@@ -14,7 +14,7 @@ use crate::scenario::{Effort, Placement, Scenario};
 pub struct Condition {
     /// The workload, with the traffic of this condition.
     pub scenario: Scenario,
-    /// What tells its traffic from that of the scenario's other conditions, as in `1 KiB`; empty if nothing does.
+    /// Name of its traffic among the scenario's conditions, as in `1 KiB`; empty if all have the same.
     pub traffic: String,
     /// The servers under test.
     pub arms: Vec<Arm>,

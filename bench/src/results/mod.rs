@@ -6,6 +6,7 @@
 mod column;
 pub mod histogram_log;
 mod metric;
+pub(crate) mod ordered;
 mod percentiles;
 mod read;
 mod record;

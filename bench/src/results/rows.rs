@@ -23,7 +23,7 @@ pub struct ConditionKey {
     pub clients: u32,
     /// Rate of a rate sweep, as a percentage of each arm's own peak.
     pub load_percent: Option<u32>,
-    /// What tells the traffic from that of the scenario's other conditions, as in `1 KiB`; empty if nothing does.
+    /// Name of the traffic among the scenario's conditions, as in `1 KiB`; empty if all have the same.
     pub traffic: String,
 }
 
@@ -53,10 +53,15 @@ impl ConditionKey {
     /// The clients in words, and the traffic where it tells conditions apart: `8 threads`, `8 threads, 1 KiB`.
     #[must_use]
     pub fn clients_in_words(&self) -> String {
-        let clients = format!("{} {}", self.clients, self.driver);
+        self.with_traffic(&format!("{} {}", self.clients, self.driver))
+    }
+
+    /// A text about the condition, followed by the traffic where it tells conditions apart.
+    #[must_use]
+    pub fn with_traffic(&self, text: &str) -> String {
         match self.traffic.as_str() {
-            "" => clients,
-            traffic => format!("{clients}, {traffic}"),
+            "" => text.to_owned(),
+            traffic => format!("{text}, {traffic}"),
         }
     }
 }
@@ -102,7 +107,7 @@ pub struct SliceRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
-    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
     /// Name of the arm.
@@ -158,7 +163,7 @@ pub struct BlockRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
-    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
     /// Name of the arm.
@@ -345,7 +350,7 @@ pub struct SummaryRow {
     pub placement: Placement,
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
-    /// What tells the traffic from that of the scenario's other conditions; empty if nothing does.
+    /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
     /// Name of the arm.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::metric::{Metric, Source};
+use super::ordered::{distinct, entry};
 use crate::results::{BlockRow, ConditionKey, SCHEMA_VERSION, SliceRow, SummaryRow};
 use crate::stats::{compare_family, log_ratio, median, median_log_ratio, sign_interval};
 
@@ -65,24 +66,8 @@ impl<'a> RunRows<'a> {
     }
 
     fn scenarios(&self) -> Vec<&str> {
-        let mut scenarios: Vec<&str> = Vec::new();
-        for (key, _) in &self.conditions {
-            if !scenarios.contains(&key.scenario.as_str()) {
-                scenarios.push(&key.scenario);
-            }
-        }
-        scenarios
+        distinct(self.conditions.iter().map(|(key, _)| key.scenario.as_str()))
     }
-}
-
-/// The value of a key in a list, which keeps the order in which keys were added.
-fn entry<K: PartialEq, V: Default>(list: &mut Vec<(K, V)>, key: K) -> &mut V {
-    let known = list.iter().position(|(known, _)| *known == key);
-    let index = known.unwrap_or_else(|| {
-        list.push((key, V::default()));
-        list.len() - 1
-    });
-    &mut list[index].1
 }
 
 /// Summarizes all rows of a run: for each arm and metric an estimate, and its ratio to the reference

@@ -5,6 +5,7 @@ use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, split_at_gaps};
 use crate::render::looks::Looks;
+use crate::results::ordered::entry;
 use crate::results::summary::interval_of;
 use crate::results::{BlockPercentiles, ConditionKey, Metric};
 use crate::scenario::Placement;
@@ -113,11 +114,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
     ) -> Vec<Facet<'r, 'a>> {
         let mut facets: Vec<Facet<'r, 'a>> = Vec::new();
         for line in self.report.lines.iter().filter(|line| wanted(line)) {
-            let name = name(&line.condition());
-            match facets.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, lines)) => lines.push(line),
-                None => facets.push((name, vec![line])),
-            }
+            entry(&mut facets, name(&line.condition())).push(line);
         }
         facets
     }
@@ -380,15 +377,12 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
 
 /// `threads`, and the placement and the traffic if there are several.
 pub(super) fn place(condition: &ConditionKey) -> String {
-    let placement = match condition.placement {
-        Placement::None => String::new(),
-        placement => format!(", placement {placement}"),
+    let driver = condition.driver;
+    let place = match condition.placement {
+        Placement::None => driver.to_string(),
+        placement => format!("{driver}, placement {placement}"),
     };
-    let traffic = match condition.traffic.as_str() {
-        "" => String::new(),
-        traffic => format!(", {traffic}"),
-    };
-    format!("{}{placement}{traffic}", condition.driver)
+    condition.with_traffic(&place)
 }
 
 /// `8 clients as threads`, and the placement and the traffic if there are several.

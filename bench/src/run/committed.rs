@@ -256,16 +256,9 @@ impl SeriesKey {
         let load = condition
             .load_percent
             .map(|percent| format!(" at {percent} %"));
-        let traffic = match condition.traffic.as_str() {
-            "" => String::new(),
-            traffic => format!(", {traffic}"),
-        };
+        let scenario = condition.with_traffic(&format!("{}{workload}", condition.scenario));
         vec![
-            format!(
-                "{}{workload}{traffic}{}",
-                condition.scenario,
-                load.unwrap_or_default()
-            ),
+            scenario + load.as_deref().unwrap_or_default(),
             condition.clients.to_string(),
             condition.driver.to_string(),
             condition.placement.to_string(),

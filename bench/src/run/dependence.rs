@@ -8,12 +8,11 @@ use crate::render::Part;
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, UNKNOWN};
 use crate::results::ConditionKey;
+use crate::results::ordered::{distinct, entry};
 use crate::scenario::Placement;
 
 /// The rankings with one number of clients and one kind of traffic, under several drivers or placements.
 struct Dependence<'a> {
-    clients: u32,
-    traffic: String,
     rankings: Vec<Ranking<'a>>,
 }
 
@@ -45,44 +44,31 @@ impl<'a> ScenarioReport<'a> {
     }
 
     fn dependences(&self) -> Vec<Dependence<'a>> {
-        let mut each: Vec<Dependence<'a>> = Vec::new();
+        let mut each: Vec<((u32, String), Vec<Ranking<'a>>)> = Vec::new();
         for ranking in self.rankings() {
-            let ConditionKey {
-                clients, traffic, ..
-            } = ranking.condition.clone();
-            let mut known = each.iter_mut();
-            match known.find(|known| known.clients == clients && known.traffic == traffic) {
-                Some(known) => known.rankings.push(ranking),
-                None => each.push(Dependence {
-                    clients,
-                    traffic,
-                    rankings: vec![ranking],
-                }),
-            }
+            let condition = &ranking.condition;
+            let load = (condition.clients, condition.traffic.clone());
+            entry(&mut each, load).push(ranking);
         }
-        each.retain(|dependence| dependence.rankings.len() > 1);
-        each
+        let several = each.into_iter().filter(|(_, rankings)| rankings.len() > 1);
+        several
+            .map(|(_, rankings)| Dependence { rankings })
+            .collect()
     }
 
     fn dependence_table(&self, dependence: &Dependence<'_>) -> Grid {
-        let mut models: Vec<&str> = Vec::new();
-        for line in &self.lines {
-            if line.reference().is_some() && !models.contains(&line.model()) {
-                models.push(line.model());
-            }
-        }
+        let compared = self.lines.iter().filter(|line| line.reference().is_some());
+        let models = distinct(compared.map(ArmLine::model));
         let (drivers, placements) = (dependence.drivers(), dependence.placements());
 
         let cell = |model: &str, driver: Driver, placement: Placement| {
-            let wanted = |line: &&ArmLine<'_>| {
-                let condition = line.condition();
-                line.model() == model
-                    && condition.load_percent.is_none()
-                    && condition.traffic == dependence.traffic
-                    && (condition.clients, condition.driver, condition.placement)
-                        == (dependence.clients, driver, placement)
+            let condition = ConditionKey {
+                placement,
+                driver,
+                ..dependence.condition().clone()
             };
-            let line = self.lines.iter().find(wanted);
+            let mut lines = self.lines.iter();
+            let line = lines.find(|line| line.model() == model && line.condition() == condition);
             Cell::from(line.map_or_else(|| UNKNOWN.to_owned(), ArmLine::ratio))
         };
 
@@ -113,13 +99,15 @@ impl<'a> ScenarioReport<'a> {
 }
 
 impl Dependence<'_> {
+    /// The first of its conditions, which all have the same clients and traffic.
+    fn condition(&self) -> &ConditionKey {
+        &self.rankings[0].condition
+    }
+
     /// The clients and their traffic, in words.
     fn load(&self) -> String {
-        let clients = units::plural(self.clients as usize, "client");
-        match self.traffic.as_str() {
-            "" => clients,
-            traffic => format!("{clients}, {traffic}"),
-        }
+        let condition = self.condition();
+        condition.with_traffic(&units::plural(condition.clients as usize, "client"))
     }
 
     fn drivers(&self) -> Vec<Driver> {
@@ -147,11 +135,7 @@ impl Dependence<'_> {
         for ranking in &self.rankings {
             let condition = &ranking.condition;
             let place = format!("{} {}", condition.driver, condition.placement);
-            let lead = lead(ranking);
-            match groups.iter_mut().find(|(known, _)| *known == lead) {
-                Some((_, places)) => places.push(place),
-                None => groups.push((lead, vec![place])),
-            }
+            entry(&mut groups, lead(ranking)).push(place);
         }
 
         if let [(lead, _)] = &groups[..] {
@@ -168,7 +152,7 @@ impl Dependence<'_> {
         )
     }
 
-    /// What the leaders differ by.
+    /// Cause of the difference between the leaders.
     fn cause(&self) -> &'static str {
         let by_driver = self.changes_within(|ranking| ranking.condition.placement);
         let by_placement = self.changes_within(|ranking| ranking.condition.driver);
@@ -187,17 +171,6 @@ impl Dependence<'_> {
             others.any(|b| key(a) == key(b) && a.leaders != b.leaders)
         })
     }
-}
-
-/// The different values, in the order of their first occurrence.
-fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
-    let mut all = Vec::new();
-    for value in values {
-        if !all.contains(&value) {
-            all.push(value);
-        }
-    }
-    all
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use echobench_clients::ErrorKind;
 
 use super::scenario_report::{ArmLine, ScenarioReport};
 use crate::render::units::plural;
+use crate::results::ordered::entry;
 use crate::results::summary::ALPHA;
 use crate::results::{BlockRow, BlockStatus, ConditionKey, Metric, ValidityFlag};
 
@@ -103,23 +104,19 @@ impl ScenarioReport<'_> {
             .filter(|row| row.is_ok())
             .copied()
             .collect();
-        let mut kinds: Vec<(String, Vec<&BlockRow>)> = Vec::new();
+        let mut kinds: Vec<((&str, &str), Vec<&BlockRow>)> = Vec::new();
         for row in &measured {
-            let known = row.validity.flags().map(limit);
-            let unknown = row.validity.unknown().map(str::to_owned);
+            let known = row.validity.flags();
+            let known = known.map(|flag| -> (&str, &str) { cause_and_advice(flag) });
+            let unknown = row.validity.unknown();
+            let unknown = unknown.map(|word| (word, "see docs/results-format.md"));
             for kind in known.chain(unknown) {
-                match kinds.iter_mut().find(|(known, _)| *known == kind) {
-                    Some((_, rows)) => rows.push(row),
-                    None => kinds.push((kind, vec![row])),
-                }
+                entry(&mut kinds, kind).push(row);
             }
         }
 
-        let note = |(kind, rows): (String, Vec<&BlockRow>)| {
+        let note = |((cause, advice), rows): ((&str, &str), Vec<&BlockRow>)| {
             let (count, all) = (rows.len(), measured.len());
-            let (cause, advice) = kind
-                .split_once(": ")
-                .unwrap_or((&kind, "see docs/results-format.md"));
             format!(
                 "NOT VALID: {cause} in {count} of {} ({:.0} %): {advice}. Most: {}.",
                 plural(all, "row"),
@@ -132,23 +129,19 @@ impl ScenarioReport<'_> {
 
     /// The arms to which most of these rows belong, with their numbers of blocks.
     fn most_affected(&self, rows: &[&BlockRow]) -> String {
-        let mut arms: Vec<(String, usize, usize)> = Vec::new();
-        for row in rows {
-            let name = self.describe_block(row);
-            if let Some((_, count, _)) = arms.iter_mut().find(|(known, ..)| *known == name) {
-                *count += 1;
-                continue;
-            }
-            let condition = row.condition();
-            let blocks = self.blocks_of(&row.model, &condition);
-            arms.push((name, 1, blocks.filter(|row| row.is_ok()).count()));
+        let mut arms: Vec<(String, Vec<&BlockRow>)> = Vec::new();
+        for &row in rows {
+            entry(&mut arms, self.describe_block(row)).push(row);
         }
-        arms.sort_by_key(|(_, count, _)| std::cmp::Reverse(*count));
+        arms.sort_by_key(|(_, rows)| std::cmp::Reverse(rows.len()));
 
-        let named = arms.iter().take(MOST_AFFECTED);
-        let mut texts: Vec<String> = named
-            .map(|(name, count, blocks)| format!("{name} ({count} of {blocks})"))
-            .collect();
+        let text = |(name, rows): &(String, Vec<&BlockRow>)| {
+            let condition = rows[0].condition();
+            let blocks = self.blocks_of(&rows[0].model, &condition);
+            let measured = blocks.filter(|row| row.is_ok()).count();
+            format!("{name} ({} of {measured})", rows.len())
+        };
+        let mut texts: Vec<String> = arms.iter().take(MOST_AFFECTED).map(text).collect();
         if arms.len() > MOST_AFFECTED {
             texts.push(format!("{} more", arms.len() - MOST_AFFECTED));
         }
@@ -222,24 +215,32 @@ impl ScenarioReport<'_> {
     }
 }
 
-/// Meaning of a flag, and after a colon what to do about it.
-fn limit(flag: ValidityFlag) -> String {
-    let text = match flag {
-        ValidityFlag::Disturbed => "the machine was disturbed: run again when nothing else runs",
-        ValidityFlag::Generator => {
-            "the load generator was the limit: the server may be faster than it seems"
-        }
-        ValidityFlag::Overran => "replies came in another arm's slice: lengthen `gap`",
-        ValidityFlag::Late => "the load generator was late: give the clients CPUs of their own",
-        ValidityFlag::Ports => "no local ports were left: open fewer connections",
-        ValidityFlag::Files => {
-            "no open files were left: raise the limit on them, or use fewer clients"
-        }
-        ValidityFlag::Refused => {
-            "the server refused connections: use fewer clients, or raise its limits"
-        }
-    };
-    text.to_owned()
+/// Meaning of a flag, and what to do about it.
+fn cause_and_advice(flag: ValidityFlag) -> (&'static str, &'static str) {
+    match flag {
+        ValidityFlag::Disturbed => (
+            "the machine was disturbed",
+            "run again when nothing else runs",
+        ),
+        ValidityFlag::Generator => (
+            "the load generator was the limit",
+            "the server may be faster than it seems",
+        ),
+        ValidityFlag::Overran => ("replies came in another arm's slice", "lengthen `gap`"),
+        ValidityFlag::Late => (
+            "the load generator was late",
+            "give the clients CPUs of their own",
+        ),
+        ValidityFlag::Ports => ("no local ports were left", "open fewer connections"),
+        ValidityFlag::Files => (
+            "no open files were left",
+            "raise the limit on them, or use fewer clients",
+        ),
+        ValidityFlag::Refused => (
+            "the server refused connections",
+            "use fewer clients, or raise its limits",
+        ),
+    }
 }
 
 /// Arms of a run that failed or whose server refused connections, each cause once.

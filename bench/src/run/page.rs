@@ -58,13 +58,13 @@ pub(crate) fn page<'a>(
     }
     let map = winner_map(&map_rows, &looks);
 
-    let chapters = reports.iter().map(|report| Chapter {
+    let chapters = reports.iter().zip(&groups).map(|(report, groups)| Chapter {
         name: report.name.to_owned(),
         question: record
             .scenarios
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
-        verdicts: report.verdicts(),
+        verdicts: report.verdicts(groups),
         charts: charts(report, &results.percentiles, &looks),
         tables: report.parts(results.slo).iter().map(table_part).collect(),
     });

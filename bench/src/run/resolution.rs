@@ -2,6 +2,7 @@
 
 use crate::experiment::condition::Condition;
 use crate::render::units::plural;
+use crate::results::ordered::distinct;
 use crate::results::summary::ALPHA;
 use crate::stats::{blocks_needed, scatter_that_resolves};
 
@@ -27,18 +28,13 @@ pub(super) fn notes(conditions: &[Condition]) -> Vec<String> {
 /// Number of ratios to the reference in a scenario, which all share one error rate: under its closed loops, and
 /// under the open loops of a rate sweep.
 fn comparisons(conditions: &[Condition]) -> usize {
-    let mut keys = Vec::new();
-    let mut arms = 0;
-    for condition in conditions {
-        let driven = condition.arms.iter().filter(|arm| arm.skip.is_none());
-        arms += driven.count();
-        if !keys.contains(&condition.key()) {
-            keys.push(condition.key());
-        }
-    }
+    // Arms that run one after the other have a condition each, with the same key.
+    let references = distinct(conditions.iter().map(Condition::key)).len();
+    let arms = conditions.iter().flat_map(|condition| &condition.arms);
+    let arms = arms.filter(|arm| arm.skip.is_none()).count();
     let sweep = conditions[0].scenario.sweep.as_ref();
     let rates = sweep.map_or(0, |sweep| sweep.percent.len());
-    arms.saturating_sub(keys.len()) * (1 + rates)
+    arms.saturating_sub(references) * (1 + rates)
 }
 
 fn note(scenario: &str, comparisons: usize, blocks: usize) -> String {

@@ -2,6 +2,7 @@
 
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, UNKNOWN, or_unknown, to_count};
+use crate::results::ordered::distinct;
 use crate::results::{BlockRow, ConditionKey, Metric, SummaryRow};
 use crate::stats::RatioVerdict;
 
@@ -178,13 +179,7 @@ pub(crate) struct ScenarioReport<'a> {
 impl<'a> ScenarioReport<'a> {
     /// The results of each scenario of a run.
     pub(crate) fn each(summary: &'a [SummaryRow], blocks: &'a [BlockRow]) -> Vec<Self> {
-        let mut names: Vec<&str> = Vec::new();
-        for row in summary {
-            if !names.contains(&row.scenario.as_str()) {
-                names.push(&row.scenario);
-            }
-        }
-
+        let names = distinct(summary.iter().map(|row| row.scenario.as_str()));
         let report = |name| {
             let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
             ScenarioReport {

@@ -10,6 +10,7 @@ use crate::render::Part;
 use crate::render::grid::Grid;
 use crate::render::units::{self, or_unknown};
 use crate::results::Metric;
+use crate::results::ordered::entry;
 
 /// Service-level objective: a percentile of latency within a limit, as in `p99=1ms`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,10 +141,7 @@ impl ScenarioReport<'_> {
                 line.condition().clients_in_words(),
                 first.placement
             );
-            match arms.iter_mut().find(|(known, _)| *known == arm) {
-                Some((_, lines)) => lines.push(line),
-                None => arms.push((arm, vec![line])),
-            }
+            entry(&mut arms, arm).push(line);
         }
 
         let text = |(arm, mut lines): (String, Vec<&ArmLine<'_>>)| {

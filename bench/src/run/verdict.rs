@@ -7,6 +7,7 @@
 use super::charts::place;
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT, ratio_from_one};
 use crate::render::units;
+use crate::results::ordered::{distinct, entry};
 use crate::results::{ConditionKey, Metric};
 use crate::stats::RatioVerdict;
 
@@ -157,54 +158,41 @@ impl<'a> Ranking<'a> {
     }
 }
 
-impl<'a> ScenarioReport<'a> {
-    /// The ranking under each condition with a closed loop.
-    pub(super) fn rankings(&self) -> Vec<Ranking<'a>> {
-        let mut conditions: Vec<Vec<&ArmLine<'a>>> = Vec::new();
-        let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
-        for line in self.lines.iter().filter(closed) {
-            let same = |lines: &&mut Vec<&ArmLine<'_>>| lines[0].condition() == line.condition();
-            match conditions.iter_mut().find(same) {
-                Some(lines) => lines.push(line),
-                None => conditions.push(vec![line]),
-            }
-        }
-        conditions.iter().map(|lines| Ranking::new(lines)).collect()
-    }
-}
-
 /// Rankings with one driver, placement and traffic, under a name for all of them.
 pub(super) type RankingGroup<'a> = (String, Vec<Ranking<'a>>);
 
+/// A heading, and sentences below it.
+pub(super) type Verdict = (String, Vec<String>);
+
 impl<'a> ScenarioReport<'a> {
+    /// The ranking under each condition with a closed loop.
+    pub(super) fn rankings(&self) -> Vec<Ranking<'a>> {
+        let mut conditions: Vec<(ConditionKey, Vec<&ArmLine<'a>>)> = Vec::new();
+        let closed = |line: &&ArmLine<'_>| line.first().load_percent.is_none();
+        for line in self.lines.iter().filter(closed) {
+            entry(&mut conditions, line.condition()).push(line);
+        }
+        let of_lines = |(_, lines): &(_, Vec<&ArmLine<'a>>)| Ranking::new(lines);
+        conditions.iter().map(of_lines).collect()
+    }
+
     /// Rankings of the closed loops, by driver, placement and traffic.
     pub(super) fn groups(&self) -> Vec<RankingGroup<'a>> {
         let mut groups: Vec<RankingGroup<'a>> = Vec::new();
         for ranking in self.rankings() {
-            let name = place(&ranking.condition);
-            match groups.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, rankings)) => rankings.push(ranking),
-                None => groups.push((name, vec![ranking])),
-            }
+            entry(&mut groups, place(&ranking.condition)).push(ranking);
         }
         groups
     }
 
-    /// Sentences on each group, and on what the lead depends on, each list with its heading.
-    pub(super) fn verdicts(&self) -> Vec<(String, Vec<String>)> {
-        let of_group = |(name, rankings): &RankingGroup<'_>| {
-            let lead = std::iter::once(lead_sentence(rankings));
-            let sentences = lead.chain(arm_sentences(rankings)).collect();
-            (format!("Clients as {name}"), sentences)
-        };
-
+    /// The verdict on each group, and on what the lead depends on.
+    pub(super) fn verdicts(&self, groups: &[RankingGroup<'_>]) -> Vec<Verdict> {
+        let mut verdicts: Vec<Verdict> = groups.iter().map(group_verdict).collect();
         let dependence = self.dependence_sentences();
-        let dependence = Some(dependence).filter(|sentences| !sentences.is_empty());
-        self.groups()
-            .iter()
-            .map(of_group)
-            .chain(dependence.map(|sentences| ("What the lead depends on".to_owned(), sentences)))
-            .collect()
+        if !dependence.is_empty() {
+            verdicts.push(("What the lead depends on".to_owned(), dependence));
+        }
+        verdicts
     }
 
     /// The verdict in a few lines: sentences on the loads with the first driver and placement, on what the lead
@@ -215,21 +203,25 @@ impl<'a> ScenarioReport<'a> {
             return Vec::new();
         };
 
-        let place = |rankings: &[Ranking<'_>]| {
+        let driver_and_placement = |rankings: &[Ranking<'_>]| {
             let condition = &rankings[0].condition;
             (condition.driver, condition.placement)
         };
+        let headline = driver_and_placement(first);
         let mut lines = Vec::new();
-        for ((_, rankings), (heading, sentences)) in groups.iter().zip(self.verdicts()) {
-            if place(rankings) == place(first) {
+        for group in &groups {
+            if driver_and_placement(&group.1) == headline {
+                let (heading, sentences) = group_verdict(group);
                 lines.push(format!("{}, {}:", self.name, heading.replacen('C', "c", 1)));
                 lines.extend(sentences.iter().map(|sentence| format!("- {sentence}")));
             }
         }
 
-        let dependence = self.dependence_sentences();
-        lines.extend(dependence.iter().map(|sentence| format!("- {sentence}")));
-        lines.push(format!("- {}", self.trust()));
+        let rest = self
+            .dependence_sentences()
+            .into_iter()
+            .chain([self.trust()]);
+        lines.extend(rest.map(|sentence| format!("- {sentence}")));
         lines
     }
 
@@ -237,8 +229,7 @@ impl<'a> ScenarioReport<'a> {
     fn trust(&self) -> String {
         let rows = self.blocks.iter().filter(|row| row.is_ok());
         let count = rows.clone().count();
-        let invalid = rows.filter(|row| row.validity.flags().next().is_some());
-        match invalid.count() {
+        match rows.filter(|row| !row.validity.is_valid()).count() {
             0 => "Every row is valid.".to_owned(),
             invalid => format!(
                 "{invalid} of {} are not valid, see above.",
@@ -246,6 +237,12 @@ impl<'a> ScenarioReport<'a> {
             ),
         }
     }
+}
+
+fn group_verdict((name, rankings): &RankingGroup<'_>) -> Verdict {
+    let lead = std::iter::once(lead_sentence(rankings));
+    let sentences = lead.chain(arm_sentences(rankings)).collect();
+    (format!("Clients as {name}"), sentences)
 }
 
 /// The leaders among the arms without faults.
@@ -304,14 +301,9 @@ pub(super) fn lead_sentence(group: &[Ranking<'_>]) -> String {
 
 /// A sentence on each arm but the reference, over all conditions of a group.
 pub(super) fn arm_sentences(group: &[Ranking<'_>]) -> Vec<String> {
-    let mut names: Vec<&str> = Vec::new();
-    for arm in group.iter().flat_map(|ranking| &ranking.arms) {
-        if arm.reference.is_some() && !names.contains(&arm.name) {
-            names.push(arm.name);
-        }
-    }
-
-    names
+    let arms = group.iter().flat_map(|ranking| &ranking.arms);
+    let compared = arms.filter(|arm| arm.reference.is_some());
+    distinct(compared.map(|arm| arm.name))
         .into_iter()
         .map(|name| arm_sentence(group, name))
         .collect()

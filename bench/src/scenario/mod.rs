@@ -357,14 +357,11 @@ impl Scenario {
 
     /// Checks everything that the types of the file do not.
     fn check(&self) -> anyhow::Result<()> {
-        let own = (&self.clients, &self.drivers, &self.placements);
-        let beside = self.beside.iter();
-        let loads = beside.map(|loads| (&loads.clients, &loads.drivers, &loads.placements));
-        for (clients, drivers, placements) in std::iter::once(own).chain(loads) {
-            if clients.is_empty() || drivers.is_empty() || placements.is_empty() {
+        for loads in self.all_loads() {
+            if loads.clients.is_empty() || loads.drivers.is_empty() || loads.placements.is_empty() {
                 bail!("clients, drivers and placements must each name at least one");
             }
-            if clients.contains(&0) {
+            if loads.clients.contains(&0) {
                 bail!("clients: 0 clients make no load; give 1 or more");
             }
         }
@@ -437,14 +434,8 @@ impl Scenario {
     /// itself, then those beside it.
     #[must_use]
     pub fn loads(&self) -> Vec<(u32, Driver, Placement)> {
-        let own = Loads {
-            clients: self.clients.clone(),
-            drivers: self.drivers.clone(),
-            placements: self.placements.clone(),
-        };
-
         let mut all = Vec::new();
-        for loads in std::iter::once(&own).chain(&self.beside) {
+        for loads in self.all_loads() {
             for &placement in &loads.placements {
                 for &clients in &loads.clients {
                     for &driver in &loads.drivers {
@@ -457,6 +448,16 @@ impl Scenario {
             }
         }
         all
+    }
+
+    /// Its own loads and those beside them.
+    fn all_loads(&self) -> Vec<Loads> {
+        let own = Loads {
+            clients: self.clients.clone(),
+            drivers: self.drivers.clone(),
+            placements: self.placements.clone(),
+        };
+        std::iter::once(own).chain(self.beside.clone()).collect()
     }
 
     /// Runs every condition with this placement.
