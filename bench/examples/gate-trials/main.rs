@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use echobench::cli::{Command, GateForm};
-use echobench::gate::builds::Build;
+use echobench::gate::GateServer;
 use echobench::host::files::write_file;
 use echobench::host::signals::{catch_interrupts, interrupted};
 use echobench::render::Style;
@@ -60,6 +60,18 @@ struct MeasureArgs {
     #[arg(long, value_name = "PERCENT", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=50))]
     slower: u32,
 
+    /// Try servers of another project in place of this build: the one to compare with
+    #[arg(long, value_name = "COMMAND", requires = "candidate")]
+    baseline: Option<String>,
+
+    /// An equal one to judge. To slow it down, a number of steps is added to its command line
+    #[arg(long, value_name = "COMMAND", requires = "baseline")]
+    candidate: Option<String>,
+
+    /// The steps that an earlier trial found for this slow-down, with the same servers on the same machine
+    #[arg(long, value_name = "N", requires = "candidate", value_parser = clap::value_parser!(u32).range(1..))]
+    steps: Option<u32>,
+
     #[command(flatten)]
     form: GateForm,
 }
@@ -73,6 +85,10 @@ struct ShowArgs {
     /// Replace the text between the markers `<!-- rates -->` and `<!-- /rates -->` of this document
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
+
+    /// Name of the markers
+    #[arg(long, value_name = "NAME", default_value = "rates", requires = "into")]
+    marker: String,
 }
 
 fn main() -> ExitCode {
@@ -96,17 +112,27 @@ fn measure(args: &MeasureArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let own = std::env::current_exe()?;
-    let build = Build::open("candidate", &own)?;
+    let own = own
+        .to_str()
+        .context("the path of this executable is not UTF-8")?;
+    let open = |side: &str, given: &Option<String>| {
+        GateServer::open(side, given.as_deref().unwrap_or(own))
+    };
+    let baseline = open("baseline", &args.baseline)?;
+    let candidate = open("candidate", &args.candidate)?;
     let options = args.form.options();
-    let gate = options.gate(build.clone(), build)?;
+    let gate = options.gate(baseline, candidate)?;
+
+    catch_interrupts()?;
+    gate.rehearse()?;
 
     let mut record = options.record(&gate);
     fs::create_dir_all(folder).with_context(|| format!("cannot write to {}", folder.display()))?;
     write_record(folder, &record)?;
-    catch_interrupts()?;
     let mut trials = Trials {
         gates: args.gates,
         gate,
+        steps: args.steps,
         share: f64::from(args.slower) / 100.0,
         load: args.load,
     };
@@ -142,7 +168,7 @@ fn show(args: &ShowArgs) -> anyhow::Result<ExitCode> {
     match &args.into {
         Some(document) => {
             let text = table::text(&results, Style::Markdown);
-            splice(document, "rates", &command(&args.folders), &text)?;
+            splice(document, &args.marker, &command(&args.folders), &text)?;
         }
         None => outln!("{}", table::text(&results, Style::Plain)),
     }

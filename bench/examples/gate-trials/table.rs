@@ -26,14 +26,15 @@ pub(crate) fn text(results: &TrialResults, style: Style) -> String {
         })
     };
 
+    let truths = tried(results);
     let rows = rules.into_iter().map(|rule| {
         let mut cells = vec![rule.0.to_owned(), rule.1.to_owned()];
-        cells.extend(TRUTHS.map(|truth| condition(rule, truth)));
+        cells.extend(truths.iter().map(|&truth| condition(rule, truth)));
         cells
     });
 
     let mut names = vec!["rule", "says"];
-    names.extend(TRUTHS.map(title));
+    names.extend(truths.iter().map(|&truth| title(truth)));
     let table = style.table(&names, rows.collect(), &[0, 1]);
 
     let text = format!(
@@ -100,11 +101,18 @@ fn injected(results: &TrialResults) -> String {
         )
     };
 
-    let lines = TRUTHS.map(|truth| format!("- {}", line(truth)));
+    let lines = tried(results).into_iter();
+    let lines: Vec<String> = lines.map(|truth| format!("- {}", line(truth))).collect();
     format!(
         "Median slow-downs that the gates estimated:\n\n{}",
         lines.join("\n")
     )
+}
+
+/// The truths of the gates, in the order of every table.
+fn tried(results: &TrialResults) -> Vec<Truth> {
+    let is_tried = |truth: &Truth| results.trials.iter().any(|row| row.truth == *truth);
+    TRUTHS.into_iter().filter(is_tried).collect()
 }
 
 const TRUTHS: [Truth; 4] = [Truth::Equal, Truth::Cpu, Truth::Throughput, Truth::Tail];

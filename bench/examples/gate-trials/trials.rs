@@ -11,10 +11,9 @@ use anyhow::bail;
 use serde::{Deserialize, Serialize};
 
 use echobench::experiment::observation::BlockOutcome;
-use echobench::gate::builds::Copies;
-use echobench::gate::measure::log_slowdown;
+use echobench::gate::measure::{ARMS, log_slowdown};
 use echobench::gate::rule::{GateMetric, GateVerdict, InconclusiveReason};
-use echobench::gate::{Gate, GateReport, Observer};
+use echobench::gate::{Gate, GateReport, GateServer, Observer};
 use echobench::host::files::write_file;
 use echobench::host::signals::unless_interrupted;
 use echobench::results::{BlockRow, SCHEMA_VERSION, csv_text, read};
@@ -55,22 +54,29 @@ pub(crate) enum Truth {
 }
 
 impl Truth {
-    /// The order in which gates come before they are shuffled: half of them are between equal builds.
-    const CYCLE: [Truth; 6] = [
-        Truth::Equal,
-        Truth::Cpu,
-        Truth::Equal,
-        Truth::Throughput,
-        Truth::Equal,
-        Truth::Tail,
-    ];
+    /// The order in which gates come before they are shuffled: half of them are between equal servers. Servers of
+    /// other projects know one way to be slower.
+    fn cycle(gate: &Gate) -> &'static [Truth] {
+        match gate.candidate {
+            GateServer::Build(_) => &[
+                Truth::Equal,
+                Truth::Cpu,
+                Truth::Equal,
+                Truth::Throughput,
+                Truth::Equal,
+                Truth::Tail,
+            ],
+            GateServer::External(_) => &[Truth::Equal, Truth::Throughput],
+        }
+    }
 
-    /// Options of the candidate's `serve` with so many steps.
-    fn options(self, steps: u32) -> Vec<String> {
-        let option = match self {
-            Truth::Equal => return Vec::new(),
-            Truth::Cpu | Truth::Throughput => "--inject-steps",
-            Truth::Tail => "--inject-tail-steps",
+    /// Additional arguments of the candidate for so many steps.
+    fn arguments(self, candidate: &GateServer, steps: u32) -> Vec<String> {
+        let option = match (self, candidate) {
+            (Truth::Equal, _) => return Vec::new(),
+            (_, GateServer::External(_)) => return vec![steps.to_string()],
+            (Truth::Cpu | Truth::Throughput, _) => "--inject-steps",
+            (Truth::Tail, _) => "--inject-tail-steps",
         };
         vec![option.to_owned(), steps.to_string()]
     }
@@ -193,8 +199,10 @@ pub(crate) struct RateRow {
 pub(crate) struct Trials {
     /// Number of gates.
     pub(crate) gates: u32,
-    /// The gate, with equal builds; each trial is of one of its models.
+    /// The gate, with equal servers; each trial is of one of its models.
     pub(crate) gate: Gate,
+    /// Steps of arithmetic that are known to make the slow-down; they are looked for if not given.
+    pub(crate) steps: Option<u32>,
     /// Share by which candidates are slowed down in CPU time or throughput.
     pub(crate) share: f64,
     /// Whether another thread uses the CPUs at random times.
@@ -223,11 +231,12 @@ impl Trials {
         let Some(steps) = unless_interrupted(self.calibrate(progress))? else {
             return Ok(TrialResults::default());
         };
-        let models = self.gate.scenario.models.clone();
+        let models: Vec<String> = self.gate.servers().cloned().collect();
+        let cycle = Truth::cycle(&self.gate);
         let mut plan: Vec<(String, Truth)> = (0..self.gates as usize)
             .map(|gate| {
-                let model = &models[gate / Truth::CYCLE.len() % models.len()];
-                (model.clone(), Truth::CYCLE[gate % Truth::CYCLE.len()])
+                let model = &models[gate / cycle.len() % models.len()];
+                (model.clone(), cycle[gate % cycle.len()])
             })
             .collect();
         random.shuffle(&mut plan);
@@ -237,8 +246,7 @@ impl Trials {
         for (trial, (model, truth)) in (1..).zip(plan) {
             let steps = steps.get(&(model.clone(), truth)).copied().unwrap_or(0);
             self.gate.seed = random.u64(..);
-            self.gate.candidate_options = truth.options(steps);
-            self.gate.scenario.models = vec![model.clone()];
+            restrict(&mut self.gate, &model, truth, steps);
 
             let began = Instant::now();
             let (mut blocks, mut slowdowns) = (Vec::new(), Vec::new());
@@ -294,9 +302,15 @@ impl Trials {
         progress: &dyn Fn(&str),
     ) -> anyhow::Result<BTreeMap<(String, Truth), u32>> {
         let mut found = BTreeMap::new();
-        for model in self.gate.scenario.models.clone() {
-            for truth in [Truth::Cpu, Truth::Throughput, Truth::Tail] {
-                let steps = self.calibrate_one(&model, truth, progress)?;
+        for model in self.gate.servers() {
+            for &truth in Truth::cycle(&self.gate) {
+                if truth == Truth::Equal {
+                    continue;
+                }
+                let steps = match self.steps {
+                    Some(steps) => steps,
+                    None => self.calibrate_one(model, truth, progress)?,
+                };
                 found.insert((model.clone(), truth), steps);
             }
         }
@@ -354,13 +368,20 @@ impl Trials {
         metric: GateMetric,
     ) -> anyhow::Result<f64> {
         let mut gate = self.gate.clone();
-        gate.scenario.models = vec![model.to_owned()];
-        gate.candidate_options = truth.options(steps);
+        restrict(&mut gate, model, truth, steps);
         let samples = gate.measure(CALIBRATION_BLOCKS)?;
         let sample = samples.iter().find(|sample| sample.metric == metric);
 
         let slowdown = sample.and_then(|sample| median(&sample.candidate));
         Ok(slowdown.map_or(f64::NAN, f64::exp_m1))
+    }
+}
+
+/// Makes it a gate of one model, with a candidate that is slowed down by so many steps.
+fn restrict(gate: &mut Gate, model: &str, truth: Truth, steps: u32) {
+    gate.candidate_options = truth.arguments(&gate.candidate, steps);
+    if let GateServer::Build(_) = gate.candidate {
+        gate.scenario.models = vec![model.to_owned()];
     }
 }
 
@@ -402,13 +423,13 @@ fn steps_for(share: f64, metric: GateMetric, looks: &[(u32, f64)]) -> anyhow::Re
 
 /// Name of the copy within the name of an arm.
 fn side(arm: &str) -> String {
-    let name = Copies::NAMES.into_iter().find(|name| arm.ends_with(name));
+    let name = ARMS.into_iter().find(|name| arm.ends_with(name));
     name.unwrap_or_default().to_owned()
 }
 
 /// The slow-downs of a block, a row for each metric.
 fn slowdown_rows(trial: u32, outcome: &BlockOutcome) -> impl Iterator<Item = SlowdownRow> {
-    let [one, two, candidate] = Copies::NAMES.map(|name| {
+    let [one, two, candidate] = ARMS.map(|name| {
         let mut rows = outcome.blocks.iter();
         let own = rows.find(|row| row.model.ends_with(name));
         own.expect("a row of each arm")
@@ -601,9 +622,9 @@ impl TrialResults {
         };
 
         Series {
-            baseline: values(trial.trial, Copies::NAMES[0]),
-            candidate: values(trial.trial, Copies::NAMES[2]),
-            stored: values(before, Copies::NAMES[0]),
+            baseline: values(trial.trial, ARMS[0]),
+            candidate: values(trial.trial, ARMS[2]),
+            stored: values(before, ARMS[0]),
         }
     }
 

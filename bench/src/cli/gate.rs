@@ -1,10 +1,10 @@
-//! `echobench gate`: options of a comparison of two builds, with an exit code for CI.
+//! `echobench gate`: options of a comparison of two servers, with an exit code for CI.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::gate::engine::{GateOutcome, GateTask, execute};
 use crate::gate::export::{Export, Format};
@@ -13,19 +13,30 @@ use crate::gate::rule::GateVerdict;
 use crate::results::EffortName;
 use crate::scenario::Placement;
 
+/// Examples and exit codes, at the end of the help.
+const AFTER_HELP: &str = "\
+Examples:
+  echobench gate --baseline old/echobench --candidate target/release/echobench --quick
+  echobench gate --baseline 'base/server {port}' --candidate 'head/server {port}'
+  echobench gate --baseline 'mine=python3 base/server.py {port}' \\
+                 --candidate 'mine=python3 head/server.py {port}' --export markdown=gate.md
+
+A command line is an echo server of any kind (docs/protocol.md). It has to listen on 127.0.0.1,
+port {port}. Reports name it after its program, or by NAME in NAME='COMMAND {port}'.
+
+Exit codes: 0 pass; 1 it could not be done; 2 a regression, or wrong replies; 3 inconclusive.";
+
 /// Options of `gate`.
 #[derive(Args)]
-#[command(
-    after_help = "Exit codes: 0 pass; 1 it could not be done; 2 a regression, or wrong replies; 3 inconclusive."
-)]
+#[command(after_help = AFTER_HELP)]
 pub struct GateArgs {
-    /// Executable to compare with
-    #[arg(long, value_name = "EXE")]
-    baseline: PathBuf,
+    /// Server to compare with: an echobench executable, or a command line with {port}
+    #[arg(long, value_name = "SERVER")]
+    baseline: String,
 
-    /// Executable to judge
-    #[arg(long, value_name = "EXE")]
-    candidate: PathBuf,
+    /// Server to judge, of the same kind
+    #[arg(long, value_name = "SERVER")]
+    candidate: String,
 
     #[command(flatten)]
     form: GateForm,
@@ -34,7 +45,7 @@ pub struct GateArgs {
     #[arg(long, value_name = "FORMAT", value_parser = formats(), default_value = Format::Table.name())]
     format: Format,
 
-    /// Also write the report to a file, as in junit=gate.xml; can be given several times
+    /// Also write the report to a file, as in junit=gate.xml; repeatable
     #[arg(long, value_name = "FORMAT=FILE")]
     export: Vec<Export>,
 
@@ -46,19 +57,19 @@ pub struct GateArgs {
 /// Workload of a gate, as options.
 #[derive(Args)]
 pub struct GateForm {
-    /// Workload: a scenario by name (see `echobench list`), or a file: NAME.toml
+    /// Workload: a scenario (see `echobench list`), or a file NAME.toml
     #[arg(long, value_name = "SCENARIO", default_value = "gate")]
     scenario: String,
 
-    /// Models in place of the scenario's, each with options of `serve` if it needs any
+    /// Models in place of the scenario's, if the servers are echobench
     #[arg(long, value_name = "MODELS", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// The short form instead of the long one: fewer and shorter blocks, more often inconclusive
+    /// Fewer and shorter blocks: faster, and more often inconclusive
     #[arg(long)]
     quick: bool,
 
-    /// Number of blocks in place of the scenario's; the verdict may come after half of them
+    /// Number of blocks; the verdict may come after half of them
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: Option<u32>,
 
@@ -66,7 +77,7 @@ pub struct GateForm {
     #[arg(long)]
     placement: Option<Placement>,
 
-    /// Seed of the orders of the arms and of the clients' traffic [default: from the clock]
+    /// Seed of orders and traffic [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
 }
@@ -90,11 +101,10 @@ impl GateForm {
     }
 }
 
-/// Parser of the formats, with their summaries in the help.
+/// Parser of the formats.
 fn formats() -> impl TypedValueParser<Value = Format> {
-    let values = Format::ALL.iter();
-    let values = values.map(|format| PossibleValue::new(format.name()).help(format.summary()));
-    PossibleValuesParser::new(values).try_map(|name| name.parse::<Format>())
+    let names = Format::ALL.iter().map(|format| format.name());
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Format>())
 }
 
 pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {

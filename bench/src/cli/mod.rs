@@ -46,7 +46,7 @@ pub enum Command {
     Run(run::RunArgs),
     /// Measure and judge the textbooks' claims about threads and processes
     Claims(claims::ClaimsArgs),
-    /// Compare two builds and fail if the candidate got slower: the gate for CI
+    /// Compare two servers and fail if the candidate is slower: the gate for CI
     Gate(gate::GateArgs),
     /// Compare two results folders
     Compare(compare::CompareArgs),

@@ -1,4 +1,4 @@
-//! Executables of a gate: their compatibility with this one, and the copies that are run.
+//! Builds of echobench in a gate: their compatibility with this one, and the copies that are run.
 
 use std::fs::{File, Permissions};
 use std::io;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::host::environment::{Environment, sha256_of};
 use crate::processes::child::ChildProcess;
+use crate::scenario::arm::PORT;
 
 /// Version of the interface of `serve`, its options and its lines of output; rises with an incompatible
 /// change.
@@ -71,7 +72,10 @@ impl Build {
     pub fn open(side: &str, path: &Path) -> anyhow::Result<Self> {
         let shown = path.display();
         if !path.is_file() {
-            bail!("no {side} executable {shown}: build one with `cargo build --release`");
+            bail!(
+                "no {side} executable {shown}: build one with `cargo build --release`, or give the command line of \
+                 another server, with {PORT} where its port goes"
+            );
         }
         // Without a slash the name would be looked up in PATH.
         let path = path
@@ -79,7 +83,10 @@ impl Build {
             .with_context(|| format!("cannot find the {side} {shown}"))?;
 
         let about = ask(&path).with_context(|| {
-            format!("the {side} {shown} is not an echobench that a gate can drive")
+            format!(
+                "the {side} {shown} is not an echobench that a gate can drive; for another server add its port: \
+                 '{shown} {PORT}'"
+            )
         })?;
 
         let own = About::this_build();
@@ -115,6 +122,13 @@ impl Build {
         Ok(())
     }
 
+    /// A copy of the executable.
+    pub(super) fn copy(&self) -> anyhow::Result<Copy> {
+        let copy = copy_without_name(&self.path);
+        let copy = copy.with_context(|| format!("cannot copy {}", self.path.display()))?;
+        Ok(Copy(copy))
+    }
+
     /// The version, and the first digits of the revision.
     #[must_use]
     pub fn title(&self) -> String {
@@ -138,37 +152,18 @@ fn ask(path: &Path) -> anyhow::Result<About> {
     agent.receive(Instant::now() + ABOUT_TIMEOUT)
 }
 
-/// Copies of the two executables, one for each arm. The second arm of the baseline then differs from the
-/// first in whatever a candidate differs in: its file, where the kernel keeps that in memory, and a path,
-/// of the same length, as long arguments move the stack.
+/// A copy of an executable, for one arm. The second arm of the baseline then differs from the first in whatever a
+/// candidate differs in: its file, where the kernel keeps that in memory, and a path, of the same length, as long
+/// arguments move the stack.
 ///
-/// The files have no name, so that nothing stays behind however this process ends. Servers are started
-/// from `/proc/PID/fd/N`, which is there as long as this process is.
-pub struct Copies {
-    files: Vec<File>,
-}
+/// The file has no name, so that nothing stays behind however this process ends. Servers are started from
+/// `/proc/PID/fd/N`, which is there as long as this process is.
+pub(super) struct Copy(File);
 
-impl Copies {
-    /// The names of the arms, in order.
-    pub const NAMES: [&str; 3] = ["baseline1", "baseline2", "candidate"];
-
-    /// Copies the executables.
-    pub fn make(baseline: &Build, candidate: &Build) -> anyhow::Result<Self> {
-        let sources = [baseline, baseline, candidate];
-        let copy = |build: &Build| {
-            copy_without_name(&build.path)
-                .with_context(|| format!("cannot copy {}", build.path.display()))
-        };
-        let files = sources.into_iter().map(copy);
-        Ok(Copies {
-            files: files.collect::<anyhow::Result<_>>()?,
-        })
-    }
-
-    /// The path of the copy for an arm.
-    #[must_use]
-    pub fn path(&self, arm: usize) -> PathBuf {
-        let descriptor = self.files[arm].as_raw_fd();
+impl Copy {
+    /// The path of the copy.
+    pub(super) fn path(&self) -> PathBuf {
+        let descriptor = self.0.as_raw_fd();
         PathBuf::from(format!("/proc/{}/fd/{descriptor}", std::process::id()))
     }
 }

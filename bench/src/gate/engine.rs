@@ -1,12 +1,12 @@
-//! Engine of the gate: opens the builds, measures, and writes the report.
+//! Engine of the gate: opens both sides, measures, and writes the report.
 
 use std::path::PathBuf;
 
-use super::builds::Build;
 use super::export::{Export, ExportFile, Format};
 use super::options::GateOptions;
 use super::report::GateReport;
 use super::rule::GateVerdict;
+use super::server::GateServer;
 use super::{Observer, WrongReplies};
 use crate::host::files::write_file;
 use crate::host::signals::catch_interrupts;
@@ -16,10 +16,10 @@ use crate::{noteln, out};
 /// A gate to run, and the places of its report.
 #[derive(Clone, Debug)]
 pub struct GateTask {
-    /// The executable to compare with.
-    pub baseline: PathBuf,
-    /// The executable to judge.
-    pub candidate: PathBuf,
+    /// The server to compare with: an executable of echobench, or a command line.
+    pub baseline: String,
+    /// The server to judge.
+    pub candidate: String,
     /// The workload.
     pub options: GateOptions,
     /// The format of the report on standard output.
@@ -46,11 +46,14 @@ pub enum GateOutcome {
 
 /// Runs a gate and writes its report.
 pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
-    let baseline = Build::open("baseline", &task.baseline)?;
-    let candidate = Build::open("candidate", &task.candidate)?;
+    let baseline = GateServer::open("baseline", &task.baseline)?;
+    let candidate = GateServer::open("candidate", &task.candidate)?;
     let gate = task.options.gate(baseline, candidate)?;
     let exports = task.exports.iter().map(Export::open);
     let exports: Vec<ExportFile> = exports.collect::<anyhow::Result<_>>()?;
+
+    catch_interrupts()?;
+    gate.rehearse()?;
 
     let mut record = task.options.record(&gate);
     let mut writer = task
@@ -59,7 +62,6 @@ pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
         .map(|folder| Writer::create(folder, &record))
         .transpose()?;
 
-    catch_interrupts()?;
     noteln!(
         "measuring for at most {} s, more to confirm a regression",
         gate.expected_time().as_secs()

@@ -3,35 +3,42 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 
-use super::builds::{Build, Copies};
 use super::report::GateReport;
 use super::rule::{
     self, Finding, GateComparison, GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample,
     Step, decide, judge,
 };
+use super::server::{ArmProgram, GateServer};
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
+use crate::render::units::duration;
 use crate::results::{BlockRow, SliceRow, Writer};
 use crate::scenario::arm::{Arm, unavailable};
-use crate::scenario::{Effort, Scenario};
+use crate::scenario::{Effort, Scenario, Span};
 use crate::stats::median_log_ratio;
 
-/// Two builds to compare, and the workload.
+/// The names of the arms of each subject, in order.
+pub const ARMS: [&str; 3] = ["baseline1", "baseline2", "candidate"];
+
+/// Length of the slice in which a server of another project has to show that it echoes, and of the gap after it.
+const REHEARSAL: Span = Span(Duration::from_millis(50));
+
+/// Two servers to compare, and the workload.
 #[derive(Clone)]
 pub struct Gate {
-    /// The build to compare with.
-    pub baseline: Build,
-    /// The build to judge.
-    pub candidate: Build,
-    /// The workload.
+    /// The server to compare with.
+    pub baseline: GateServer,
+    /// The server to judge.
+    pub candidate: GateServer,
+    /// The workload. Its arms are the models of two builds, or one server of another project.
     pub scenario: Scenario,
     /// The largest number of blocks, and their form.
     pub effort: Effort,
     /// Seed of the orders of the arms and of the clients' traffic.
     pub seed: u64,
-    /// Additional options of the candidate's `serve`.
+    /// Additional arguments of the candidate.
     pub candidate_options: Vec<String>,
 }
 
@@ -57,34 +64,37 @@ impl fmt::Display for WrongReplies {
 
 impl std::error::Error for WrongReplies {}
 
-/// One model under one condition, and its values so far.
+/// One model, or one other server, under one condition, and its values so far.
 struct Subject {
     condition: Condition,
     name: String,
     samples: Vec<Sample>,
 }
 
-/// Blocks measured in turn: copies of the builds, and the subjects that are run with them.
+/// Blocks measured in turn: the subjects, and the programs that they run.
 struct Session<'g> {
     gate: &'g Gate,
-    // Dropped last: the subjects name its files.
     subjects: Vec<Subject>,
-    _copies: Copies,
+    // Dropped last: the subjects name its files.
+    _programs: [ArmProgram; 3],
 }
 
 impl Gate {
     /// Fails if a build does not know a model, if this host cannot serve it, and if the blocks are too few for any decision.
     pub fn check(&self) -> anyhow::Result<()> {
         for model in &self.scenario.models {
-            self.baseline.check_model("baseline", model)?;
-            self.candidate.check_model("candidate", model)?;
+            for (side, server) in self.sides() {
+                if let GateServer::Build(build) = server {
+                    build.check_model(side, model)?;
+                }
+            }
             // Left out, it would be part of a gate that passed.
             if let Some(reason) = unavailable(model) {
                 bail!("cannot measure {model}: {reason}");
             }
         }
 
-        let subjects = self.scenario.models.len() * self.conditions().len();
+        let subjects = self.servers().count() * self.conditions().len();
         let comparisons = subjects * GateMetric::ALL.len();
         let needed = LOOKS * rule::blocks_needed(comparisons);
 
@@ -96,6 +106,35 @@ impl Gate {
         }
 
         Ok(())
+    }
+
+    /// Runs servers of another project for a moment. Fails unless each of them starts, listens and echoes.
+    pub fn rehearse(&self) -> anyhow::Result<()> {
+        let effort = Effort {
+            rounds: 1,
+            slice: REHEARSAL,
+            gap: REHEARSAL,
+            ..self.effort
+        };
+        let conditions = Condition::all_of(&self.scenario, effort);
+        let condition = conditions.first().context("a scenario has a condition")?;
+
+        for (side, server) in self.sides() {
+            let GateServer::External(external) = server else {
+                continue;
+            };
+            let arm = Arm::of_external(external)?;
+            let outcome = condition.with_arms(vec![arm]).run_block(1, self.seed)?;
+            let row = outcome.blocks.first().context("a row of the arm")?;
+            if let Some(problem) = problem_of_stranger(row, self.effort.gap) {
+                bail!("cannot measure the {side} {}: {problem}", server.title());
+            }
+        }
+        Ok(())
+    }
+
+    fn sides(&self) -> [(&'static str, &GateServer); 2] {
+        [("baseline", &self.baseline), ("candidate", &self.candidate)]
     }
 
     /// Measures up to the verdict. Fails when interrupted, and when an arm could not be measured.
@@ -238,30 +277,35 @@ impl Gate {
         conditions
     }
 
-    /// The subject of a model under a condition: two arms of the baseline and one of the candidate.
+    /// The names of what is compared: models, or one server of another project.
+    pub fn servers(&self) -> impl Iterator<Item = &String> {
+        let external = self.scenario.external.iter();
+        let external = external.map(|external| &external.name);
+        self.scenario.models.iter().chain(external)
+    }
+
+    /// The subject of a server under a condition: two arms of the baseline and one of the candidate.
     fn subject(
         &self,
         condition: &Condition,
         suffix: &str,
-        model: &str,
-        copies: &Copies,
-    ) -> Subject {
-        let sides = Copies::NAMES.into_iter().enumerate();
-        let arms = sides.map(|(index, side)| {
-            Arm::of_build(format!("{model} {side}"), &copies.path(index), model)
-        });
-        let mut arms: Vec<Arm> = arms.collect();
+        server: &str,
+        programs: &[ArmProgram; 3],
+    ) -> anyhow::Result<Subject> {
+        let sides = ARMS.iter().zip(programs);
+        let arms = sides.map(|(side, program)| program.arm(format!("{server} {side}"), server));
+        let mut arms: Vec<Arm> = arms.collect::<anyhow::Result<_>>()?;
         arms[2].arguments.extend_from_slice(&self.candidate_options);
 
-        let name = format!("{model}{suffix}");
-        Subject {
+        let name = format!("{server}{suffix}");
+        Ok(Subject {
             condition: condition.with_arms(arms),
             samples: GateMetric::ALL
                 .iter()
                 .map(|&metric| Sample::empty(&name, metric))
                 .collect(),
             name,
-        }
+        })
     }
 
     /// Rough time up to the last look, without a confirmation.
@@ -270,35 +314,35 @@ impl Gate {
         // Start and end of the processes of a block.
         const OVERHEAD: Duration = Duration::from_millis(250);
 
-        let models = u32::try_from(self.scenario.models.len()).unwrap_or(u32::MAX);
-        let arm = self
-            .scenario
-            .models
-            .first()
-            .map(|model| Arm::of_model(model));
-
-        let arms: Vec<Arm> = arm.into_iter().cycle().take(Copies::NAMES.len()).collect();
+        let servers = u32::try_from(self.servers().count()).unwrap_or(u32::MAX);
+        let arms: Vec<Arm> = ARMS.iter().map(|name| Arm::of_model(name)).collect();
         let blocks = self
             .conditions()
             .into_iter()
             .map(|(condition, _)| condition.with_arms(arms.clone()).block_time() + OVERHEAD);
 
-        blocks.sum::<Duration>() * models * self.effort.blocks
+        blocks.sum::<Duration>() * servers * self.effort.blocks
     }
 }
 
 impl<'g> Session<'g> {
     fn new(gate: &'g Gate) -> anyhow::Result<Self> {
-        let copies = Copies::make(&gate.baseline, &gate.candidate)?;
+        let programs = [
+            gate.baseline.program()?,
+            gate.baseline.program()?,
+            gate.candidate.program()?,
+        ];
+
         let mut subjects = Vec::new();
         for (condition, suffix) in gate.conditions() {
-            let models = gate.scenario.models.iter();
-            subjects.extend(models.map(|model| gate.subject(&condition, &suffix, model, &copies)));
+            for server in gate.servers() {
+                subjects.push(gate.subject(&condition, &suffix, server, &programs)?);
+            }
         }
         Ok(Session {
             gate,
             subjects,
-            _copies: copies,
+            _programs: programs,
         })
     }
 
@@ -377,6 +421,36 @@ fn check_sound(outcome: &BlockOutcome) -> anyhow::Result<()> {
     }
 
     Ok(())
+}
+
+/// The reason why a server of another project cannot be measured in slices with this gap, from its first block.
+fn problem_of_stranger(row: &BlockRow, gap: Span) -> Option<String> {
+    let problem = if !row.is_ok() {
+        row.status.to_string()
+    } else if row.failed > 0 {
+        format!("{} requests failed ({})", row.failed, row.errors)
+    } else {
+        // Few replies have no median.
+        let reply_ns = row.latency_p50_ns.or(row.latency_max_ns)?;
+        let is_slow = reply_ns > gap.ns();
+        return is_slow.then(|| {
+            format!(
+                "its replies take {}, and scenario '{}' leaves {} after each slice for the last one: give a --scenario \
+                 with longer slices and gaps",
+                duration(reply_ns as f64),
+                row.scenario,
+                duration(gap.ns() as f64)
+            )
+        });
+    };
+
+    // It was sent something, so it listens.
+    let advice = if row.planned > 0 {
+        "; it has to send every frame back as it came (docs/protocol.md), which `echobench verify --external` checks"
+    } else {
+        ""
+    };
+    Some(problem + advice)
 }
 
 /// Natural logarithm of the slow-down of an arm of a block against another; `None` where one has no value.

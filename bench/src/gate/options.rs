@@ -4,10 +4,11 @@ use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
 use super::Gate;
-use super::builds::Build;
+use super::server::GateServer;
 use crate::host::environment::Environment;
 use crate::results::{EffortName, RunRecord, RunStatus, SCHEMA_VERSION};
-use crate::scenario::{Effort, Placement, Scenario};
+use crate::scenario::arm::{External, PORT};
+use crate::scenario::{Effort, Placement, Scenario, Values};
 
 /// The workload of a gate.
 #[derive(Clone, Debug)]
@@ -27,9 +28,18 @@ pub struct GateOptions {
 }
 
 impl GateOptions {
-    /// The gate between two builds. Fails if it cannot decide anything.
-    pub fn gate(&self, baseline: Build, candidate: Build) -> anyhow::Result<Gate> {
-        let scenario = self.scenario()?;
+    /// The gate between two servers. Fails if it cannot decide anything.
+    pub fn gate(&self, baseline: GateServer, candidate: GateServer) -> anyhow::Result<Gate> {
+        let mut scenario = self.scenario()?;
+        match (&baseline, &candidate) {
+            (GateServer::Build(_), GateServer::Build(_)) => {}
+            (GateServer::External(_), GateServer::External(external)) => {
+                self.serve(&mut scenario, external)?;
+            }
+            _ => bail!(
+                "one side is an executable of echobench, the other a command line with {PORT}: give two of a kind"
+            ),
+        }
         let loads = scenario.loads();
         for (_, _, placement) in &loads {
             placement.cpus()?;
@@ -95,6 +105,22 @@ impl GateOptions {
             scenario.place(placement);
         }
         Ok(scenario)
+    }
+
+    /// Puts a server of another project in the place of the models. Both sides are known by the name of the candidate.
+    fn serve(&self, scenario: &mut Scenario, candidate: &External) -> anyhow::Result<()> {
+        if !self.models.is_empty() {
+            bail!("--models: a command line is one server, without models");
+        }
+        if scenario.traffic.work != Values::default() {
+            bail!(
+                "scenario '{}' asks for work, and a server of another project only echoes",
+                scenario.name
+            );
+        }
+        scenario.models.clear();
+        scenario.external = vec![candidate.clone()];
+        Ok(())
     }
 
     fn effort(&self, scenario: &Scenario) -> Effort {

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::builds::Build;
 use super::rule::{Finding, GateComparison, GateVerdict, InconclusiveReason};
+use super::server::GateServer;
 
 /// Result of a gate.
 #[derive(Clone, Debug, Serialize)]
@@ -16,10 +16,10 @@ pub struct GateReport {
     pub reason: Option<InconclusiveReason>,
     /// Name of the scenario.
     pub scenario: String,
-    /// The build that was compared with.
-    pub baseline: Build,
-    /// The build that was judged.
-    pub candidate: Build,
+    /// The server that was compared with.
+    pub baseline: GateServer,
+    /// The server that was judged.
+    pub candidate: GateServer,
     /// Blocks in the table.
     pub blocks: u32,
     /// Looks taken.

@@ -167,6 +167,30 @@ pub struct External {
 }
 
 impl External {
+    /// A server by its command line, named after its program unless a name of one word comes before it, as in
+    /// `mine=server {port}`.
+    pub fn of_command(text: &str) -> anyhow::Result<Self> {
+        let is_name = |name: &&str| {
+            let plain = |c: char| c.is_alphanumeric() || "_.-".contains(c);
+            name.starts_with(char::is_alphanumeric) && name.chars().all(plain)
+        };
+        let named = text.split_once('=').filter(|(name, _)| is_name(name));
+        let (name, command) = named.map_or((None, text), |(name, command)| (Some(name), command));
+
+        let mut external = External {
+            name: name.unwrap_or("server").to_owned(),
+            command: command.trim().to_owned(),
+            needs: None,
+        };
+        if name.is_none() {
+            let words = external.words()?;
+            let program = words.first().map(Path::new).and_then(Path::file_name);
+            external.name = program.unwrap_or_default().to_string_lossy().into_owned();
+        }
+        external.check()?;
+        Ok(external)
+    }
+
     /// The words of its command line.
     fn words(&self) -> anyhow::Result<Vec<String>> {
         let Some(words) = shlex::split(&self.command).filter(|words| !words.is_empty()) else {
@@ -193,10 +217,19 @@ impl External {
 
         let first = name.split_whitespace().next().unwrap_or_default();
         if echobench_servers::find(first).is_ok() {
-            bail!("external server '{name}' has the name of a model; give it another");
+            bail!(
+                "external server '{name}' has the name of a model; give it another, as in mine='server {PORT}'"
+            );
         }
 
-        if !self.words()?.iter().any(|word| word.contains(PORT)) {
+        let words = self.words()?;
+        if words[0].contains(PORT) {
+            bail!(
+                "external server '{name}': {PORT} stands where its program is named; for a variable write \
+                 env PORT={PORT} server"
+            );
+        }
+        if !words.iter().any(|word| word.contains(PORT)) {
             bail!(
                 "external server '{name}': its command does not say where the port goes; add {PORT}"
             );
@@ -300,6 +333,34 @@ mod tests {
             ("fork=server {port}", "name of a model"),
         ] {
             let error = text.parse::<External>().unwrap_err().to_string();
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_command_is_named_after_its_program_unless_it_has_a_name() {
+        for (text, name, command) in [
+            ("./old/server {port}", "server", "./old/server {port}"),
+            ("server --port={port}", "server", "server --port={port}"),
+            (
+                "'./a b/my server' {port}",
+                "my server",
+                "'./a b/my server' {port}",
+            ),
+            ("mine=./old/server {port}", "mine", "./old/server {port}"),
+            ("v1.2= server -p {port}", "v1.2", "server -p {port}"),
+            ("env PORT={port} server", "env", "env PORT={port} server"),
+        ] {
+            let external = External::of_command(text).unwrap();
+            assert_eq!((&external.name[..], &external.command[..]), (name, command));
+        }
+
+        for (text, word) in [
+            ("PORT={port} ./server", "env PORT={port}"),
+            ("bin/thread {port}", "name of a model"),
+            ("./server 'open {port}", "open quote"),
+        ] {
+            let error = External::of_command(text).unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
         }
     }

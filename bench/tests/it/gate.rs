@@ -5,20 +5,20 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::{Finished, Running, eventually, executable, finish};
-use echobench::gate::GateReport;
+use crate::common::{Finished, Running, eventually, executable, finish, script};
 use echobench::gate::builds::{About, Build};
 use echobench::gate::export::Format;
 use echobench::gate::rule::{
     Finding, GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge,
 };
+use echobench::gate::{GateReport, GateServer};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 const EXECUTABLE: &str = env!("CARGO_BIN_EXE_echobench");
 
 /// A workload of a few seconds in all. The gaps leave time for replies on a busy machine.
-const TINY: &str = r#"question = "Does it work?"
+pub(crate) const TINY: &str = r#"question = "Does it work?"
 models = ["thread", "async"]
 clients = [2]
 drivers = ["threads"]
@@ -48,7 +48,7 @@ fn gate(folder: &Path, arguments: &[&str]) -> Finished {
     finish(command)
 }
 
-fn build(revision: &str) -> Build {
+fn build(revision: &str) -> GateServer {
     let mut build = Build::open("candidate", Path::new(EXECUTABLE)).unwrap();
     build.about = About {
         echobench: "1.2.3".to_owned(),
@@ -58,7 +58,7 @@ fn build(revision: &str) -> Build {
         models: vec!["thread".to_owned(), "async".to_owned()],
     };
     build.sha256 = revision.repeat(64);
-    build
+    GateServer::Build(build)
 }
 
 fn sample(subject: &str, metric: GateMetric, slower: f64, spread: f64) -> Sample {
@@ -328,20 +328,6 @@ fn a_gate_that_is_killed_leaves_no_copies_behind() {
     }
 }
 
-/// Written by another process: were it open in this one, a process that another test starts at that
-/// moment would have it open too, and it could not be run.
-fn script(folder: &Path, name: &str, text: &str) {
-    let mut command = Command::new("sh");
-    command.current_dir(folder).args([
-        "-c",
-        "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod +x \"$1\"",
-        "sh",
-        name,
-        text,
-    ]);
-    assert!(command.status().unwrap().success());
-}
-
 #[test]
 fn what_cannot_be_compared_is_refused_in_one_line() {
     let place = TempDir::new().unwrap();
@@ -385,6 +371,163 @@ fn what_cannot_be_compared_is_refused_in_one_line() {
         let run = gate(place.path(), &arguments);
         run.refused(words);
     }
+}
+
+/// The executable under test as if it were of another project.
+fn foreign(options: &str) -> String {
+    format!("'{EXECUTABLE}' serve thread --listen 127.0.0.1:{{port}} {options}")
+}
+
+#[test]
+fn servers_of_other_projects_are_compared_by_their_commands() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("tiny.toml"), TINY).unwrap();
+    let baseline = foreign("");
+    for (name, candidate) in [
+        ("echobench", foreign("--backlog 100")),
+        ("mine", format!("mine={}", foreign("--backlog 100"))),
+    ] {
+        let run = gate(
+            place.path(),
+            &[
+                "--baseline",
+                &baseline,
+                "--candidate",
+                &candidate,
+                "--scenario",
+                "tiny.toml",
+                "--quick",
+                "--out",
+                name,
+                "--export",
+                "bmf=gate.bmf.json",
+            ],
+        );
+        assert!(matches!(run.code, Some(0 | 3)), "{run:?}");
+
+        let command = foreign("--backlog 100");
+        let about = format!(
+            "candidate `{command}` against baseline `{}`,",
+            baseline.trim()
+        );
+        assert!(run.stdout.contains(&about), "{run:?}");
+        let json = fs::read_to_string(place.path().join(name).join("gate.json")).unwrap();
+        let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let candidate = serde_json::json!({ "name": name, "command": command });
+        assert_eq!(report["candidate"], candidate);
+        let lines = report["comparisons"].as_array().unwrap();
+        assert_eq!(lines.len(), GateMetric::ALL.len());
+        assert!(lines.iter().all(|line| line["subject"] == name), "{json}");
+        let bmf = fs::read_to_string(place.path().join("gate.bmf.json")).unwrap();
+        assert!(bmf.contains(&format!("\"tiny/{name}\"")), "{bmf}");
+
+        let blocks = fs::read_to_string(place.path().join(name).join("blocks.csv")).unwrap();
+        for arm in ["baseline1", "baseline2", "candidate"] {
+            assert!(blocks.contains(&format!(",{name} {arm},")), "{blocks}");
+        }
+    }
+}
+
+#[test]
+fn servers_of_other_projects_are_tried_before_the_measurement() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("tiny.toml"), TINY.replace("5s", "500ms")).unwrap();
+    let working = TINY.replace("timeout =", "work = \"spin:1us\"\ntimeout =");
+    fs::write(place.path().join("working.toml"), working).unwrap();
+    fs::write(place.path().join("text"), "hello").unwrap();
+    let good = foreign("");
+    let time = foreign("--service time");
+    let slow = format!("'{EXECUTABLE}' respond --listen 127.0.0.1:{{port}} --delay 30ms");
+    let ended = "sh -c 'echo one >&2; echo no licence for {port} >&2; exit 3'";
+    let tries = |command: &str| format!("cannot measure the candidate `{command}`: ");
+
+    for (candidate, words) in [
+        (
+            "./none {port}",
+            &["cannot start './none': No such file"][..],
+        ),
+        (
+            "./text {port}",
+            &["cannot start './text': Permission denied"],
+        ),
+        (ended, &["exit code 3 (no licence for "]),
+        ("true {port}", &["exit code 0"]),
+        (
+            &time,
+            &[
+                "no request was answered",
+                "docs/protocol.md",
+                "echobench verify --external",
+            ],
+        ),
+        (
+            &slow,
+            &["its replies take ", "leaves 10.0 ms", "give a --scenario"],
+        ),
+        ("sleep 100 {port}", &["no connection to 127.0.0.1:"]),
+    ] {
+        let mut arguments = vec!["--baseline", &good, "--candidate", candidate];
+        arguments.extend(["--scenario", "tiny.toml", "--out", "rows"]);
+        let run = gate(place.path(), &arguments);
+        run.refused(&[&[&tries(candidate)[..]], words].concat());
+        assert!(!place.path().join("rows").exists(), "{candidate}");
+    }
+
+    for (baseline, candidate, more, words) in [
+        (
+            "PORT={port} x",
+            &good[..],
+            &[][..],
+            &["the baseline", "env PORT={port}"][..],
+        ),
+        (
+            &good,
+            "bin/pool {port}",
+            &[],
+            &["the candidate", "'pool' has the name of a model", "mine="],
+        ),
+        (&good, EXECUTABLE, &[], &["two of a kind"]),
+        (EXECUTABLE, &good, &[], &["two of a kind"]),
+        (
+            &good,
+            &good,
+            &["--models", "thread"],
+            &["--models", "without models"],
+        ),
+        (
+            &good,
+            &good,
+            &["--scenario", "working.toml"],
+            &["'working' asks for work", "only echoes"],
+        ),
+        (
+            &good,
+            &good,
+            &["--blocks", "20"],
+            &["20 blocks cannot decide 4", "22 blocks or more"],
+        ),
+    ] {
+        let mut arguments = vec!["--baseline", baseline, "--candidate", candidate];
+        arguments.extend(more);
+        gate(place.path(), &arguments).refused(words);
+    }
+}
+
+#[test]
+fn a_server_of_another_project_ends_with_a_killed_gate() {
+    let place = TempDir::new().unwrap();
+    fs::write(place.path().join("tiny.toml"), TINY).unwrap();
+    let wrapped = format!("sh -c \"{} & wait\"", foreign(""));
+    let mut command = executable();
+    command
+        .current_dir(place.path())
+        .args(["gate", "--baseline", &wrapped, "--candidate", &wrapped])
+        .args(["--scenario", "tiny.toml", "--blocks", "1000"]);
+    let run = Running::start(command);
+    run.processes_until(3, " drive");
+    run.signal(Signal::SIGKILL);
+    // Nothing is left over, or this fails.
+    assert_eq!(run.end().code, None);
 }
 
 /// A results folder of one arm and its reference, on a machine of this kind.

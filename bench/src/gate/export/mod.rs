@@ -43,19 +43,6 @@ textual_enum!(Format, "format", {
 });
 
 impl Format {
-    /// Its purpose, in a phrase.
-    #[must_use]
-    pub fn summary(self) -> &'static str {
-        match self {
-            Format::Table => "For a terminal",
-            Format::Markdown => "For the summary of a CI job",
-            Format::Json => "Everything, for programs",
-            Format::Bmf => "Bencher Metric Format",
-            Format::GithubActionBenchmark => "`customSmallerIsBetter` of github-action-benchmark",
-            Format::Junit => "JUnit XML: a test case for each comparison",
-        }
-    }
-
     /// The report in this format.
     pub fn render(self, report: &GateReport) -> anyhow::Result<String> {
         Ok(match self {

@@ -74,7 +74,7 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
         child,
         external: args.external,
         stopping: false,
-        killed: false,
+        killed: None,
         counters: None,
         last_output: None,
         watch: None,
@@ -83,7 +83,7 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
     let result = forward_requests(send).and_then(|()| supervisor.handle_events(&events));
     if result.is_err() {
         // The experiment may be gone; in any case nothing must be left running.
-        supervisor.kill();
+        supervisor.kill("its supervisor failed");
         supervisor.child.wait()?;
     }
     result.map(|()| ExitCode::SUCCESS)
@@ -130,8 +130,8 @@ struct Supervisor {
     external: bool,
     /// Whether the server has been asked to end.
     stopping: bool,
-    /// Whether it has been killed, since it did not end by itself.
-    killed: bool,
+    /// The reason for which it has been killed, if it has.
+    killed: Option<String>,
     counters: Option<String>,
     /// The last line that an external server printed.
     last_output: Option<String>,
@@ -146,10 +146,9 @@ impl Supervisor {
                 Ok(Event::Output(line)) => self.handle_output(&line)?,
                 Ok(Event::Connected(address)) => self.report_ready(address)?,
                 Ok(Event::Unreachable(address)) => {
-                    self.last_output = Some(format!(
+                    self.kill(&format!(
                         "no connection to {address} within {CONNECT_TIMEOUT:?}"
                     ));
-                    self.kill();
                 }
 
                 Ok(Event::Request(ToSupervisor::Watch {
@@ -173,14 +172,16 @@ impl Supervisor {
 
                 Ok(Event::Ended) => return self.report_end(),
                 Ok(Event::Orphaned) | Err(RecvTimeoutError::Disconnected) => {
-                    self.kill();
+                    self.kill("the experiment is gone");
                     self.child.wait()?;
                     return Ok(());
                 }
 
                 Err(RecvTimeoutError::Timeout) => {
                     if kill_at.is_some_and(|at| Instant::now() >= at) {
-                        self.kill();
+                        self.kill(&format!(
+                            "it did not end within {DRAIN_TIMEOUT:?} of SIGTERM"
+                        ));
                         kill_at = None;
                     }
                     self.take_due_reading()?;
@@ -214,8 +215,8 @@ impl Supervisor {
     }
 
     /// Kills the server and everything it started, which are one process group.
-    fn kill(&mut self) {
-        self.killed = true;
+    fn kill(&mut self, reason: &str) {
+        self.killed.get_or_insert_with(|| reason.to_owned());
         // Fails only when the group is empty.
         let _ = killpg(self.server(), Signal::SIGKILL);
     }
@@ -294,13 +295,14 @@ impl Supervisor {
     fn report_end(&mut self) -> anyhow::Result<()> {
         let status = self.child.wait()?;
         // Many an external server has no other way to end than the signal itself.
-        let ended_well = status.success() || self.external && !self.killed;
+        let ended_well = status.success() || self.external && self.killed.is_none();
+        let reason = self.killed.take().unwrap_or_else(|| describe(status));
         let last_output = self.last_output.take();
         let last_output = last_output.map_or_else(String::new, |line| format!(" ({line})"));
 
         messages::send(&FromSupervisor::Exited {
             clean: self.stopping && ended_well,
-            status: describe(status) + &last_output,
+            status: reason + &last_output,
             // The server was this process's only child.
             cpu_ns: process_tree::reaped_cpu_ns(),
             counters: self.counters.take(),

@@ -562,6 +562,20 @@ pub fn succeeds(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Written by another process: were it open in this one, a process that another test starts at that
+/// moment would have it open too, and it could not be run.
+pub fn script(folder: &Path, name: &str, text: &str) {
+    let mut command = Command::new("sh");
+    command.current_dir(folder).args([
+        "-c",
+        "printf '#!/bin/sh\\n%s\\n' \"$2\" >\"$1\" && chmod +x \"$1\"",
+        "sh",
+        name,
+        text,
+    ]);
+    assert!(command.status().unwrap().success());
+}
+
 /// A git command that neither the settings of a user nor those of a hook reach.
 pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new("git");
