@@ -10,6 +10,7 @@
 mod common;
 
 mod accounting;
+mod action;
 mod browser;
 mod claims;
 mod compare;
