@@ -47,6 +47,7 @@ pub struct Arrivals {
     /// Requests per second, of all clients together.
     pub per_second: f64,
     /// Distribution of the times between requests.
+    #[serde(default)]
     pub spacing: Spacing,
 }
 

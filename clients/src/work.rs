@@ -47,9 +47,19 @@ impl WorkMix {
     /// Longest work of the mix.
     #[must_use]
     pub fn longest(&self) -> Duration {
+        self.longest_of(|_| true)
+    }
+
+    /// Longest work of the mix that uses the CPU.
+    #[must_use]
+    pub fn longest_spin(&self) -> Duration {
+        self.longest_of(|work| matches!(work, Work::Spin(_)))
+    }
+
+    fn longest_of(&self, is_wanted: impl Fn(&Work) -> bool) -> Duration {
         let parts = self.parts.iter().map(|&(work, _)| work);
-        let times = parts.chain(self.first).map(Work::duration);
-        times.max().unwrap_or_default()
+        let works = parts.chain(self.first).filter(is_wanted);
+        works.map(Work::duration).max().unwrap_or_default()
     }
 }
 

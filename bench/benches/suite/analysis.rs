@@ -6,6 +6,7 @@ use std::path::Path;
 use criterion::{Criterion, SamplingMode};
 use echobench::results::summary::summarize;
 use echobench::results::{read_blocks, read_slices};
+use echobench::scenario::Views;
 use echobench::stats::{holm, sign_interval};
 use hdrhistogram::Histogram;
 use rayon::prelude::*;
@@ -48,7 +49,7 @@ pub(crate) fn analysis(criterion: &mut Criterion) {
     let slices = read_slices(&folder).expect("it is committed");
     let blocks = read_blocks(&folder).expect("it is committed");
     group.bench_function("summary", |bencher| {
-        bencher.iter(|| summarize(&slices, &blocks));
+        bencher.iter(|| summarize(&slices, &blocks, &Views::default()));
     });
     group.finish();
 }

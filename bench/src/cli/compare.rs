@@ -21,6 +21,10 @@ pub struct CompareArgs {
     /// Also compare runs on different kinds of machines; then ratios only
     #[arg(long)]
     allow_unlike: bool,
+
+    /// Arm that ratios refer to, computed from the slices of both runs [default: that of each run]
+    #[arg(long, value_name = "ARM")]
+    reference: Option<String>,
 }
 
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
@@ -28,6 +32,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         before: args.before.clone(),
         after: args.after.clone(),
         allow_unlike: args.allow_unlike,
+        reference: args.reference.clone(),
     };
     out!("{}", compare(&options)?);
     Ok(ExitCode::SUCCESS)

@@ -1,15 +1,29 @@
-//! `echobench list`: all models, services and scenarios.
+//! `echobench list`: all models, services and scenarios, or the file of one scenario.
 
 use std::process::ExitCode;
 
+use clap::Args;
 use echobench_protocol::Service;
 use echobench_servers::MODELS;
 
-use crate::outln;
 use crate::render::Style;
 use crate::scenario::Scenario;
+use crate::{out, outln};
 
-pub(super) fn run() -> anyhow::Result<ExitCode> {
+/// Options of `list`.
+#[derive(Args)]
+pub struct ListArgs {
+    /// A scenario by name, or a file: prints it as a file with every field that has a value
+    #[arg(value_name = "SCENARIO")]
+    scenario: Option<String>,
+}
+
+pub(super) fn run(args: &ListArgs) -> anyhow::Result<ExitCode> {
+    if let Some(name) = &args.scenario {
+        out!("{}", Scenario::find(name)?.to_toml()?);
+        return Ok(ExitCode::SUCCESS);
+    }
+
     let models = MODELS.iter().map(|model| {
         let summary = match model.unavailable() {
             None => model.summary.to_owned(),

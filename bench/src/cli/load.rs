@@ -10,9 +10,10 @@ use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, parse_duration};
 use echobench_protocol::{MAX_PAYLOAD, Service};
 use echobench_servers::find;
 
-use super::values::{bytes_up_to, rate};
+use super::values::bytes_up_to;
 use crate::load::{Load, LoadOptions, LoadServer, LoadVerdict};
 use crate::out;
+use crate::scenario::parse_rate;
 
 /// The options of `load`.
 #[derive(Args)]
@@ -84,7 +85,7 @@ pub struct LoadArgs {
 
     /// Open loop: total number of requests per second, each sent when it is due, whether or not
     /// earlier ones have been answered; latency counts from then
-    #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "think")]
+    #[arg(long, value_name = "R", value_parser = parse_rate, conflicts_with = "think")]
     rate: Option<f64>,
 
     /// Spacing of the requests of --rate: constant or poisson

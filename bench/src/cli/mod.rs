@@ -16,8 +16,10 @@ mod selfcheck;
 mod serve;
 mod start_order;
 mod table;
+mod traffic;
 mod values;
 mod verify;
+mod view;
 
 pub use gate::GateForm;
 
@@ -43,7 +45,7 @@ pub enum Command {
     /// Put a load on any echo server and check every reply
     Load(load::LoadArgs),
     /// Compare server models under a scenario: an experiment, its table and its results folder
-    Run(run::RunArgs),
+    Run(Box<run::RunArgs>),
     /// Measure and judge the textbooks' claims about threads and processes
     Claims(claims::ClaimsArgs),
     /// Compare two servers and fail if the candidate is slower: the gate for CI
@@ -60,8 +62,8 @@ pub enum Command {
     Report(report::ReportArgs),
     /// Measure this tool's own accuracy on this machine: known delays, known stops, send lag, ceiling
     Selfcheck(selfcheck::SelfcheckArgs),
-    /// List all models, services and scenarios
-    List,
+    /// List all models, services and scenarios, or print the file of a scenario
+    List(list::ListArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),
     /// Write the man pages into a folder
@@ -107,7 +109,7 @@ impl Command {
             Command::Selfcheck(args) => selfcheck::run(&args),
             Command::Report(args) => report::run(&args),
             Command::About => about::run(),
-            Command::List => list::run(),
+            Command::List(args) => list::run(&args),
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),
             Command::Supervise(args) => crate::processes::supervise::run(&args),

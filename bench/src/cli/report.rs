@@ -5,12 +5,12 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::view::ViewArgs;
 use crate::claims;
 use crate::render::page::Rendered;
 use crate::render::report::ReportLocation;
 use crate::results::{ClaimRow, RunRecord, is_ledger, read_claims, read_record};
 use crate::run::page::{self, RunResults};
-use crate::run::sweep::Slo;
 
 /// Options of `report`.
 #[derive(Args)]
@@ -24,9 +24,8 @@ pub struct ReportArgs {
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
 
-    /// Service-level objective of a rate sweep: a percentile of latency and its limit
-    #[arg(long, alias = "objective", value_name = "pNN=TIME", default_value_t)]
-    slo: Slo,
+    #[command(flatten)]
+    view: ViewArgs,
 }
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<ExitCode> {
@@ -50,7 +49,7 @@ impl StudyResults {
         if is_ledger(&args.folder) {
             return read_claims(&args.folder).map(StudyResults::Claims);
         }
-        RunResults::read(&args.folder, args.slo).map(StudyResults::Run)
+        RunResults::read(&args.folder, args.view.view()).map(StudyResults::Run)
     }
 
     fn render(&self, record: &RunRecord, files: &[(String, String)]) -> Rendered {

@@ -5,21 +5,27 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::run::engine::{RunOutcome, RunTask, execute};
+use super::traffic::TrafficArgs;
+use super::view::ViewArgs;
+use crate::run::engine::{RunOutcome, RunTask, RunView, execute};
 use crate::run::options::RunOptions;
-use crate::run::sweep::Slo;
-use crate::scenario::Placement;
 use crate::scenario::arm::External;
 
 /// Options of `run`.
 #[derive(Args)]
 #[command(
     after_help = "Exit codes: 0 all arms were measured; 1 an arm failed or its server refused connections, or the \
-                  run was interrupted; 2 a wrong reply, or a count that does not match."
+                  run was interrupted; 2 a wrong reply, or a count that does not match; with --require-slo: 2 an arm \
+                  misses the objective, 3 that is not resolved."
+)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of its own"
 )]
 pub struct RunArgs {
-    /// Scenarios by name (see `echobench list`), or files: NAME.toml; needed unless --resume is given
-    #[arg(value_name = "SCENARIO", required_unless_present = "resume")]
+    /// Scenarios by name (see `echobench list`), or files: NAME.toml. Without any, options describe the traffic
+    #[arg(value_name = "SCENARIO", required_unless_present_any = ["resume", "models", "external", "clients",
+          "drivers", "placement", "payload", "work", "think", "rate", "requests_per_connection"])]
     scenarios: Vec<String>,
 
     /// The short form (the default)
@@ -35,15 +41,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODELS", value_delimiter = ',')]
     models: Vec<String>,
 
-    /// Additional arm: an echo server of another project, as in "mine=server --port {port}"; it has to
-    /// listen on 127.0.0.1, port {port}. Can be given several times
-    #[arg(long, value_name = "NAME=COMMAND")]
+    /// Additional arm: an echo server of another project, as in "mine=server --port {port}", or without a name
+    /// "server --port {port}"; it has to listen on 127.0.0.1, port {port}. Can be given several times
+    #[arg(long, value_name = "[NAME=]COMMAND")]
     external: Vec<External>,
-
-    /// Placement in place of the scenario's: none, split (servers and clients on CPUs of their own) or
-    /// same (all on one CPU)
-    #[arg(long)]
-    placement: Option<Placement>,
 
     /// Keep idle CPUs out of their sleep states (C-states), so that no wake-up waits for a CPU to leave
     /// one; needs root
@@ -54,9 +55,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     blocks: Option<u32>,
 
-    /// Service-level objective of a rate sweep: a percentile of latency and its limit
-    #[arg(long, alias = "objective", value_name = "pNN=TIME", default_value_t)]
-    slo: Slo,
+    #[command(flatten)]
+    view: ViewArgs,
+
+    /// Fail unless every arm keeps the objective at its rate
+    #[arg(long, requires = "slo")]
+    require_slo: bool,
 
     /// Results folder [default: a new folder under results/]
     #[arg(long, value_name = "DIR")]
@@ -69,8 +73,12 @@ pub struct RunArgs {
     /// Finish the interrupted run in this results folder, with its own options, by the same executable
     /// on the same kind of machine
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
-          "external", "placement", "no_cpu_idle", "blocks", "out", "seed"])]
+          "external", "no_cpu_idle", "blocks", "out", "seed", "clients", "drivers", "placement", "payload", "work",
+          "think", "rate", "arrivals", "requests_per_connection"])]
     resume: Option<PathBuf>,
+
+    #[command(flatten)]
+    traffic: TrafficArgs,
 }
 
 impl RunArgs {
@@ -78,24 +86,29 @@ impl RunArgs {
         if let Some(folder) = &self.resume {
             return RunTask::Resume(folder.clone());
         }
-        RunTask::New(RunOptions {
+        RunTask::New(Box::new(RunOptions {
             scenarios: self.scenarios.clone(),
             full: self.full,
             models: self.models.clone(),
             external: self.external.clone(),
-            placement: self.placement,
+            traffic: self.traffic.options(self.view.view()),
             no_cpu_idle: self.no_cpu_idle,
             blocks: self.blocks,
             out: self.out.clone(),
             seed: super::seed(self.seed),
-        })
+        }))
     }
 }
 
 pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
-    Ok(match execute(&args.task(), args.slo)? {
+    let view = RunView {
+        view: args.view.view(),
+        require_slo: args.require_slo,
+    };
+    Ok(match execute(&args.task(), view)? {
         RunOutcome::Complete => ExitCode::SUCCESS,
         RunOutcome::Interrupted | RunOutcome::ArmFailed => ExitCode::FAILURE,
-        RunOutcome::WrongReplies => ExitCode::from(2),
+        RunOutcome::WrongReplies | RunOutcome::SloMissed => ExitCode::from(2),
+        RunOutcome::SloUnresolved => ExitCode::from(3),
     })
 }

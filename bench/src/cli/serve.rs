@@ -14,8 +14,9 @@ use echobench_servers::{
 };
 use nix::sys::signal::Signal;
 
-use super::values::{bytes, bytes_up_to, interval};
+use super::values::{bytes_up_to, interval};
 use crate::host::signals::ignore_with_handler;
+use crate::scenario::parse_size;
 
 /// Run one server until SIGTERM or SIGINT.
 ///
@@ -179,5 +180,5 @@ fn payload(text: &str) -> Result<u32, String> {
 }
 
 fn stack_size(text: &str) -> Result<usize, String> {
-    usize::try_from(bytes(text)?).map_err(|error| error.to_string())
+    usize::try_from(parse_size(text)?).map_err(|error| error.to_string())
 }

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::view::ViewArgs;
 use crate::out;
 use crate::render::Style;
 use crate::render::splice::splice;
 use crate::run::stored::StoredRun;
-use crate::run::sweep::Slo;
 
 /// Options of `table`.
 #[derive(Args)]
@@ -18,9 +18,8 @@ pub struct TableArgs {
     #[arg(value_name = "DIR")]
     folder: PathBuf,
 
-    /// Service-level objective of a rate sweep: a percentile of latency and its limit
-    #[arg(long, alias = "objective", value_name = "pNN=TIME", default_value_t)]
-    slo: Slo,
+    #[command(flatten)]
+    view: ViewArgs,
 
     /// Draw the tables in Markdown
     #[arg(long)]
@@ -32,11 +31,11 @@ pub struct TableArgs {
 }
 
 pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
-    let stored = StoredRun::read(&args.folder)?;
+    let stored = StoredRun::read(&args.folder, args.view.view())?;
     if let Some(document) = &args.into {
         let folder = args.folder.display().to_string();
         let command = format!("echobench table {}", folder.trim_end_matches('/'));
-        let text = stored.tables(Style::Markdown, args.slo);
+        let text = stored.tables(Style::Markdown);
         splice(document, "table", &command, &text)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -46,6 +45,6 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
     } else {
         Style::of_stdout()
     };
-    out!("{}", stored.tables(style, args.slo));
+    out!("{}", stored.tables(style));
     Ok(ExitCode::SUCCESS)
 }

@@ -102,7 +102,7 @@ impl GateOptions {
         }
 
         if let Some(placement) = self.placement {
-            scenario.place(placement);
+            scenario.place(&[placement]);
         }
         Ok(scenario)
     }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use super::metric::{Metric, Source};
 use super::ordered::{distinct, entry};
 use crate::results::{BlockRow, ConditionKey, SCHEMA_VERSION, SliceRow, SummaryRow};
+use crate::scenario::Views;
 use crate::stats::{compare_family, log_ratio, median, median_log_ratio, sign_interval};
 
-/// The arm that ratios refer to, if it was measured; else the first arm.
+/// The arm that ratios refer to where no other is chosen, if it was measured; else the first arm.
 pub const REFERENCE: &str = "thread";
 /// Error rate of the verdicts over all comparisons of one scenario and metric.
 pub const ALPHA: f64 = 0.05;
@@ -76,35 +77,43 @@ impl<'a> RunRows<'a> {
 /// All ratios of one scenario and metric are one family: the probability of any wrong verdict among
 /// them is at most [`ALPHA`].
 #[must_use]
-pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow]) -> Vec<SummaryRow> {
+pub fn summarize(slices: &[SliceRow], blocks: &[BlockRow], views: &Views) -> Vec<SummaryRow> {
     let run = RunRows::new(slices, blocks);
     let mut rows = Vec::new();
     for scenario in run.scenarios() {
+        let reference = views.reference(scenario).unwrap_or(REFERENCE);
         for &metric in Metric::ALL {
-            rows.extend(summarize_metric(&run, scenario, metric));
+            rows.extend(summarize_metric(&run, scenario, metric, reference));
         }
     }
     rows
 }
 
-/// Summarizes the throughput alone, for interim figures.
+/// Summarizes one metric alone, for interim figures.
 #[must_use]
-pub fn summarize_throughput(
+pub fn summarize_one(
+    metric: Metric,
     scenario: &str,
-    slices: &[SliceRow],
-    blocks: &[BlockRow],
+    (slices, blocks): (&[SliceRow], &[BlockRow]),
+    views: &Views,
 ) -> Vec<SummaryRow> {
-    summarize_metric(&RunRows::new(slices, blocks), scenario, Metric::Throughput)
+    let reference = views.reference(scenario).unwrap_or(REFERENCE);
+    summarize_metric(&RunRows::new(slices, blocks), scenario, metric, reference)
 }
 
-fn summarize_metric(run: &RunRows<'_>, scenario: &str, metric: Metric) -> Vec<SummaryRow> {
+fn summarize_metric(
+    run: &RunRows<'_>,
+    scenario: &str,
+    metric: Metric,
+    reference: &str,
+) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
     let mut compared = Vec::new();
     let mut family = Vec::new();
 
     let conditions = run.conditions.iter();
     for (key, arms) in conditions.filter(|(key, _)| key.scenario == scenario) {
-        let reference = arms.iter().find(|(name, _)| *name == REFERENCE);
+        let reference = arms.iter().find(|(name, _)| *name == reference);
         let reference = reference.or(arms.first());
 
         for (name, arm) in arms {
@@ -307,7 +316,7 @@ mod tests {
         let (other_slices, other_blocks) = arm("fork", rate_per_second, other);
         slices.extend(other_slices);
         blocks.extend(other_blocks);
-        summarize(&slices, &blocks)
+        summarize(&slices, &blocks, &Views::default())
     }
 
     fn row<'a>(summary: &'a [SummaryRow], model: &str, metric: Metric) -> &'a SummaryRow {
@@ -447,7 +456,7 @@ mod tests {
             };
 
             let (slices, blocks) = (read_slices(&folder).unwrap(), read_blocks(&folder).unwrap());
-            let mut summary = summarize(&slices, &blocks);
+            let mut summary = summarize(&slices, &blocks, &Views::default());
             summary.retain(|row| committed.contains(&format!(",{},", row.metric)));
 
             let mut recomputed = csv_text(&summary, true).unwrap();

@@ -8,12 +8,16 @@ use anyhow::{Context, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::stored::check_measured;
 use super::workload::Workload;
 use crate::host::machine_key::MachineKey;
 use crate::render::units::plural;
+use crate::results::summary::summarize;
 use crate::results::{
-    BlockRow, ConditionKey, Metric, RunStatus, SummaryRow, ValidityFlag, read_blocks, read_summary,
+    BlockRow, ConditionKey, Metric, RunStatus, SummaryRow, ValidityFlag, read_blocks, read_slices,
+    read_summary,
 };
+use crate::scenario::{View, Views};
 
 /// Metrics that are compared and followed over time.
 const FOLLOWED_METRICS: [Metric; 3] = [
@@ -62,10 +66,11 @@ struct EnvironmentHead {
 }
 
 impl CommittedRun {
-    /// Reads a results folder. Fails if it has no summary.
-    pub(super) fn read(folder: &Path) -> anyhow::Result<Self> {
+    /// Reads a results folder, with ratios to another arm than the run's if one is given. Fails if it has no
+    /// summary.
+    pub(super) fn read(folder: &Path, reference: Option<&str>) -> anyhow::Result<Self> {
         let name = folder.display();
-        let Some(summary) = read_summary(folder)? else {
+        let Some(mut summary) = read_summary(folder)? else {
             bail!("{name} has no summary.csv: its run did not end")
         };
         let blocks = if folder.join("blocks.csv").exists() {
@@ -73,6 +78,14 @@ impl CommittedRun {
         } else {
             Vec::new()
         };
+        if let Some(reference) = reference {
+            check_measured(reference, &blocks)?;
+            let view = View {
+                reference: Some(reference.to_owned()),
+                ..View::default()
+            };
+            summary = summarize(&read_slices(folder)?, &blocks, &Views::new(view, []));
+        }
 
         let path = folder.join("run.json");
         let text = fs::read_to_string(&path).with_context(|| format!("{name} has no run.json"))?;
@@ -101,7 +114,7 @@ impl CommittedRun {
         for entry in fs::read_dir(folder).with_context(place)? {
             let path = entry.with_context(place)?.path();
             if path.join("summary.csv").exists() && path.join("run.json").exists() {
-                runs.push(CommittedRun::read(&path)?);
+                runs.push(CommittedRun::read(&path, None)?);
             }
         }
 

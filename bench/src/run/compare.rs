@@ -22,12 +22,15 @@ pub struct CompareOptions {
     pub after: PathBuf,
     /// Also compares the ratios of runs on different kinds of machines.
     pub allow_unlike: bool,
+    /// Arm that ratios refer to, in place of that of each run.
+    pub reference: Option<String>,
 }
 
 /// The table of a comparison and the notes below it.
 pub fn compare(options: &CompareOptions) -> anyhow::Result<String> {
-    let before = CommittedRun::read(&options.before)?;
-    let after = CommittedRun::read(&options.after)?;
+    let reference = options.reference.as_deref();
+    let before = CommittedRun::read(&options.before, reference)?;
+    let after = CommittedRun::read(&options.after, reference)?;
     let unlike = before.difference(&after);
     if let Some(unlike) = &unlike
         && !options.allow_unlike

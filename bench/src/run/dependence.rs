@@ -22,7 +22,8 @@ impl<'a> ScenarioReport<'a> {
         let each = self.dependences();
         let parts = each.iter().map(|dependence| {
             let intro = format!(
-                "What the ranking depends on: throughput ÷ {} by driver and placement, {}. {}",
+                "What the ranking depends on: {} ÷ {} by driver and placement, {}. {}",
+                dependence.rankings[0].measure.name,
                 self.reference(),
                 dependence.load(),
                 dependence.sentence()
@@ -61,6 +62,7 @@ impl<'a> ScenarioReport<'a> {
         let models = distinct(compared.map(ArmLine::model));
         let (drivers, placements) = (dependence.drivers(), dependence.placements());
 
+        let metric = dependence.rankings[0].measure.metric;
         let cell = |model: &str, driver: Driver, placement: Placement| {
             let condition = ConditionKey {
                 placement,
@@ -69,7 +71,7 @@ impl<'a> ScenarioReport<'a> {
             };
             let mut lines = self.lines.iter();
             let line = lines.find(|line| line.model() == model && line.condition() == condition);
-            Cell::from(line.map_or_else(|| UNKNOWN.to_owned(), ArmLine::ratio))
+            Cell::from(line.map_or_else(|| UNKNOWN.to_owned(), |line| line.ratio(metric)))
         };
 
         let mut rows = Vec::new();
@@ -179,6 +181,7 @@ mod tests {
     use crate::render::Style;
     use crate::results::summary::summarize;
     use crate::results::{BlockRow, SliceRow};
+    use crate::scenario::Views;
 
     /// The dependence table of `thread` and `async`, which serves so many times as much in each place.
     fn text(places: &[(Driver, Placement, f64)]) -> String {
@@ -213,8 +216,9 @@ mod tests {
             }
         }
 
-        let summary = summarize(&slices, &blocks);
-        let report = &ScenarioReport::each(&summary, &blocks)[0];
+        let views = Views::default();
+        let summary = summarize(&slices, &blocks, &views);
+        let report = &ScenarioReport::each(&summary, &blocks, &views)[0];
         let parts = report.dependence_tables();
         let texts: Vec<String> = parts.iter().map(|part| part.text(Style::Plain)).collect();
         texts.join("\n")

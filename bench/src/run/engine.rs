@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::bail;
+
 use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
 use super::plan::{self, RunPlan};
 use super::progress::Progress;
 use super::resolution;
-use super::scenario_report::fixed;
-use super::sweep::Slo;
+use super::scenario_report::{ScenarioReport, fixed};
+use super::slo::SloVerdict;
 use super::tables::{environment_notes, tables};
 use crate::experiment::condition::Condition;
 use crate::experiment::observation::BlockOutcome;
@@ -19,18 +21,19 @@ use crate::host::cpus::CpuIdleGuard;
 use crate::host::environment::Environment;
 use crate::host::signals::{catch_interrupts, interrupted, on_forced_exit};
 use crate::render::Style;
-use crate::results::summary::{summarize, summarize_throughput};
+use crate::results::summary::{summarize, summarize_one};
 use crate::results::{
-    BlockRow, EffortName, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, Writer,
-    create_default_folder, read_record,
+    BlockRow, EffortName, Metric, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, SummaryRow,
+    Writer, create_default_folder, read_record,
 };
+use crate::scenario::{Scenario, View, Views};
 use crate::{noteln, out};
 
 /// Request to measure something.
 #[derive(Clone, Debug)]
 pub enum RunTask {
     /// A new run.
-    New(RunOptions),
+    New(Box<RunOptions>),
     /// The rest of an interrupted run, by its results folder.
     Resume(PathBuf),
 }
@@ -46,21 +49,34 @@ pub enum RunOutcome {
     ArmFailed,
     /// A reply was wrong, or clients and server counted differently.
     WrongReplies,
+    /// An arm misses the required objective.
+    SloMissed,
+    /// It is not resolved whether an arm keeps the required objective.
+    SloUnresolved,
+}
+
+/// Choices with which the results of a run are shown and judged.
+#[derive(Clone, Debug, Default)]
+pub struct RunView {
+    /// Objective and reference arm, in place of those of the scenarios.
+    pub view: View,
+    /// Whether the outcome depends on the objective.
+    pub require_slo: bool,
 }
 
 /// Measures what the task asks for and prints its tables. Whatever ends it early, the command that resumes it
 /// is printed.
-pub fn execute(task: &RunTask, slo: Slo) -> anyhow::Result<RunOutcome> {
+pub fn execute(task: &RunTask, view: RunView) -> anyhow::Result<RunOutcome> {
     catch_interrupts()?;
     let mut run = match task {
-        RunTask::New(options) => ActiveRun::create(options)?,
-        RunTask::Resume(folder) => ActiveRun::resume(folder)?,
+        RunTask::New(options) => ActiveRun::create(options, view)?,
+        RunTask::Resume(folder) => ActiveRun::resume(folder, view)?,
     };
     let resume = resume_command(run.writer.folder());
     let at_once = format!("ended at once: finished blocks are kept; for the others: {resume}");
     on_forced_exit(move || noteln!("{at_once}"));
 
-    let outcome = run.measure_all().and_then(|()| run.finish(slo));
+    let outcome = run.measure_all().and_then(|()| run.finish());
     outcome.inspect_err(|error| {
         run.record.status = RunStatus::Failed(format!("{error:#}"));
         // The disk may be full; then the record says that the run is under way, which is resumed as well.
@@ -89,13 +105,17 @@ struct ActiveRun {
     slices: Vec<SliceRow>,
     blocks: Vec<BlockRow>,
     violations: Vec<String>,
+    views: Views,
+    require_slo: bool,
 }
 
 impl ActiveRun {
     /// Creates a new run in a new folder.
-    fn create(options: &RunOptions) -> anyhow::Result<Self> {
+    fn create(options: &RunOptions, view: RunView) -> anyhow::Result<Self> {
         let scenarios = options.scenarios()?;
         check_runnable(&scenarios)?;
+        check_required(&view, &scenarios)?;
+        let views = Views::new(view.view, &scenarios);
         let awake = CpuIdleGuard::hold_if(options.no_cpu_idle)?;
 
         let environment = Environment {
@@ -131,12 +151,16 @@ impl ActiveRun {
             slices: Vec::new(),
             blocks: Vec::new(),
             violations: Vec::new(),
+            views,
+            require_slo: view.require_slo,
         })
     }
 
     /// Opens an interrupted run with the blocks that it had finished.
-    fn resume(folder: &Path) -> anyhow::Result<Self> {
+    fn resume(folder: &Path, view: RunView) -> anyhow::Result<Self> {
         let mut record = read_record(folder)?;
+        check_required(&view, record.scenarios.values())?;
+        let views = Views::new(view.view, record.scenarios.values());
         let now = Environment::capture();
         plan::check_resumable(&record, &now, folder)?;
         check_runnable(record.scenarios.values())?;
@@ -167,6 +191,8 @@ impl ActiveRun {
             measured: Duration::ZERO,
             slices: kept.slices,
             blocks: kept.blocks,
+            views,
+            require_slo: view.require_slo,
         })
     }
 
@@ -234,7 +260,14 @@ impl ActiveRun {
 
     /// Ratios of a condition's arms over the blocks so far, in one line; empty without any.
     fn interim_ratios(&self, condition: &Condition) -> String {
-        let summary = summarize_throughput(&condition.scenario.name, &self.slices, &self.blocks);
+        let is_open = condition.scenario.traffic.arrivals.is_some();
+        let metric = if is_open {
+            Metric::LatencyP99
+        } else {
+            Metric::Throughput
+        };
+        let rows = (&self.slices[..], &self.blocks[..]);
+        let summary = summarize_one(metric, &condition.scenario.name, rows, &self.views);
         let ratios = summary
             .iter()
             .filter(|row| row.condition() == condition.key())
@@ -275,15 +308,15 @@ impl ActiveRun {
     }
 
     /// Writes the summary and the record, and prints the tables.
-    fn finish(&mut self, slo: Slo) -> anyhow::Result<RunOutcome> {
-        let summary = summarize(&self.slices, &self.blocks);
+    fn finish(&mut self) -> anyhow::Result<RunOutcome> {
+        let summary = summarize(&self.slices, &self.blocks, &self.views);
         self.writer.summary(&summary)?;
         self.record.environment.finish();
         self.writer.record(&self.record)?;
 
         out!(
             "{}{}",
-            tables(&summary, &self.blocks, Style::of_stdout(), slo),
+            tables(&summary, &self.blocks, Style::of_stdout(), &self.views),
             environment_notes(&self.record.environment)
         );
         let folder = self.writer.folder();
@@ -298,7 +331,7 @@ impl ActiveRun {
             100.0 * measured / all
         );
 
-        let outcome = self.outcome();
+        let outcome = self.outcome(&summary);
         match outcome {
             RunOutcome::Interrupted => noteln!(
                 "interrupted: {} finished blocks are kept; for the others: {}",
@@ -315,20 +348,44 @@ impl ActiveRun {
                     noteln!("failed: {failure}");
                 }
             }
+            RunOutcome::SloMissed => noteln!("an arm misses the objective"),
+            RunOutcome::SloUnresolved => {
+                noteln!("not resolved whether every arm keeps the objective: see its column");
+            }
             RunOutcome::Complete => {}
         }
         Ok(outcome)
     }
 
-    fn outcome(&self) -> RunOutcome {
+    fn outcome(&self, summary: &[SummaryRow]) -> RunOutcome {
         if self.record.status != RunStatus::Complete {
             RunOutcome::Interrupted
         } else if !self.violations.is_empty() {
             RunOutcome::WrongReplies
-        } else if failures(&self.blocks).is_empty() {
+        } else if !failures(&self.blocks).is_empty() {
+            RunOutcome::ArmFailed
+        } else if self.require_slo {
+            self.slo_outcome(summary)
+        } else {
+            RunOutcome::Complete
+        }
+    }
+
+    /// The outcome of the worst judgement by the objective.
+    fn slo_outcome(&self, summary: &[SummaryRow]) -> RunOutcome {
+        let reports = ScenarioReport::each(summary, &self.blocks, &self.views);
+        let verdicts: Vec<SloVerdict> = reports
+            .iter()
+            .flat_map(ScenarioReport::slo_verdicts)
+            .collect();
+        if verdicts.contains(&SloVerdict::Missed) {
+            return RunOutcome::SloMissed;
+        }
+        let all_kept = verdicts.iter().all(|verdict| *verdict == SloVerdict::Kept);
+        if all_kept {
             RunOutcome::Complete
         } else {
-            RunOutcome::ArmFailed
+            RunOutcome::SloUnresolved
         }
     }
 
@@ -336,6 +393,18 @@ impl ActiveRun {
         let block = |row: &BlockRow| (row.condition(), row.block);
         self.blocks.iter().map(block).collect::<BTreeSet<_>>().len()
     }
+}
+
+/// Fails if an objective is required and no scenario has a rate at which it could be judged.
+fn check_required<'a>(
+    view: &RunView,
+    scenarios: impl IntoIterator<Item = &'a Scenario>,
+) -> anyhow::Result<()> {
+    let mut scenarios = scenarios.into_iter();
+    if view.require_slo && !scenarios.any(|scenario| scenario.traffic.arrivals.is_some()) {
+        bail!("--require-slo needs a given rate: give --rate, or a scenario with arrivals");
+    }
+    Ok(())
 }
 
 /// The blocks of all conditions, by their number first.

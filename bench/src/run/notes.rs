@@ -2,7 +2,7 @@
 
 use echobench_clients::ErrorKind;
 
-use super::scenario_report::{ArmLine, ScenarioReport};
+use super::scenario_report::{ArmLine, Load, ScenarioReport, THROUGHPUT};
 use crate::render::units::plural;
 use crate::results::ordered::entry;
 use crate::results::summary::ALPHA;
@@ -28,7 +28,7 @@ impl ScenarioReport<'_> {
         )];
         notes.extend(self.common_placement());
 
-        let ratios: Vec<String> = self.lines.iter().map(ArmLine::ratio).collect();
+        let ratios: Vec<String> = self.lines.iter().flat_map(shown_ratios).collect();
         if ratios.iter().any(|ratio| ratio.ends_with('~')) {
             notes.push("~ no difference resolved: the interval covers 1.".to_owned());
         }
@@ -213,6 +213,16 @@ impl ScenarioReport<'_> {
         }
         format!("{arm}, placement {}", condition.placement)
     }
+}
+
+/// The ratios of an arm that a table shows.
+fn shown_ratios(line: &ArmLine<'_>) -> Vec<String> {
+    let metrics: &[Metric] = match line.load() {
+        Load::Closed => &[THROUGHPUT],
+        Load::Open => &[Metric::LatencyP99, Metric::CpuPerRequest],
+        Load::Swept => &[],
+    };
+    metrics.iter().map(|metric| line.ratio(*metric)).collect()
 }
 
 /// Meaning of a flag, and what to do about it.

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
+use super::traffic::{CUSTOM, TrafficOptions};
 use crate::noteln;
+use crate::scenario::Scenario;
 use crate::scenario::arm::External;
-use crate::scenario::{Placement, Scenario};
 
 /// Options of a new run.
 #[derive(Clone, Debug)]
@@ -20,8 +21,8 @@ pub struct RunOptions {
     pub models: Vec<String>,
     /// External servers that are added as arms.
     pub external: Vec<External>,
-    /// Placement that replaces those of the scenarios.
-    pub placement: Option<Placement>,
+    /// Traffic that replaces that of the scenarios, or makes one of its own.
+    pub traffic: TrafficOptions,
     /// Keeps idle CPUs out of their sleep states.
     pub no_cpu_idle: bool,
     /// Number of blocks that replaces those of the scenarios.
@@ -35,14 +36,25 @@ pub struct RunOptions {
 impl RunOptions {
     /// The selected scenarios, with the replacements applied.
     pub(super) fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
-        let mut scenarios: Vec<Scenario> = Vec::new();
+        let mut found = Vec::new();
         for name in &self.scenarios {
-            let scenario = self.adapted(Scenario::find(name)?)?;
+            found.push(Scenario::find(name)?);
+        }
+        if found.is_empty() {
+            found.push(Scenario::plain(CUSTOM, "Which model for this traffic?"));
+        }
+
+        let mut scenarios: Vec<Scenario> = Vec::new();
+        for scenario in found {
+            let scenario = self.adapted(scenario)?;
             let mut others = scenarios.iter().map(|other| &other.name);
             if others.any(|other| *other == scenario.name) {
                 bail!("scenario '{}' is named twice", scenario.name);
             }
             scenarios.push(scenario);
+        }
+        if self.traffic.slo.is_some() && !scenarios.iter().any(Scenario::is_open_loop) {
+            bail!("--slo needs an open loop: give --rate, or a scenario with arrivals or a sweep");
         }
         Ok(scenarios)
     }
@@ -55,11 +67,11 @@ impl RunOptions {
             scenario.external.clear();
         }
         scenario.external.extend_from_slice(&self.external);
-        scenario.check_arms()?;
+        self.traffic.apply(&mut scenario);
+        scenario.check()?;
 
-        if let Some(placement) = self.placement {
-            scenario.place(placement);
-        } else if scenario.leave_out_impossible_placements() {
+        let is_placed = !self.traffic.placements.is_empty();
+        if !is_placed && scenario.leave_out_impossible_placements() {
             noteln!(
                 "{}: one CPU only: placement split is left out, or replaced by none",
                 scenario.name

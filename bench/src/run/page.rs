@@ -7,28 +7,26 @@ use maud::{Markup, html};
 use super::charts::{charts, curve_quantiles};
 use super::scenario_report::ScenarioReport;
 use super::stored::StoredRun;
-use super::sweep::Slo;
 use super::verdict::RankingGroup;
 use super::winner_map::winner_map;
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
 use crate::results::{BlockPercentiles, RunRecord, read_percentiles};
+use crate::scenario::View;
 
 /// Results of a run, as a page shows them.
 pub(crate) struct RunResults {
     run: StoredRun,
     percentiles: BlockPercentiles,
-    slo: Slo,
 }
 
 impl RunResults {
     /// Reads a results folder.
-    pub(crate) fn read(folder: &Path, slo: Slo) -> anyhow::Result<Self> {
-        let run = StoredRun::read(folder)?;
+    pub(crate) fn read(folder: &Path, view: View) -> anyhow::Result<Self> {
+        let run = StoredRun::read(folder, view)?;
         Ok(RunResults {
             percentiles: read_percentiles(folder, &run.blocks, curve_quantiles())?,
             run,
-            slo,
         })
     }
 }
@@ -40,15 +38,20 @@ pub(crate) fn page<'a>(
     files: &'a [(String, String)],
 ) -> Page<'a> {
     let StoredRun {
-        summary, blocks, ..
+        summary,
+        blocks,
+        views,
+        ..
     } = &results.run;
     let looks = Looks::new(summary.iter().map(|row| row.model.as_str()));
-    let reports = ScenarioReport::each(summary, blocks);
+    let reports = ScenarioReport::each(summary, blocks, views);
     let groups: Vec<Vec<RankingGroup<'_>>> = reports.iter().map(ScenarioReport::groups).collect();
 
     let mut map_rows = Vec::new();
     for (report, groups) in reports.iter().zip(&groups) {
-        for (group, rankings) in groups {
+        let by_throughput = groups.iter();
+        let by_throughput = by_throughput.filter(|(_, group)| group[0].is_by_throughput());
+        for (group, rankings) in by_throughput {
             let name = match groups.len() {
                 1 => report.name.to_owned(),
                 _ => format!("{}, {}", report.name, group.replace(", placement ", ", ")),
@@ -66,7 +69,7 @@ pub(crate) fn page<'a>(
             .map(|scenario| scenario.question.clone()),
         verdicts: report.verdicts(groups),
         charts: charts(report, &results.percentiles, &looks),
-        tables: report.parts(results.slo).iter().map(table_part).collect(),
+        tables: report.parts().iter().map(table_part).collect(),
     });
     Page {
         record,

@@ -1,21 +1,50 @@
 //! Summary rows of a scenario, one line per arm and condition, as tables and charts need them.
 
+use std::collections::BTreeSet;
+
+use super::slo::{SloJudgement, SloVerdict};
 use crate::render::grid::{Cell, Grid, Row};
 use crate::render::units::{self, UNKNOWN, or_unknown, to_count};
 use crate::results::ordered::distinct;
 use crate::results::{BlockRow, ConditionKey, Metric, SummaryRow};
+use crate::scenario::{Slo, Views};
 use crate::stats::RatioVerdict;
 
-/// Metric that arms are ranked by.
+/// Metric that arms of a closed loop are ranked by.
 pub(super) const THROUGHPUT: Metric = Metric::Throughput;
+/// Metrics by which the arms of an open loop are compared, in which throughput is given.
+const OPEN_LOOP_METRICS: &[Metric] = &[
+    Metric::LatencyP99,
+    Metric::LatencyP50,
+    Metric::SliceLatencyP99,
+    Metric::CpuPerRequest,
+];
 
 /// All metrics of one arm under one condition.
 pub(crate) struct ArmLine<'a> {
     rows: Vec<&'a SummaryRow>,
+    load: Load,
+}
+
+/// Kind of the load of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Load {
+    /// The next request follows a reply: throughput is a result.
+    Closed,
+    /// Requests are due at a given rate: latency is the result.
+    Open,
+    /// An open loop at a share of each arm's own peak.
+    Swept,
 }
 
 impl<'a> ArmLine<'a> {
-    fn group(rows: &[&'a SummaryRow]) -> Vec<Self> {
+    /// The lines of a scenario, of which the conditions in `open` have an open loop.
+    fn group(rows: &[&'a SummaryRow], open: &BTreeSet<ConditionKey>) -> Vec<Self> {
+        let load = |condition: &ConditionKey| match condition.load_percent {
+            Some(_) => Load::Swept,
+            None if open.contains(condition) => Load::Open,
+            None => Load::Closed,
+        };
         let mut lines: Vec<ArmLine<'a>> = Vec::new();
         for row in rows {
             let same = |line: &&mut ArmLine<'_>| {
@@ -23,7 +52,10 @@ impl<'a> ArmLine<'a> {
             };
             match lines.iter_mut().find(same) {
                 Some(line) => line.rows.push(row),
-                None => lines.push(ArmLine { rows: vec![row] }),
+                None => lines.push(ArmLine {
+                    rows: vec![row],
+                    load: load(&row.condition()),
+                }),
             }
         }
         lines
@@ -32,6 +64,10 @@ impl<'a> ArmLine<'a> {
     /// Any of the rows, for the columns that they share.
     pub(crate) fn first(&self) -> &'a SummaryRow {
         self.rows[0]
+    }
+
+    pub(crate) fn load(&self) -> Load {
+        self.load
     }
 
     pub(crate) fn model(&self) -> &'a str {
@@ -102,9 +138,18 @@ impl<'a> ArmLine<'a> {
         }
     }
 
-    /// Throughput relative to the reference arm: ratio, interval, and a mark if it is not resolved.
-    pub(crate) fn ratio(&self) -> String {
-        let Some(row) = self.metric(THROUGHPUT) else {
+    /// The metrics that arms are compared by, the first of which ranks them: throughput, or where it is given
+    /// latency and cost.
+    pub(super) fn compared_metrics(&self) -> &'static [Metric] {
+        match self.load {
+            Load::Closed => &[THROUGHPUT],
+            Load::Open | Load::Swept => OPEN_LOOP_METRICS,
+        }
+    }
+
+    /// A metric relative to the reference arm: ratio, interval, and a mark if it is not resolved.
+    pub(crate) fn ratio(&self, metric: Metric) -> String {
+        let Some(row) = self.metric(metric) else {
             return UNKNOWN.to_owned();
         };
         match (row.reference.is_some(), row.estimate, row.ratio) {
@@ -114,15 +159,18 @@ impl<'a> ArmLine<'a> {
         }
     }
 
-    /// The arm that its throughput is compared with.
+    /// The arm that it is compared with.
     pub(super) fn reference(&self) -> Option<&'a str> {
-        self.metric(THROUGHPUT)?.reference.as_deref()
+        self.first().reference.as_deref()
     }
 
     /// Whether it, or its reference, gave no reply in so many slices that their ratio is 0 or without bound.
     pub(super) fn stood_still(&self) -> bool {
-        let ratio = self.metric(THROUGHPUT).and_then(|row| row.ratio);
-        ratio.is_some_and(|ratio| ratio == 0.0 || ratio.is_infinite())
+        let mut metrics = self.compared_metrics().iter();
+        metrics.any(|metric| {
+            let ratio = self.metric(*metric).and_then(|row| row.ratio);
+            ratio.is_some_and(|ratio| ratio == 0.0 || ratio.is_infinite())
+        })
     }
 }
 
@@ -174,18 +222,28 @@ pub(crate) struct ScenarioReport<'a> {
     pub(crate) lines: Vec<ArmLine<'a>>,
     /// Its blocks.
     pub(crate) blocks: Vec<&'a BlockRow>,
+    /// The objective of its open loops.
+    pub(super) slo: Option<Slo>,
 }
 
 impl<'a> ScenarioReport<'a> {
     /// The results of each scenario of a run.
-    pub(crate) fn each(summary: &'a [SummaryRow], blocks: &'a [BlockRow]) -> Vec<Self> {
+    pub(crate) fn each(
+        summary: &'a [SummaryRow],
+        blocks: &'a [BlockRow],
+        views: &Views,
+    ) -> Vec<Self> {
         let names = distinct(summary.iter().map(|row| row.scenario.as_str()));
         let report = |name| {
             let rows: Vec<_> = summary.iter().filter(|row| row.scenario == name).collect();
+            let blocks: Vec<_> = blocks.iter().filter(|row| row.scenario == name).collect();
+            let open = blocks.iter().filter(|row| row.rate_per_second.is_some());
+            let open = open.map(|row| row.condition()).collect();
             ScenarioReport {
                 name,
-                lines: ArmLine::group(&rows),
-                blocks: blocks.iter().filter(|row| row.scenario == name).collect(),
+                lines: ArmLine::group(&rows, &open),
+                blocks,
+                slo: views.slo(name),
             }
         };
         names.into_iter().map(report).collect()
@@ -202,6 +260,27 @@ impl<'a> ScenarioReport<'a> {
     pub(super) fn conditions_of(&self, wanted: impl Fn(&ArmLine<'_>) -> bool) -> Vec<ConditionKey> {
         let lines = self.lines.iter().filter(|line| wanted(line));
         lines.map(ArmLine::condition).collect()
+    }
+
+    /// The verdict on each arm at a given rate; none without an objective.
+    pub(super) fn slo_verdicts(&self) -> Vec<SloVerdict> {
+        let open = self.lines.iter().filter(|line| line.load() == Load::Open);
+        let judged = open.filter(|line| !self.is_skipped(line));
+        judged
+            .filter_map(|line| Some(self.judge(self.slo?, line).verdict))
+            .collect()
+    }
+
+    /// Whether an arm was not run.
+    pub(super) fn is_skipped(&self, line: &ArmLine<'_>) -> bool {
+        let condition = line.condition();
+        let mut rows = self.blocks_of(line.model(), &condition);
+        rows.any(|row| row.skipped().is_some())
+    }
+
+    /// The judgement of an arm by the objective.
+    pub(super) fn judge(&self, slo: Slo, line: &ArmLine<'_>) -> SloJudgement {
+        SloJudgement::new(slo, self.blocks_of(line.model(), &line.condition()))
     }
 
     /// The blocks of an arm under a condition.

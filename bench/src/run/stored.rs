@@ -3,15 +3,18 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use anyhow::bail;
+
 use super::plan::{self, RunPlan};
-use super::sweep::Slo;
 use super::tables::{environment_notes, tables};
 use crate::render::Style;
+use crate::results::ordered::distinct;
 use crate::results::summary::summarize;
 use crate::results::{
     BlockRow, RunRecord, SliceRow, SummaryRow, check_slices, read_blocks, read_record, read_slices,
     read_summary,
 };
+use crate::scenario::{View, Views};
 
 /// A run as its results folder holds it.
 pub struct StoredRun {
@@ -21,16 +24,24 @@ pub struct StoredRun {
     pub summary: Vec<SummaryRow>,
     /// The finished blocks.
     pub blocks: Vec<BlockRow>,
+    /// The objectives and reference arms.
+    pub views: Views,
 }
 
 impl StoredRun {
-    /// Reads a results folder. The summary of a killed run, which has none on disk, is computed; this fails if slices
-    /// of a finished block are missing, as resuming it does.
-    pub fn read(folder: &Path) -> anyhow::Result<Self> {
+    /// Reads a results folder. The summary of a killed run, which has none on disk, and ratios to another arm than
+    /// the run's are computed; this fails if slices of a finished block are missing, as resuming it does.
+    pub fn read(folder: &Path, view: View) -> anyhow::Result<Self> {
         let summary = read_summary(folder)?;
         let blocks = read_blocks(folder)?;
         let record = read_record(folder).ok();
+        if let Some(reference) = &view.reference {
+            check_measured(reference, &blocks)?;
+        }
 
+        let scenarios = record.iter().flat_map(|record| record.scenarios.values());
+        let summary = summary.filter(|_| view.reference.is_none());
+        let views = Views::new(view, scenarios);
         let summary = if let Some(summary) = summary {
             summary
         } else {
@@ -38,7 +49,7 @@ impl StoredRun {
             if let Some(record) = &record {
                 check_planned_slices(folder, record, &blocks, &slices)?;
             }
-            summarize(&slices, &blocks)
+            summarize(&slices, &blocks, &views)
         };
         Ok(StoredRun {
             notes: record
@@ -46,14 +57,27 @@ impl StoredRun {
                 .unwrap_or_default(),
             summary,
             blocks,
+            views,
         })
     }
 
     /// The tables and the notes below them.
     #[must_use]
-    pub fn tables(&self, style: Style, slo: Slo) -> String {
-        tables(&self.summary, &self.blocks, style, slo) + &self.notes
+    pub fn tables(&self, style: Style) -> String {
+        tables(&self.summary, &self.blocks, style, &self.views) + &self.notes
     }
+}
+
+/// Fails if no arm of this name was measured.
+pub(super) fn check_measured(arm: &str, blocks: &[BlockRow]) -> anyhow::Result<()> {
+    let arms = distinct(blocks.iter().map(|row| row.model.as_str()));
+    if !arms.contains(&arm) {
+        bail!(
+            "--reference: no arm '{arm}' was measured ({})",
+            arms.join(", ")
+        );
+    }
+    Ok(())
 }
 
 /// Fails if slices that the record plans are missing in a finished block.

@@ -1,72 +1,19 @@
 //! Tables of a rate sweep: latency against rate, and the highest rate that meets an objective.
 
-use std::fmt;
-use std::str::FromStr;
-
-use echobench_clients::parse_duration;
-
-use super::scenario_report::{ArmLine, ScenarioReport};
+use super::scenario_report::{ArmLine, Load, ScenarioReport};
+use super::slo::SloVerdict;
 use crate::render::Part;
 use crate::render::grid::Grid;
 use crate::render::units::{self, or_unknown};
 use crate::results::Metric;
 use crate::results::ordered::entry;
-
-/// Service-level objective: a percentile of latency within a limit, as in `p99=1ms`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Slo {
-    metric: Metric,
-    percentile: &'static str,
-    limit_ns: f64,
-}
-
-const PERCENTILES: [(&str, Metric); 4] = [
-    ("p50", Metric::LatencyP50),
-    ("p99", Metric::LatencyP99),
-    ("p99.9", Metric::LatencyP999),
-    ("p99.99", Metric::LatencyP9999),
-];
-
-impl Default for Slo {
-    fn default() -> Self {
-        let [_, (percentile, metric), ..] = PERCENTILES;
-        Slo {
-            metric,
-            percentile,
-            limit_ns: 1e6,
-        }
-    }
-}
-
-impl fmt::Display for Slo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let limit = units::duration(self.limit_ns).replace(' ', "");
-        write!(f, "{}={}", self.percentile, limit.replace(".00", ""))
-    }
-}
-
-impl FromStr for Slo {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong =
-            || format!("'{text}' is not an objective such as p99=1ms (p50, p99, p99.9, p99.99)");
-        let (name, limit) = text.split_once('=').ok_or_else(wrong)?;
-        let limit = parse_duration(limit).map_err(|_| wrong())?;
-        let known = PERCENTILES.into_iter().find(|(known, _)| *known == name);
-        let (percentile, metric) = known.ok_or_else(wrong)?;
-        Ok(Slo {
-            metric,
-            percentile,
-            limit_ns: limit.as_nanos() as f64,
-        })
-    }
-}
+use crate::scenario::Slo;
 
 impl ScenarioReport<'_> {
     /// Latency against rate, and the highest rate that meets the objective.
-    pub(super) fn sweep_tables(&self, slo: Slo) -> Vec<Part> {
-        let swept = |line: &ArmLine<'_>| line.first().load_percent.is_some();
+    pub(super) fn sweep_tables(&self) -> Vec<Part> {
+        let slo = self.slo.unwrap_or_default();
+        let swept = |line: &ArmLine<'_>| line.load() == Load::Swept;
         if !self.lines.iter().any(swept) {
             return Vec::new();
         }
@@ -78,7 +25,7 @@ impl ScenarioReport<'_> {
             Part::Table(self.rate_table(swept)),
             Part::List(
                 format!(
-                    "Highest rate up to which {slo} is kept (its interval over blocks), every request answered:"
+                    "Highest rate up to which {slo} is kept (its interval over blocks), no request failing:"
                 ),
                 self.highest_rates(slo),
             ),
@@ -132,7 +79,7 @@ impl ScenarioReport<'_> {
         let mut arms: Vec<(String, Vec<&ArmLine<'_>>)> = Vec::new();
         for line in &self.lines {
             let first = line.first();
-            if first.load_percent.is_none() {
+            if line.load() != Load::Swept {
                 continue;
             }
             let arm = format!(
@@ -161,7 +108,7 @@ impl ScenarioReport<'_> {
         // A higher rate that seems to be kept beyond one that is not says nothing.
         let kept = rates
             .iter()
-            .take_while(|line| slo.judge(line) == SloVerdict::Kept)
+            .take_while(|line| self.judge(slo, line).verdict == SloVerdict::Kept)
             .count();
         let highest = match kept.checked_sub(1) {
             Some(last) => {
@@ -173,81 +120,13 @@ impl ScenarioReport<'_> {
         let Some(next) = rates.get(kept) else {
             return highest;
         };
+        let judgement = self.judge(slo, next);
         format!(
             "{highest}; {} at {} ({})",
-            slo.judge(next).words(),
+            judgement.verdict.words(),
             share(next),
-            self.evidence(slo, next)
+            judgement.evidence()
         )
-    }
-
-    /// The blocks behind a verdict.
-    fn evidence(&self, slo: Slo, line: &ArmLine<'_>) -> String {
-        let rows: Vec<_> = self
-            .blocks_of(line.model(), &line.condition())
-            .filter(|row| row.is_ok())
-            .collect();
-        let within = rows
-            .iter()
-            .filter_map(|row| slo.metric.of_block(row))
-            .filter(|latency| *latency <= slo.limit_ns)
-            .count();
-        let invalid = rows.iter().filter(|row| !row.validity.is_valid()).count();
-
-        let mut parts = vec![format!(
-            "within it in {within} of {}",
-            units::plural(rows.len(), "block")
-        )];
-        if invalid > 0 {
-            parts.push(format!("of which {invalid} not valid"));
-        }
-        if line.errors() != "0" {
-            parts.push(format!("errors: {}", line.errors()));
-        }
-        parts.join(", ")
-    }
-}
-
-/// Whether an arm keeps an objective at a rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum SloVerdict {
-    /// The whole interval of the percentile is within the limit, and every request was answered.
-    Kept,
-    /// The whole interval is beyond it, or requests were not answered.
-    Missed,
-    /// The limit is inside the interval, or there is none.
-    Unresolved,
-}
-
-impl SloVerdict {
-    fn words(self) -> &'static str {
-        match self {
-            SloVerdict::Kept => "kept",
-            SloVerdict::Missed => "missed",
-            SloVerdict::Unresolved => "not resolved",
-        }
-    }
-}
-
-impl Slo {
-    /// Judges a rate of an open loop by the interval of the percentile over blocks.
-    fn judge(self, line: &ArmLine<'_>) -> SloVerdict {
-        if line.errors() != "0" {
-            return SloVerdict::Missed;
-        }
-        let Some((low, high)) = line
-            .metric(self.metric)
-            .and_then(|row| row.low.zip(row.high))
-        else {
-            return SloVerdict::Unresolved;
-        };
-        if high <= self.limit_ns {
-            SloVerdict::Kept
-        } else if low > self.limit_ns {
-            SloVerdict::Missed
-        } else {
-            SloVerdict::Unresolved
-        }
     }
 }
 
@@ -256,6 +135,7 @@ mod tests {
     use super::*;
     use crate::results::summary::summarize;
     use crate::results::{BlockRow, Validity, ValidityFlag};
+    use crate::scenario::Views;
 
     /// Blocks of one arm at a share of its peak, with these 99th percentiles in microseconds.
     fn blocks(percent: u32, p99_us: [u64; 8], failed: u64) -> Vec<BlockRow> {
@@ -277,8 +157,11 @@ mod tests {
     }
 
     fn highest(blocks: &[BlockRow]) -> String {
-        let summary = summarize(&[], blocks);
-        let report = ScenarioReport::each(&summary, blocks).pop().unwrap();
+        let views = Views::default();
+        let summary = summarize(&[], blocks, &views);
+        let report = ScenarioReport::each(&summary, blocks, &views)
+            .pop()
+            .unwrap();
         report.highest_rates(Slo::default()).pop().unwrap()
     }
 
@@ -338,7 +221,8 @@ mod tests {
         let generator = [ValidityFlag::Generator];
         rows[0].validity = generator.into_iter().collect::<Validity>();
         let text = highest(&rows);
-        let expected = "missed at 10 % of its peak (within it in 8 of 8 blocks, of which 1 not valid, errors: 8)";
+        let expected = "missed at 10 % of its peak (within it in 7 of 7 blocks, 1 left out as not valid, failed \
+                        requests: 7)";
         assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -1,28 +1,28 @@
 //! Tables of a run: the same text after a run, from a committed folder, and in documents.
 
-use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
-use super::sweep::Slo;
+use super::scenario_report::{ArmLine, Load, ScenarioReport, THROUGHPUT};
 use crate::host::environment::Environment;
-use crate::render::grid::Grid;
-use crate::render::units::{self, to_count};
+use crate::render::grid::{Cell, Grid};
+use crate::render::units::{self, UNKNOWN, to_count};
 use crate::render::{Part, Style};
 use crate::results::{BlockRow, Metric, SummaryRow};
+use crate::scenario::Views;
 
 /// Jain's index below which the fairness table is shown; 0.5 is that of half the clients unserved.
 const UNFAIR: f64 = 0.5;
 
 /// The tables of each scenario of a run, with their notes.
 #[must_use]
-pub fn tables(summary: &[SummaryRow], blocks: &[BlockRow], style: Style, slo: Slo) -> String {
+pub fn tables(summary: &[SummaryRow], blocks: &[BlockRow], style: Style, views: &Views) -> String {
     let text = |report: ScenarioReport<'_>| {
         let mut texts = vec![match style {
             Style::Markdown => format!("**{}**", report.name),
             Style::Plain | Style::Terminal(_) => report.name.to_owned(),
         }];
-        texts.extend(report.parts(slo).iter().map(|part| part.text(style)));
+        texts.extend(report.parts().iter().map(|part| part.text(style)));
         texts.join("\n\n") + "\n"
     };
-    let reports = ScenarioReport::each(summary, blocks);
+    let reports = ScenarioReport::each(summary, blocks, views);
     let in_short: Vec<String> = reports
         .iter()
         .map(|report| report.in_short().join("\n"))
@@ -68,13 +68,18 @@ pub(super) fn environment_notes(environment: &Environment) -> String {
 
 impl ScenarioReport<'_> {
     /// All tables and notes.
-    pub(super) fn parts(&self, slo: Slo) -> Vec<Part> {
-        let mut parts = vec![Part::Table(self.main_table()), Part::Lines(self.notes())];
+    pub(super) fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        // A run that was cut short may have neither.
+        let grids = [self.main_table(), self.open_loop_table()];
+        let grids = grids.into_iter().filter(|grid| !grid.rows.is_empty());
+        parts.extend(grids.map(Part::Table));
+        parts.push(Part::Lines(self.notes()));
         parts.extend(self.dependence_tables());
         parts.extend(self.fairness_table());
         parts.extend(self.worker_table());
         parts.extend(self.process_control_table());
-        parts.extend(self.sweep_tables(slo));
+        parts.extend(self.sweep_tables());
         parts.extend(self.marginal_memory_table());
         parts.extend(self.held_connections_table());
         parts
@@ -93,7 +98,7 @@ impl ScenarioReport<'_> {
             ratio.as_str(),
         ];
 
-        let closed = |line: &ArmLine<'_>| line.first().load_percent.is_none();
+        let closed = |line: &ArmLine<'_>| line.load() == Load::Closed;
         let grid = self.by_condition(&names, &[0, 6, 7], closed, |line| {
             vec![
                 line.model().into(),
@@ -103,7 +108,7 @@ impl ScenarioReport<'_> {
                 line.time(Metric::CpuPerRequest),
                 line.cell(Metric::MemoryPerConnection, units::bytes),
                 self.errors(line).into(),
-                line.ratio().into(),
+                line.ratio(THROUGHPUT).into(),
             ]
         });
         Grid {
@@ -113,10 +118,50 @@ impl ScenarioReport<'_> {
         }
     }
 
+    /// The arms of open loops at a given rate: latency and cost, and whether the objective is kept.
+    fn open_loop_table(&self) -> Grid {
+        let compared = ["p50", "p99", "slice p99", "CPU/req"];
+        let ratios = ["p99", "CPU/req"].map(|name| format!("{name} ÷ {}", self.reference()));
+        let slo = self.slo.map(|slo| slo.to_string());
+        let mut names = vec!["model", "rate"];
+        names.extend(compared);
+        names.extend(["mem/conn", "errors"]);
+        names.extend(slo.as_deref());
+        names.extend(ratios.iter().map(String::as_str));
+        let text_columns: Vec<usize> = std::iter::once(0).chain(7..names.len()).collect();
+
+        let open = |line: &ArmLine<'_>| line.load() == Load::Open;
+        let grid = self.by_condition(&names, &text_columns, open, |line| {
+            let mut cells = vec![
+                line.model().into(),
+                line.cell(Metric::PlannedRate, units::rate),
+                line.time(Metric::LatencyP50),
+                line.time(Metric::LatencyP99),
+                line.time(Metric::SliceLatencyP99),
+                line.time(Metric::CpuPerRequest),
+                line.cell(Metric::MemoryPerConnection, units::bytes),
+                self.errors(line).into(),
+            ];
+            let judgement = self.slo.map(|slo| {
+                if self.is_skipped(line) {
+                    UNKNOWN.to_owned()
+                } else {
+                    self.judge(slo, line).cell()
+                }
+            });
+            cells.extend(judgement.map(Cell::from));
+            let ratios = [Metric::LatencyP99, Metric::CpuPerRequest];
+            cells.extend(ratios.map(|metric| line.ratio(metric).into()));
+            cells
+        });
+        Grid {
+            spare: &["mem/conn", "slice p99", "p50", "rate"],
+            ..grid
+        }
+    }
+
     fn errors(&self, line: &ArmLine<'_>) -> String {
-        let condition = line.condition();
-        let mut rows = self.blocks_of(line.model(), &condition);
-        if rows.any(|row| row.skipped().is_some()) {
+        if self.is_skipped(line) {
             return "skipped".to_owned();
         }
         line.errors()

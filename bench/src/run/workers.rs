@@ -179,8 +179,8 @@ mod tests {
     use crate::render::Style;
     use crate::results::BlockRow;
     use crate::results::summary::summarize;
-    use crate::run::sweep::Slo;
     use crate::run::tables::tables;
+    use crate::scenario::Views;
 
     fn row(model: &str, block: u32, cpu_ns: f64) -> BlockRow {
         BlockRow {
@@ -197,10 +197,10 @@ mod tests {
 
     fn text(blocks: &[BlockRow]) -> String {
         tables(
-            &summarize(&[], blocks),
+            &summarize(&[], blocks, &Views::default()),
             blocks,
             Style::Plain,
-            Slo::default(),
+            &Views::default(),
         )
     }
 

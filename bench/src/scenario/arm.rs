@@ -254,18 +254,31 @@ impl FromStr for External {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let Some((name, command)) = text.split_once('=') else {
-            bail!("not of the form NAME='command with {PORT}'");
+        // An option of the command may have a sign of equality as well.
+        let named = text.split_once('=').filter(|(name, _)| {
+            !name
+                .trim()
+                .contains(|letter: char| letter.is_whitespace() || letter == '{')
+        });
+        let (name, command) = match named {
+            Some((name, command)) => (name.trim(), command),
+            None => (name_of_program(text), text),
         };
 
         let external = External {
-            name: name.trim().to_owned(),
+            name: name.to_owned(),
             command: command.to_owned(),
             needs: None,
         };
         external.check()?;
         Ok(external)
     }
+}
+
+/// The name of the program that a command line starts, without its folder.
+fn name_of_program(command: &str) -> &str {
+    let program = command.split_whitespace().next().unwrap_or_default();
+    program.rsplit('/').next().unwrap_or(program)
 }
 
 #[cfg(test)]
@@ -314,6 +327,21 @@ mod tests {
     }
 
     #[test]
+    fn a_server_without_a_name_has_that_of_its_program() {
+        for (text, name, command) in [
+            ("./bin/server {port}", "server", "./bin/server {port}"),
+            ("server --port={port}", "server", "server --port={port}"),
+            ("mine=server --port={port}", "mine", "server --port={port}"),
+        ] {
+            let external: External = text.parse().unwrap();
+            assert_eq!(
+                (external.name.as_str(), external.command.as_str()),
+                (name, command)
+            );
+        }
+    }
+
+    #[test]
     fn a_shipped_server_is_given_as_its_text() {
         for (name, text) in SHIPPED {
             assert!(!text.contains(PORT), "{name}: it would be replaced");
@@ -326,7 +354,7 @@ mod tests {
     #[test]
     fn invalid_external_servers_are_refused_with_the_reason() {
         for (text, word) in [
-            ("server {port}", "NAME="),
+            ("server", "where the port goes"),
             ("=server {port}", "needs a name"),
             ("mine=server", "where the port goes"),
             ("mine=server 'open {port}", "open quote"),

@@ -1,51 +1,36 @@
 //! Scenarios: named, committed workloads, read from TOML.
 
 pub mod arm;
+mod file;
+mod quantities;
+mod slo;
+#[cfg(test)]
+mod tests;
+mod timing;
 mod values;
+mod view;
 
-use std::fs;
-use std::path::Path;
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 pub use crate::host::cpus::Placement;
 use crate::host::time::nanoseconds;
-use anyhow::{Context, bail};
-use echobench_clients::{Arrivals, Driver, Spacing, WorkMix, Workload, parse_duration};
-use echobench_protocol::{MAX_PAYLOAD, serde_by_name, textual_enum};
+use anyhow::bail;
+use echobench_clients::{Arrivals, Driver, ParseError, Spacing, WorkMix, Workload, parse_duration};
+use echobench_protocol::{serde_by_name, textual_enum};
 use echobench_servers::{MODELS, Model, textbook_models};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::scenario::arm::{Arm, External};
+use crate::scenario::quantities::is_rate;
+pub use crate::scenario::quantities::{Payload, parse_rate, parse_size};
+pub use crate::scenario::slo::{Percentile, Slo};
+use crate::scenario::timing::Timing;
 pub use crate::scenario::values::Values;
-use crate::scenario::values::size;
-
-/// The committed scenarios, in the order in which they are shown and run.
-const BUILT_IN: &[(&str, &str)] = &[
-    ("steady", include_str!("../../scenarios/steady.toml")),
-    ("churn", include_str!("../../scenarios/churn.toml")),
-    ("blocking", include_str!("../../scenarios/blocking.toml")),
-    ("waits", include_str!("../../scenarios/waits.toml")),
-    ("mixed", include_str!("../../scenarios/mixed.toml")),
-    ("payload", include_str!("../../scenarios/payload.toml")),
-    ("think", include_str!("../../scenarios/think.toml")),
-    (
-        "starvation",
-        include_str!("../../scenarios/starvation.toml"),
-    ),
-    ("placement", include_str!("../../scenarios/placement.toml")),
-    ("idle", include_str!("../../scenarios/idle.toml")),
-    (
-        "rate_sweep",
-        include_str!("../../scenarios/rate_sweep.toml"),
-    ),
-    ("languages", include_str!("../../scenarios/languages.toml")),
-    ("designs", include_str!("../../scenarios/designs.toml")),
-    ("accept", include_str!("../../scenarios/accept.toml")),
-    ("herd", include_str!("../../scenarios/herd.toml")),
-    ("c10k", include_str!("../../scenarios/c10k.toml")),
-    ("c20k", include_str!("../../scenarios/c20k.toml")),
-    ("gate", include_str!("../../scenarios/gate.toml")),
-];
+use crate::scenario::values::one_or_more;
+pub use crate::scenario::view::{View, Views};
 
 /// Shortest gap after a slice of an open loop: time to send late requests and to receive their replies.
 const OPEN_LOOP_GAP: Duration = Duration::from_millis(20);
@@ -58,10 +43,11 @@ pub struct Scenario {
     #[serde(skip)]
     pub name: String,
     /// The question that it answers, in one line.
+    #[serde(default)]
     pub question: String,
     /// The arms: a model each, with options of `serve` if needed, as in `pool --workers 8`; or in a file
     /// the name of a set of models, see [`ModelSet`].
-    #[serde(deserialize_with = "models")]
+    #[serde(default = "main_models", deserialize_with = "models")]
     pub models: Vec<String>,
     /// Further arms: servers of other projects.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -70,25 +56,36 @@ pub struct Scenario {
     /// the other: for loads of which the machine cannot hold several.
     #[serde(default = "yes", skip_serializing_if = "Clone::clone")]
     pub alternate: bool,
+    /// The arm that ratios refer to; `thread` if not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Objective of an open loop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slo: Option<Slo>,
     /// Numbers of clients, each a condition of its own.
+    #[serde(default = "default_clients", deserialize_with = "one_or_more")]
     pub clients: Vec<u32>,
     /// Forms of the clients, each a condition of its own.
+    #[serde(default = "default_drivers", deserialize_with = "one_or_more")]
     pub drivers: Vec<Driver>,
     /// CPUs of servers and clients, each placement a condition of its own.
-    #[serde(default = "anywhere")]
+    #[serde(default = "default_placements", deserialize_with = "one_or_more")]
     pub placements: Vec<Placement>,
     /// Further loads, which show on what the ranking depends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub beside: Vec<Loads>,
     /// Requests of the clients.
+    #[serde(default)]
     pub traffic: Traffic,
     /// Rate sweep: the peak of each arm is found in a closed loop, then an open loop drives it at rates
     /// relative to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
     /// Amount of measurement of the short form.
+    #[serde(default = "Effort::quick")]
     pub quick: Effort,
     /// Amount of measurement of the long form, whose results are committed.
+    #[serde(default = "Effort::full")]
     pub full: Effort,
 }
 
@@ -97,11 +94,51 @@ pub struct Scenario {
 #[serde(deny_unknown_fields)]
 pub struct Loads {
     /// Numbers of clients.
+    #[serde(default = "default_clients", deserialize_with = "one_or_more")]
     pub clients: Vec<u32>,
     /// Forms of the clients.
+    #[serde(default = "default_drivers", deserialize_with = "one_or_more")]
     pub drivers: Vec<Driver>,
     /// CPUs of servers and clients.
+    #[serde(default = "default_placements", deserialize_with = "one_or_more")]
     pub placements: Vec<Placement>,
+}
+
+/// A fault of a scenario.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fault {
+    /// The field, as in `traffic.work`.
+    field: String,
+    problem: String,
+}
+
+impl Fault {
+    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Fault {
+            field: field.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.problem.replace('\n', "; "))
+    }
+}
+
+/// Finds values that are listed twice.
+fn check_distinct<T: PartialEq + fmt::Display>(
+    values: &Values<T>,
+    field: &str,
+    faults: &mut Vec<Fault>,
+) {
+    let values: Vec<&T> = values.iter().collect();
+    for (index, value) in values.iter().enumerate() {
+        if values[..index].contains(value) {
+            faults.push(Fault::new(field, format!("'{value}' is listed twice")));
+        }
+    }
 }
 
 /// A set of models, by its name in a scenario file.
@@ -155,8 +192,22 @@ fn yes() -> bool {
     true
 }
 
-fn anywhere() -> Vec<Placement> {
-    vec![Placement::None]
+fn main_models() -> Vec<String> {
+    ModelSet::Main.models()
+}
+
+fn default_clients() -> Vec<u32> {
+    vec![64]
+}
+
+/// One thread for all clients takes the least CPU time for a request, so it is the last to be the limit.
+fn default_drivers() -> Vec<Driver> {
+    vec![Driver::Tasks]
+}
+
+/// Clients that share CPUs with the server slow it down, each model in its own way.
+fn default_placements() -> Vec<Placement> {
+    vec![Placement::Split]
 }
 
 /// Requests of the clients of a scenario.
@@ -164,7 +215,8 @@ fn anywhere() -> Vec<Placement> {
 #[serde(deny_unknown_fields)]
 pub struct Traffic {
     /// Payload of each request.
-    pub payload_bytes: Values<u32>,
+    #[serde(default = "Traffic::payload")]
+    pub payload_bytes: Values<Payload>,
     /// Work of the server before it replies.
     #[serde(default)]
     pub work: Values<WorkMix>,
@@ -181,36 +233,69 @@ pub struct Traffic {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u64>,
     /// Longest wait of a client for a connection or a reply.
+    #[serde(default = "Traffic::timeout")]
     pub timeout: Span,
 }
 
+impl Default for Traffic {
+    fn default() -> Self {
+        Traffic {
+            payload_bytes: Traffic::payload(),
+            work: Values::default(),
+            think: Values::default(),
+            arrivals: None,
+            active_clients: None,
+            requests_per_connection: None,
+            timeout: Traffic::timeout(),
+        }
+    }
+}
+
 impl Traffic {
-    fn check(&self) -> anyhow::Result<()> {
-        if self.active_clients == Some(0) {
-            bail!("traffic.active_clients: 0 clients make no load; give 1 or more");
-        }
-        if self.payload_bytes.iter().any(|bytes| *bytes > MAX_PAYLOAD) {
-            bail!("traffic.payload_bytes is more than the {MAX_PAYLOAD} the protocol allows");
-        }
-        if let Some(arrivals) = self.arrivals
-            && !(0.001..=1e9).contains(&arrivals.per_second)
-        {
-            bail!(
-                "traffic.arrivals.per_second must be a number of requests a second, such as 1000"
-            );
-        }
+    fn payload() -> Values<Payload> {
+        Payload(64).into()
+    }
 
-        if self.timeout.ns() == 0 || self.requests_per_connection == Some(0) {
-            bail!("traffic.timeout and traffic.requests_per_connection must be more than 0");
-        }
+    fn timeout() -> Span {
+        Span(Duration::from_secs(5))
+    }
 
-        let each = self.each();
-        for (index, (name, _)) in each.iter().enumerate() {
-            if each[..index].iter().any(|(known, _)| known == name) {
-                bail!("traffic: '{name}' is listed twice");
+    fn check(&self, faults: &mut Vec<Fault>) {
+        let mut check = |is_fault: bool, field: &str, problem: &str| {
+            if is_fault {
+                faults.push(Fault::new(format!("traffic.{field}"), problem));
             }
-        }
-        Ok(())
+        };
+        check(
+            self.active_clients == Some(0),
+            "active_clients",
+            "0 clients make no load; give 1 or more",
+        );
+        check(
+            self.arrivals
+                .is_some_and(|arrivals| !is_rate(arrivals.per_second)),
+            "arrivals.per_second",
+            "not a number of requests a second, such as 1000",
+        );
+        check(
+            self.timeout.ns() == 0,
+            "timeout",
+            "no request can be answered in no time; give more than 0s",
+        );
+        check(
+            self.requests_per_connection == Some(0),
+            "requests_per_connection",
+            "a connection needs 1 request or more",
+        );
+        check(
+            self.arrivals.is_some() && self.think != Values::default(),
+            "think",
+            "an open loop sends requests when they are due; leave out think or arrivals",
+        );
+
+        check_distinct(&self.payload_bytes, "traffic.payload_bytes", faults);
+        check_distinct(&self.work, "traffic.work", faults);
+        check_distinct(&self.think, "traffic.think", faults);
     }
 
     /// The traffic of each condition, which has one value of every setting, with the text that tells it from
@@ -218,9 +303,9 @@ impl Traffic {
     #[must_use]
     pub fn each(&self) -> Vec<(String, Traffic)> {
         let mut all = Vec::new();
-        for (payload, &bytes) in self.payload_bytes.named(|bytes| size(*bytes)) {
+        for (payload, &bytes) in self.payload_bytes.named(ToString::to_string) {
             for (work, mix) in self.work.named(ToString::to_string) {
-                for (think, &span) in self.think.named(|span| format!("think {:?}", span.0)) {
+                for (think, &span) in self.think.named(|span| format!("think {span}")) {
                     let names = [payload.as_str(), &work, &think];
                     let names: Vec<&str> =
                         names.into_iter().filter(|name| !name.is_empty()).collect();
@@ -240,7 +325,7 @@ impl Traffic {
 
 /// The rates of a rate sweep.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Sweep {
     /// In percent of each arm's own peak.
     pub percent: Vec<u32>,
@@ -250,9 +335,30 @@ pub struct Sweep {
     pub peak_blocks: u32,
 }
 
+impl Default for Sweep {
+    fn default() -> Self {
+        Sweep {
+            percent: vec![10, 30, 50, 70, 80, 90, 95, 110],
+            spacing: Spacing::Poisson,
+            peak_blocks: 10,
+        }
+    }
+}
+
+impl Sweep {
+    fn check(&self, faults: &mut Vec<Fault>) {
+        if self.percent.is_empty() || self.percent.contains(&0) {
+            faults.push(Fault::new("sweep.percent", "needs rates of 1 or more"));
+        }
+        if self.peak_blocks == 0 {
+            faults.push(Fault::new("sweep.peak_blocks", "needs 1 block or more"));
+        }
+    }
+}
+
 /// Amount of measurement: each block has `rounds` rounds, in each of which every arm has one slice.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub struct Effort {
     /// Number of blocks, each with fresh processes.
     pub blocks: u32,
@@ -266,24 +372,75 @@ pub struct Effort {
     pub gap: Span,
 }
 
+impl Default for Effort {
+    fn default() -> Self {
+        Effort::quick()
+    }
+}
+
 impl Effort {
+    /// The short form, where nothing else is asked for.
+    #[must_use]
+    pub fn quick() -> Self {
+        Effort {
+            blocks: 10,
+            rounds: 4,
+            slice: Span::from_millis(25),
+            ramp: Span::from_millis(4),
+            gap: Span::from_millis(5),
+        }
+    }
+
+    /// The long form, where nothing else is asked for.
+    #[must_use]
+    pub fn full() -> Self {
+        Effort {
+            blocks: 21,
+            rounds: 8,
+            slice: Span::from_millis(30),
+            ..Effort::quick()
+        }
+    }
+
+    /// The same with slices, ramps and gaps as long as `timing` says.
+    #[must_use]
+    fn lengthened(self, timing: &Timing) -> Self {
+        let requests = timing.requests_per_slice(self.rounds);
+        Effort {
+            slice: self.slice.max(timing.slice).max(requests),
+            ramp: self.ramp.max(timing.ramp),
+            gap: self.gap.max(timing.gap),
+            ..self
+        }
+    }
+
     /// Checks one form of a scenario, by its name; `open` if it has an open loop.
-    fn check(&self, name: &str, open: bool) -> anyhow::Result<()> {
+    fn check(&self, name: &str, open: bool, faults: &mut Vec<Fault>) {
         if open && self.gap.0 < OPEN_LOOP_GAP {
-            bail!("{name}: an open loop needs a gap of {OPEN_LOOP_GAP:?} for its late requests");
+            let problem =
+                format!("an open loop needs at least {OPEN_LOOP_GAP:?}, for its late requests");
+            faults.push(Fault::new(format!("{name}.gap"), problem));
         }
-        if self.blocks == 0 || self.rounds == 0 || self.slice.ns() == 0 {
-            bail!("{name}: blocks, rounds and slice must be more than 0");
+        let zeros = [
+            ("blocks", self.blocks == 0),
+            ("rounds", self.rounds == 0),
+            ("slice", self.slice.ns() == 0),
+        ];
+        for (field, _) in zeros.into_iter().filter(|(_, is_zero)| *is_zero) {
+            faults.push(Fault::new(format!("{name}.{field}"), "must be more than 0"));
         }
-        Ok(())
     }
 }
 
 /// A duration in its textual form, as in `30ms`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Span(pub Duration);
 
 impl Span {
+    const fn from_millis(ms: u64) -> Self {
+        Span(Duration::from_millis(ms))
+    }
+
     /// In nanoseconds.
     #[must_use]
     pub fn ns(self) -> u64 {
@@ -291,118 +448,146 @@ impl Span {
     }
 }
 
+impl FromStr for Span {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse_duration(text).map(Span)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Span).map_err(de::Error::custom)
+        deserializer.deserialize_str(TimeText)
+    }
+}
+
+struct TimeText;
+
+impl Visitor<'_> for TimeText {
+    type Value = Span;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time with a unit, such as \"30ms\"")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        text.parse().map_err(E::custom)
     }
 }
 
 impl Serialize for Span {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Whole nanoseconds read back exactly; a decimal fraction of a larger unit might not.
-        serializer.collect_str(&format_args!("{}ns", self.0.as_nanos()))
+        // A whole number of a unit is read back exactly; a fraction might not be.
+        let ns = self.0.as_nanos();
+        let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+        let whole = |(length, _): &(u128, &str)| ns.is_multiple_of(*length);
+        let (length, unit) = units.into_iter().find(whole).unwrap_or((1, "ns"));
+        serializer.collect_str(&format_args!("{}{unit}", ns / length))
     }
 }
 
 impl Scenario {
-    /// The committed scenarios.
-    pub fn built_in() -> anyhow::Result<Vec<Self>> {
-        BUILT_IN
-            .iter()
-            .map(|(name, text)| Self::parse(name, &format!("{name}.toml"), text))
-            .collect()
-    }
-
-    /// A committed scenario by its name, or the one in a file whose name ends in `.toml`.
-    pub fn find(name: &str) -> anyhow::Result<Self> {
-        let path = Path::new(name);
-        let is_file = path.extension().is_some_and(|end| end == "toml");
-
-        if is_file {
-            let text = fs::read_to_string(path)
-                .with_context(|| format!("cannot read the scenario {name}"))?;
-            let stem = path.file_stem().and_then(|stem| stem.to_str());
-            return Self::parse(stem.unwrap_or(name), name, &text);
+    /// Everything that is wrong with it beyond the types of its fields.
+    fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        if self.question.trim().is_empty() {
+            let problem = "missing; a scenario needs a question that it answers, in one line";
+            faults.push(Fault::new("question", problem));
+        }
+        if self.question.contains('\n') {
+            faults.push(Fault::new("question", "has several lines; give one"));
         }
 
-        let Some((_, text)) = BUILT_IN.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "unknown scenario '{name}' ({}, or a file: NAME.toml)",
-                names.join(", ")
-            );
-        };
-
-        Self::parse(name, &format!("{name}.toml"), text)
-    }
-
-    fn parse(name: &str, file: &str, text: &str) -> anyhow::Result<Self> {
-        let mut scenario: Scenario = toml::from_str(text).map_err(|error| {
-            let at = error.span().map_or(0, |span| span.start).min(text.len());
-            let line = text[..at].matches('\n').count() + 1;
-            let key = text.lines().nth(line - 1).unwrap_or_default().trim();
-            let message = error.message().replace('\n', "; ");
-            anyhow::anyhow!("{file}, line {line} ('{key}'): {message}")
-        })?;
-
-        name.clone_into(&mut scenario.name);
-        check_printable("scenario", name)?;
-        scenario.normalise_models();
-        scenario
-            .check()
-            .map_err(|problem| anyhow::anyhow!("{file}: {problem}"))?;
-        Ok(scenario)
-    }
-
-    /// Checks everything that the types of the file do not.
-    fn check(&self) -> anyhow::Result<()> {
         for loads in self.all_loads() {
-            if loads.clients.is_empty() || loads.drivers.is_empty() || loads.placements.is_empty() {
-                bail!("clients, drivers and placements must each name at least one");
-            }
             if loads.clients.contains(&0) {
-                bail!("clients: 0 clients make no load; give 1 or more");
+                faults.push(Fault::new(
+                    "clients",
+                    "0 clients make no load; give 1 or more",
+                ));
             }
         }
         if self.models.is_empty() && self.external.is_empty() {
-            bail!("models must name at least one");
+            faults.push(Fault::new("models", "names none; give one or more"));
         }
 
-        self.check_arms()?;
-        self.traffic.check()?;
-        if let Some(sweep) = &self.sweep
-            && (sweep.percent.is_empty() || sweep.percent.contains(&0) || sweep.peak_blocks == 0)
-        {
-            bail!("sweep.percent needs rates of 1 or more, and sweep.peak_blocks 1 or more blocks");
+        self.check_arms(&mut faults);
+        self.traffic.check(&mut faults);
+        if let Some(sweep) = &self.sweep {
+            sweep.check(&mut faults);
+            if self.traffic.arrivals.is_some() {
+                let problem = "a sweep has rates of its own; leave out one of them";
+                faults.push(Fault::new("traffic.arrivals", problem));
+            }
+        }
+        if self.slo.is_some() && !self.is_open_loop() {
+            let problem = "an objective needs an open loop: give traffic.arrivals or a sweep";
+            faults.push(Fault::new("slo", problem));
         }
 
-        let open = self.sweep.is_some() || self.traffic.arrivals.is_some();
-        self.quick.check("quick", open)?;
-        self.full.check("full", open)
+        self.quick.check("quick", self.is_open_loop(), &mut faults);
+        self.full.check("full", self.is_open_loop(), &mut faults);
+        faults
     }
 
-    /// Checks that every arm can be read and has a name of its own.
-    pub fn check_arms(&self) -> anyhow::Result<()> {
+    /// Fails if anything is wrong with it, naming everything.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let faults = self.faults();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let lines = faults.iter().map(|fault| format!("{}, {fault}", self.name));
+        bail!("{}", lines.collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Whether requests are due at given times.
+    #[must_use]
+    pub fn is_open_loop(&self) -> bool {
+        self.sweep.is_some() || self.traffic.arrivals.is_some()
+    }
+
+    /// Checks that every arm can be read and has a name of its own, and that the reference is one of them.
+    fn check_arms(&self, faults: &mut Vec<Fault>) {
         for model in &self.models {
-            check_printable("model", model)?;
-            check_arm(model)?;
+            let checked = check_printable("model", model).and_then(|()| check_arm(model));
+            faults.extend(
+                checked
+                    .err()
+                    .map(|error| Fault::new("models", error.to_string())),
+            );
         }
         for external in &self.external {
-            check_printable("external server", &external.name)?;
-            external.check()?;
+            let checked =
+                check_printable("external server", &external.name).and_then(|()| external.check());
+            faults.extend(
+                checked
+                    .err()
+                    .map(|error| Fault::new("external", error.to_string())),
+            );
         }
 
         let external = self.external.iter().map(|external| &external.name);
         let names: Vec<_> = self.models.iter().chain(external).collect();
-
         for (index, name) in names.iter().enumerate() {
             if names[..index].contains(name) {
-                bail!("model '{name}' is named twice");
+                let problem = format!("model '{name}' is named twice");
+                faults.push(Fault::new("models", problem));
             }
         }
 
-        Ok(())
+        if let Some(reference) = &self.reference
+            && !names.contains(&reference)
+        {
+            let known: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+            let problem = format!("'{reference}' is no arm ({})", known.join(", "));
+            faults.push(Fault::new("reference", problem));
+        }
     }
 
     /// Separates the words of each model by one space, so that an arm has one name however it was written.
@@ -460,11 +645,11 @@ impl Scenario {
         std::iter::once(own).chain(self.beside.clone()).collect()
     }
 
-    /// Runs every condition with this placement.
-    pub fn place(&mut self, placement: Placement) {
-        self.placements = vec![placement];
+    /// Runs every condition with these placements.
+    pub fn place(&mut self, placements: &[Placement]) {
+        self.placements = placements.to_vec();
         for loads in &mut self.beside {
-            loads.placements = vec![placement];
+            loads.placements = placements.to_vec();
         }
     }
 
@@ -475,7 +660,7 @@ impl Scenario {
 
         self.placements.retain(is_possible);
         if self.placements.is_empty() {
-            self.placements = anywhere();
+            self.placements = vec![Placement::None];
         }
         for loads in &mut self.beside {
             loads.placements.retain(is_possible);
@@ -484,11 +669,18 @@ impl Scenario {
         self.loads().len() < before
     }
 
+    /// Makes slices, ramps and gaps at least as long as its traffic needs.
+    pub fn lengthen(&mut self) {
+        let timing = Timing::of(self);
+        self.quick = self.quick.lengthened(&timing);
+        self.full = self.full.lengthened(&timing);
+    }
+
     /// The workload of its clients, where the traffic is that of one condition.
     #[must_use]
     pub fn workload(&self, seed: u64) -> Workload {
         Workload {
-            payload_bytes: *self.traffic.payload_bytes.first(),
+            payload_bytes: self.traffic.payload_bytes.first().0,
             work: self.traffic.work.first().clone(),
             think_ns: self.traffic.think.first().ns(),
             arrivals: self.traffic.arrivals,
@@ -520,149 +712,4 @@ pub fn check_arm(arm: &str) -> anyhow::Result<()> {
     let name = arm.split_whitespace().next().unwrap_or_default();
     echobench_servers::find(name)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn committed_scenarios_are_valid() {
-        let scenarios = Scenario::built_in().unwrap();
-        assert_eq!(scenarios.len(), BUILT_IN.len());
-        for scenario in scenarios {
-            assert!(!scenario.question.is_empty());
-            assert!(!scenario.question.contains('\n'));
-        }
-    }
-
-    #[test]
-    fn a_scenario_survives_being_recorded() {
-        let scenario = Scenario::find("blocking").unwrap();
-        let json = serde_json::to_string(&scenario).unwrap();
-        let back: Scenario = serde_json::from_str(&json).unwrap();
-        assert_eq!(
-            serde_json::to_value(back.full).unwrap(),
-            serde_json::to_value(scenario.full).unwrap()
-        );
-    }
-
-    #[test]
-    fn a_list_of_traffic_makes_conditions_of_its_own() {
-        let mut scenario = Scenario::find("steady").unwrap();
-        let names = |scenario: &Scenario| -> Vec<String> {
-            let each = scenario.traffic.each().into_iter();
-            each.map(|(name, _)| name).collect()
-        };
-        assert_eq!(names(&scenario), [""]);
-
-        let text = BUILT_IN[0].1.replace(
-            "payload_bytes = 64",
-            "payload_bytes = [64, 1024]\nwork = [\"none\", \"block:5ms\"]\nthink = \"1ms\"",
-        );
-        scenario = Scenario::parse("x", "x.toml", &text).unwrap();
-        assert_eq!(
-            names(&scenario),
-            [
-                "64 B, none",
-                "64 B, block:5ms",
-                "1 KiB, none",
-                "1 KiB, block:5ms"
-            ]
-        );
-        let (_, last) = scenario.traffic.each().pop().unwrap();
-        scenario.traffic = last;
-        let workload = scenario.workload(1);
-        assert_eq!(
-            (workload.payload_bytes, workload.think_ns),
-            (1024, 1_000_000)
-        );
-        assert_eq!(workload.work, "block:5ms".parse().unwrap());
-        assert_eq!(names(&scenario), [""]);
-
-        let recorded = serde_json::to_value(&scenario).unwrap();
-        assert_eq!(recorded["traffic"]["payload_bytes"], 1024);
-    }
-
-    #[test]
-    fn a_set_of_models_is_recorded_as_its_models() {
-        let steady = Scenario::find("steady").unwrap();
-        let main = ["thread", "fork", "pool", "async"];
-        assert_eq!(steady.models, main);
-        assert_eq!(Scenario::find("churn").unwrap().models.len(), 5);
-
-        let recorded = serde_json::to_value(&steady).unwrap();
-        assert_eq!(recorded["models"], serde_json::json!(main));
-    }
-
-    #[test]
-    fn arms_have_names_that_can_be_told_apart_and_shown() {
-        let arms = |models: &[&str], external: &[&str]| {
-            let mut scenario = Scenario::find("steady").unwrap();
-            scenario.models = models.iter().map(ToString::to_string).collect();
-            scenario.normalise_models();
-            let external = external.iter().map(|name| External {
-                name: name.to_string(),
-                command: "server {port}".to_owned(),
-                needs: None,
-            });
-            scenario.external = external.collect();
-            scenario.check_arms().map_err(|error| error.to_string())
-        };
-        assert_eq!(
-            arms(
-                &["thread", "pool --workers 8"],
-                &["a b", "a_b", "a,b", "a-b", "ä|b"]
-            ),
-            Ok(())
-        );
-
-        let twice = arms(&["pool  --workers\t8", "pool --workers 8"], &[]).unwrap_err();
-        assert!(twice.contains("named twice"), "{twice}");
-        for name in ["a\u{1b}[2J", "a\u{202e}b", "a\u{200b}"] {
-            let error = arms(&["thread"], &[name]).unwrap_err();
-            assert!(!error.contains(name) && !error.contains('\n'), "{error}");
-        }
-    }
-
-    #[test]
-    fn bad_files_say_where() {
-        let good = BUILT_IN[0].1;
-        for (bad, words) in [
-            (
-                good.replace("payload_bytes", "payload"),
-                vec!["line", "payload", "x.toml"],
-            ),
-            (good.replace("gap =", "gap = 3 #"), vec!["line", "gap"]),
-            (
-                good.replace("clients = [", "clients = [0, "),
-                vec!["0 clients"],
-            ),
-            (
-                good.replace("\"main\"", "[\"thread\", \"fibre\"]"),
-                vec!["fibre", "thread", "fork"],
-            ),
-            (
-                good.replace("= 64", "= [64, 64]"),
-                vec!["64 B", "listed twice"],
-            ),
-            (
-                good.replace("= 64", "= 64\nwork = [\"none\", \"sleep:1ms\"]"),
-                vec!["line", "sleep"],
-            ),
-            (
-                good.replace("\"main\"", "\"most\""),
-                vec!["line 2", "all", "main"],
-            ),
-            ("question = ".to_owned(), vec!["line 1"]),
-        ] {
-            let error = Scenario::parse("x", "x.toml", &bad)
-                .unwrap_err()
-                .to_string();
-            for word in words {
-                assert!(error.contains(word), "{error}: no {word}");
-            }
-            assert!(!error.contains('\n'), "{error}");
-        }
-    }
 }

@@ -31,6 +31,14 @@ impl<T> Values<T> {
     }
 }
 
+impl<T> Values<T> {
+    /// The values of a list; none of an empty one.
+    #[must_use]
+    pub fn of(list: Vec<T>) -> Option<Self> {
+        (!list.is_empty()).then_some(Values(list))
+    }
+}
+
 impl<T> From<T> for Values<T> {
     fn from(value: T) -> Self {
         Values(vec![value])
@@ -89,14 +97,11 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrMore<T> {
     }
 }
 
-/// A size with the largest unit of which it is a multiple, as in `64 KiB`: no two sizes have the same text.
-pub(super) fn size(bytes: u32) -> String {
-    let units = [(1 << 20, "MiB"), (1 << 10, "KiB")];
-    let whole = |(size, _): &(u32, &str)| bytes > 0 && bytes.is_multiple_of(*size);
-    match units.into_iter().find(whole) {
-        Some((size, unit)) => format!("{} {unit}", bytes / size),
-        None => format!("{bytes} B"),
-    }
+/// Reads a list, or its only value without one.
+pub(super) fn one_or_more<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    Values::deserialize(deserializer).map(|values| values.0)
 }
 
 #[cfg(test)]
@@ -120,14 +125,5 @@ mod tests {
             let error = serde_json::from_value::<Values<u32>>(json).unwrap_err();
             assert!(error.to_string().contains(words), "{error}");
         }
-    }
-
-    #[test]
-    fn sizes_have_texts_of_their_own() {
-        let sizes = [0, 64, 1023, 1024, 1025, 65_536, 1 << 20].map(size);
-        let texts = [
-            "0 B", "64 B", "1023 B", "1 KiB", "1025 B", "64 KiB", "1 MiB",
-        ];
-        assert_eq!(sizes, texts);
     }
 }

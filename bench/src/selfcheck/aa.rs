@@ -18,7 +18,7 @@ use crate::render::units::or_unknown;
 use crate::results::summary::summarize;
 use crate::results::{Metric, SCHEMA_VERSION, csv_text};
 use crate::scenario::arm::Arm;
-use crate::scenario::{Effort, Placement, Scenario};
+use crate::scenario::{Effort, Placement, Scenario, Views};
 use crate::stats::{sign_interval, sign_test};
 
 /// Models that are compared with themselves.
@@ -344,7 +344,7 @@ fn count(length: Duration) -> f64 {
 /// Log-ratio of each block, computed as the summary of a run with this block alone.
 fn log_ratios(blocks: &[BlockOutcome], metric: Metric) -> Vec<f64> {
     let ratios = blocks.iter().filter_map(|block| {
-        let rows = summarize(&block.slices, &block.blocks);
+        let rows = summarize(&block.slices, &block.blocks, &Views::default());
         rows.into_iter()
             .find_map(|row| row.ratio.filter(|_| row.metric == metric))
     });

@@ -190,7 +190,7 @@ fn arms_that_cannot_live_together_follow_each_other() {
 fn what_is_no_external_server_is_said_in_a_line() {
     let place = Place::new();
     for (external, words) in [
-        ("server {port}", ["--external", "NAME="]),
+        ("server", ["server", "{port}"]),
         ("mine=server", ["mine", "{port}"]),
         ("pool=server {port}", ["pool", "name of a model"]),
     ] {

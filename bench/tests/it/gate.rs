@@ -22,6 +22,7 @@ pub(crate) const TINY: &str = r#"question = "Does it work?"
 models = ["thread", "async"]
 clients = [2]
 drivers = ["threads"]
+placements = ["none"]
 
 [traffic]
 payload_bytes = 64

@@ -71,7 +71,7 @@ ramp = "4ms"
 gap = "20ms""#;
         format!(
             "question = \"Is the fault named?\"\nmodels = [\"thread\"]\nclients = [{clients}]\n\
-             drivers = [\"threads\"]\n[traffic]\npayload_bytes = 64\ntimeout = \"1s\"\n{traffic}\n\
+             drivers = [\"threads\"]\nplacements = [\"none\"]\n[traffic]\npayload_bytes = 64\ntimeout = \"1s\"\n{traffic}\n\
              [quick]{effort}\n[full]{effort}\n"
         )
     }

@@ -39,5 +39,6 @@ mod selfcheck;
 mod streams;
 mod systems;
 mod tables;
+mod traffic;
 mod verify;
 mod workers;

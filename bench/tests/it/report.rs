@@ -15,6 +15,7 @@ use echobench::results::{
     BlockRow, BlockStatus, ClaimRow, ClaimsWriter, EffortName, RunRecord, RunStatus,
     SCHEMA_VERSION, SliceRow, Validity, Writer, read_claims,
 };
+use echobench::scenario::Views;
 use echobench_clients::DurationHistogram;
 use serde_json::json;
 use tempfile::TempDir;
@@ -64,7 +65,9 @@ impl Made {
             }
         }
 
-        writer.summary(&summarize(&slices, &blocks)).unwrap();
+        writer
+            .summary(&summarize(&slices, &blocks, &Views::default()))
+            .unwrap();
         folder
     }
 

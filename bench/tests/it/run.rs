@@ -334,14 +334,14 @@ fn a_malformed_scenario_is_shown_where_it_is_wrong() {
     for (from, to, words) in [
         ("clients = [2]", "clients = [2]]", ["line 3", "clients"]),
         ("clients = [2]", "clients = [0]", ["0 clients", "clients"]),
-        ("payload_bytes = 64", "payload = 64", ["line 7", "payload"]),
-        ("timeout = \"5s\"", "timeout = 5", ["line 8", "timeout"]),
-        ("blocks = 2", "blocks = \"two\"", ["line 11", "blocks"]),
+        ("payload_bytes = 64", "payload = 64", ["line 8", "payload"]),
+        ("timeout = \"5s\"", "timeout = 5", ["line 9", "timeout"]),
+        ("blocks = 2", "blocks = \"two\"", ["line 12", "blocks"]),
         ("\"async\"", "\"fibre\"", ["fibre", "thread"]),
         (
             "timeout =",
             "work = \"sleep:1ms\"\ntimeout =",
-            ["line 8", "sleep:1ms"],
+            ["line 9", "sleep:1ms"],
         ),
         (
             "drivers = [\"threads\"",

@@ -2,9 +2,8 @@
 
 use echobench::render::Style;
 use echobench::results::{BlockRow, Metric, SCHEMA_VERSION, SummaryRow, Validity};
-use echobench::run::sweep::Slo;
 use echobench::run::tables::tables;
-use echobench::scenario::Placement;
+use echobench::scenario::{Placement, Views};
 use echobench::stats::RatioVerdict;
 use echobench_clients::Driver;
 use serde_json::json;
@@ -190,14 +189,14 @@ fn example() -> (Vec<SummaryRow>, Vec<BlockRow>) {
 #[test]
 fn plain_tables() {
     let (summary, blocks) = example();
-    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
+    let text = tables(&summary, &blocks, Style::Plain, &Views::default());
     same(&text, include_str!("../golden/tables.txt"));
 }
 
 #[test]
 fn markdown_tables() {
     let (summary, blocks) = example();
-    let text = tables(&summary, &blocks, Style::Markdown, Slo::default());
+    let text = tables(&summary, &blocks, Style::Markdown, &Views::default());
     same(&text, include_str!("../golden/tables.md"));
 }
 
@@ -212,7 +211,7 @@ fn medians_say_which_blocks_they_leave_out() {
         })
         .collect();
     blocks[3].status = "killed by SIGKILL".to_owned().into();
-    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
+    let text = tables(&summary, &blocks, Style::Plain, &Views::default());
 
     let words = "FAILED: thread, 8 threads: killed by SIGKILL (failed in 1 of 11 blocks, which its medians leave out)";
     assert!(text.contains(words), "{text}");
@@ -228,7 +227,7 @@ fn an_arm_against_one_that_served_nothing_has_no_bound() {
     let ratio = [f64::INFINITY, 2.0, f64::INFINITY];
     let row = fork.row(Metric::Throughput, Some(1_000.0));
     summary.push(compared(row, ratio, RatioVerdict::Higher));
-    let text = tables(&summary, &[], Style::Plain, Slo::default());
+    let text = tables(&summary, &[], Style::Plain, &Views::default());
 
     assert!(text.contains("  0/s "), "{text}");
     assert!(
@@ -249,7 +248,7 @@ fn ratios_leave_out_the_blocks_in_which_the_reference_failed() {
         compared(row, [1.0; 3], RatioVerdict::TooFewBlocks),
     ];
     let blocks = [thread.block("killed by SIGKILL"), thread.block("ok")];
-    let text = tables(&summary, &blocks, Style::Plain, Slo::default());
+    let text = tables(&summary, &blocks, Style::Plain, &Views::default());
 
     let words = "(failed in 1 of 2 blocks, which its medians and all ratios to it leave out)";
     assert!(text.contains(words), "{text}");
@@ -265,6 +264,6 @@ fn same(text: &str, expected: &str) {
 #[test]
 fn nothing_measured_makes_no_table() {
     for style in [Style::Plain, Style::Markdown] {
-        assert_eq!(tables(&[], &[], style, Slo::default()), "");
+        assert_eq!(tables(&[], &[], style, &Views::default()), "");
     }
 }

@@ -14,6 +14,7 @@ pub const TINY: &str = r#"question = "Does it work?"
 models = ["thread", "async", "pool --workers 3"]
 clients = [2]
 drivers = ["threads", "processes"]
+placements = ["none"]
 
 [traffic]
 payload_bytes = 64

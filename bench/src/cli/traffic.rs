@@ -1,0 +1,72 @@
+//! Options of `run` that describe the traffic: they replace fields of the scenarios, or make one.
+
+use clap::Args;
+use echobench_clients::{Driver, Spacing, WorkMix};
+
+use crate::run::traffic::TrafficOptions;
+use crate::scenario::{Payload, Placement, Span, View, parse_rate};
+
+/// Traffic in place of the scenarios'. Without a scenario, what is not given is as `list FILE` shows it for a file
+/// with nothing but a question.
+#[derive(Args)]
+pub(super) struct TrafficArgs {
+    /// Numbers of clients, such as 1,64; a section of the table for each
+    #[arg(long, value_name = "N,…", value_delimiter = ',', help_heading = TRAFFIC,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    clients: Vec<u32>,
+
+    /// Ways in which clients are run: threads, processes or tasks; several with commas
+    #[arg(long, alias = "driver", value_name = "DRIVER,…", value_delimiter = ',', help_heading = TRAFFIC)]
+    drivers: Vec<Driver>,
+
+    /// Placements: none, split (servers and clients on CPUs of their own) or same (all on one CPU); several with
+    /// commas
+    #[arg(long, alias = "placements", value_name = "PLACEMENT,…", value_delimiter = ',', help_heading = TRAFFIC)]
+    placement: Vec<Placement>,
+
+    /// Payloads, such as 64,1KiB
+    #[arg(long, value_name = "SIZE,…", value_delimiter = ',', help_heading = TRAFFIC)]
+    payload: Vec<Payload>,
+
+    /// Work of the server before it replies: none, block:5ms, spin:50us, or a mix such as
+    /// none=70,block:5ms=30. Can be given several times, for a section each
+    #[arg(long, value_name = "WORK", help_heading = TRAFFIC)]
+    work: Vec<WorkMix>,
+
+    /// Pauses of a client between a reply and its next request, such as 0s,10ms
+    #[arg(long, value_name = "TIME,…", value_delimiter = ',', help_heading = TRAFFIC)]
+    think: Vec<Span>,
+
+    /// Open loop: requests per second of all clients together, each sent when it is due; arms are then compared
+    /// by latency and CPU time
+    #[arg(long, value_name = "R", value_parser = parse_rate, conflicts_with = "think", help_heading = TRAFFIC)]
+    rate: Option<f64>,
+
+    /// Spacing of the requests of --rate: constant or poisson [default: constant]
+    #[arg(long, value_name = "SPACING", requires = "rate", help_heading = TRAFFIC)]
+    arrivals: Option<Spacing>,
+
+    /// Requests on a connection before it is closed and another one opened (1: churn)
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..), help_heading = TRAFFIC)]
+    requests_per_connection: Option<u64>,
+}
+
+const TRAFFIC: &str = "Traffic, in place of the scenario's";
+
+impl TrafficArgs {
+    pub(super) fn options(&self, view: View) -> TrafficOptions {
+        TrafficOptions {
+            clients: self.clients.clone(),
+            drivers: self.drivers.clone(),
+            placements: self.placement.clone(),
+            payloads: self.payload.clone(),
+            works: self.work.clone(),
+            thinks: self.think.clone(),
+            rate: self.rate,
+            spacing: self.arrivals,
+            requests_per_connection: self.requests_per_connection,
+            slo: view.slo,
+            reference: view.reference,
+        }
+    }
+}
