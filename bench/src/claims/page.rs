@@ -7,7 +7,7 @@ use crate::claims::CLAIMS;
 use crate::claims::table::{Judged, headlines, interval, judged, label, notes, value};
 use crate::render::Part;
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, split_at_gaps};
+use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, table_part};
 use crate::render::units::plural;
@@ -85,7 +85,7 @@ fn tally(judged: &[Judged<'_>]) -> String {
 /// Table with a body for each claim and a row for each of its headline figures.
 fn table(judged: &[Judged<'_>]) -> Markup {
     html! {
-        div.scroll { table.ledger {
+        div.scroll role="group" aria-label="claims" tabindex="0" { table.ledger {
             thead { tr {
                 th.left scope="col" { "claim" }
                 th.left scope="col" { "verdict" }
@@ -173,12 +173,7 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
 }
 
 fn mark(arm: &str, metric: &'static str, row: &ClaimRow, x: f64) -> Option<Mark> {
-    let tip = format!(
-        "{arm}, {}: {} {}",
-        row.at,
-        value(row, row.value),
-        interval(row)
-    );
+    let shown = format!("{} {}", value(row, row.value), interval(row));
 
     Some(Mark {
         x,
@@ -186,7 +181,10 @@ fn mark(arm: &str, metric: &'static str, row: &ClaimRow, x: f64) -> Option<Mark>
         interval: row.low.zip(row.high),
         metric: Some(metric),
         tag: tag(row),
-        tip: Some(tip.trim_end().to_owned()),
+        tip: Some(Tip {
+            place: format!("{arm}, {}", row.at),
+            value: shown.trim_end().to_owned(),
+        }),
         hollow: false,
     })
 }

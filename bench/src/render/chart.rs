@@ -1,7 +1,7 @@
 //! Charts as SVG: lines with interval bands, and bars with whiskers. A chart is the same text in a file
 //! and in a page.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use maud::{Markup, PreEscaped, html};
 
@@ -22,6 +22,19 @@ const LETTER: f64 = 6.7;
 
 pub(crate) const STYLE: &str = include_str!("chart.css");
 
+/// What a mark stands for, in words: its tooltip, and its row in the table behind the chart.
+#[derive(Clone, Debug)]
+pub(crate) struct Tip {
+    pub(crate) place: String,
+    pub(crate) value: String,
+}
+
+impl fmt::Display for Tip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.value)
+    }
+}
+
 /// Value in a chart.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mark {
@@ -33,8 +46,8 @@ pub(crate) struct Mark {
     pub(crate) metric: Option<&'static str>,
     /// Condition and arm, as their tag in the interval log.
     pub(crate) tag: String,
-    /// Tooltip; none for a point that only shapes the line.
-    pub(crate) tip: Option<String>,
+    /// None for a point that only shapes the line.
+    pub(crate) tip: Option<Tip>,
     /// Drawn hollow: the value has a fault.
     pub(crate) hollow: bool,
 }
@@ -82,10 +95,17 @@ pub(crate) struct Picture {
     pub(crate) width: f64,
     height: f64,
     body: Markup,
+    /// Values of all marks that have one in words.
+    pub(crate) values: Vec<Tip>,
 }
 
 impl Picture {
-    pub(crate) fn new(frame: &Frame, width: f64, height: f64, body: &Markup) -> Self {
+    pub(crate) fn new(
+        frame: &Frame,
+        (width, height): (f64, f64),
+        values: Vec<Tip>,
+        body: &Markup,
+    ) -> Self {
         let body = html! {
             text.title x="12" y="20" font-size="14" font-weight="600" { (frame.title) }
             text.quiet x="12" y="37" font-size="11.5" fill="#59636e" { (frame.subtitle) }
@@ -100,6 +120,7 @@ impl Picture {
             width,
             height,
             body,
+            values,
         }
     }
 
@@ -116,10 +137,12 @@ impl Picture {
     fn svg(&self, alone: bool) -> Markup {
         let (width, height) = (px(self.width), px(self.height));
         let size = alone.then_some((&width, &height));
+        // The parts of an image are hidden from screen readers; in a page the marks can be reached.
+        let role = if alone { "img" } else { "group" };
         html! {
             svg.chart xmlns="http://www.w3.org/2000/svg" id=[(!alone).then_some(&self.name)]
                 viewBox=(format!("0 0 {width} {height}")) width=[size.map(|size| size.0)] height=[size.map(|size| size.1)]
-                role="img" aria-label=(self.title) fill="#1f2328" font-size="12"
+                role=(role) aria-label=(self.title) fill="#1f2328" font-size="12"
                 font-family="system-ui, -apple-system, 'Segoe UI', 'Liberation Sans', Arial, sans-serif" {
                 @if alone { style { (PreEscaped(STYLE)) } }
                 rect.paper width=(width) height=(height) rx="6" fill="#ffffff" {}
@@ -186,7 +209,9 @@ impl LineChart<'_> {
                 }
             }
         };
-        Picture::new(&self.frame, WIDTH, height, &body)
+        let values = self.series.iter().flat_map(marks_of);
+        let values = values.filter_map(|mark| mark.tip.clone()).collect();
+        Picture::new(&self.frame, (WIDTH, height), values, &body)
     }
 
     /// Height of a value.
@@ -314,7 +339,9 @@ impl BarChart<'_> {
             text.quiet x=(px(f64::midpoint(left, right))) y=(px(bottom + 32.0)) text-anchor="middle" font-size="11"
                 fill="#59636e" { (self.axis.label) }
         };
-        Picture::new(&self.frame, WIDTH, height, &body)
+        let bars = self.groups.iter().flat_map(|(_, bars)| bars);
+        let values = bars.filter_map(|(_, mark)| mark.as_ref()?.tip.clone());
+        Picture::new(&self.frame, (WIDTH, height), values.collect(), &body)
     }
 
     fn bar(
@@ -383,7 +410,7 @@ fn line(points: impl Iterator<Item = (f64, f64)>) -> String {
 fn mark_group(mark: &Mark, inner: &Markup) -> Markup {
     let ends = mark.interval.filter(|_| mark.metric.is_some());
     html! {
-        g.mark data-arm=(mark.tag) data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
+        g.mark role="img" data-arm=(mark.tag) data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
             data-low=[ends.map(|ends| ends.0)] data-high=[ends.map(|ends| ends.1)] {
             @if let Some(tip) = &mark.tip { title { (tip) } }
             (inner)

@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::Part;
-use super::chart::{Picture, STYLE};
+use super::chart::{Picture, STYLE, Tip};
 use super::grid::Grid;
 use super::looks::Looks;
 use crate::host::environment::Environment;
@@ -84,7 +84,7 @@ impl Page<'_> {
                     (self.legend())
                     main {
                         @if let Some(map) = &self.map {
-                            section #overview { div.scroll { (figure(map)) } }
+                            section #overview { div.scroll role="group" aria-label="overview" tabindex="0" { (figure(map)) } }
                         }
                         @for chapter in &self.chapters { (self.chapter(chapter)) }
                         (self.environment())
@@ -180,7 +180,7 @@ impl Page<'_> {
         html! {
             section #environment {
                 h2 { "Environment" }
-                div.scroll { table.facts {
+                div.scroll role="group" aria-label="environment" tabindex="0" { table.facts {
                     @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } }
                 } }
             }
@@ -213,7 +213,17 @@ fn about(file: &str) -> &'static str {
 
 fn figure(picture: &Picture) -> Markup {
     html! {
-        figure style=(format!("--width:{}px", picture.width)) { (picture.inline()) }
+        figure style=(format!("--width:{}px", picture.width)) {
+            (picture.inline())
+            @if !picture.values.is_empty() {
+                details {
+                    summary { "Values" }
+                    table { tbody { @for Tip { place, value } in &picture.values {
+                        tr { th.left scope="row" { (place) } td.left { (value) } }
+                    } } }
+                }
+            }
+        }
     }
 }
 
@@ -234,7 +244,7 @@ pub(crate) fn table_part(part: &Part) -> Markup {
 fn table(grid: &Grid) -> Markup {
     let left = |index: usize| grid.left.contains(&index).then_some("left");
     html! {
-        div.scroll { table {
+        div.scroll role="group" aria-label=(grid.header.join(", ")) tabindex="0" { table {
             thead { tr {
                 @for (index, name) in grid.header.iter().enumerate() { th scope="col" class=[left(index)] { (name) } }
             } }

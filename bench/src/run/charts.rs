@@ -3,7 +3,7 @@
 
 use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, split_at_gaps};
+use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
 use crate::render::looks::Looks;
 use crate::results::ordered::entry;
 use crate::results::summary::interval_of;
@@ -431,18 +431,18 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
 
     let first = line.first();
     let load = first.load_percent.map(|percent| format!(" at {percent} %"));
-    let mut tip = format!(
-        "{}, {}{}: {}",
+    let place = format!(
+        "{}, {}{}",
         first.model,
         line.condition().clients_in_words(),
         load.unwrap_or_default(),
-        unit.show(estimate)
     );
+    let mut value = unit.show(estimate);
     if let Some((low, high)) = interval {
-        tip = format!("{tip} [{}, {}]", unit.show(low), unit.show(high));
+        value = format!("{value} [{}, {}]", unit.show(low), unit.show(high));
     }
     if line.starved() > 0 {
-        tip = format!("{tip}, {}", line.errors());
+        value = format!("{value}, {}", line.errors());
     }
 
     Some(Mark {
@@ -451,7 +451,7 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
         interval: interval.filter(|(low, high)| low.is_finite() && high.is_finite()),
         metric: Some(metric.name()),
         tag: line.condition().tag(line.model()),
-        tip: Some(tip),
+        tip: Some(Tip { place, value }),
         hollow: line.starved() > 0,
     })
 }
@@ -480,9 +480,10 @@ fn summary_percentile(q: f64) -> Option<(Metric, &'static str)> {
 fn percentile(line: &ArmLine<'_>, q: f64, values: &[f64]) -> Option<Mark> {
     if let Some((metric, name)) = summary_percentile(q) {
         let mark = mark(line, metric, Unit::Time)?;
-        let tip = mark
-            .tip
-            .map(|tip| tip.replacen(": ", &format!(", {name}: "), 1));
+        let tip = mark.tip.map(|tip| Tip {
+            place: format!("{}, {name}", tip.place),
+            ..tip
+        });
         return Some(Mark { x: q, tip, ..mark });
     }
 

@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::verdict::{Ranking, RankingKind};
-use crate::render::chart::{Frame, Picture, px, text_width};
+use crate::render::chart::{Frame, Picture, Tip, px, text_width};
 use crate::render::looks::{Looks, short};
 use crate::render::units;
 
@@ -55,7 +55,18 @@ pub(super) fn winner_map(rows: &[MapRow<'_>], looks: &Looks<'_>) -> Option<Pictu
         subtitle: "several names: no difference resolved between them".to_owned(),
         notes: vec!["Arms that failed, had errors or starved clients are left out.".to_owned()],
     };
-    Some(Picture::new(&frame, width, bottom + 24.0, &body))
+    let value = |name: &str, ranking: &Ranking<'_>| Tip {
+        place: format!(
+            "{name}, {}",
+            units::plural(ranking.condition.clients as usize, "client")
+        ),
+        value: ranking.details().replace('\n', "; "),
+    };
+    let values = rows
+        .iter()
+        .flat_map(|(name, group)| group.iter().map(move |ranking| value(name, ranking)))
+        .collect();
+    Some(Picture::new(&frame, (width, bottom + 24.0), values, &body))
 }
 
 fn cell(ranking: &Ranking<'_>, x: f64, y: f64, looks: &Looks<'_>) -> Markup {
@@ -67,7 +78,7 @@ fn cell(ranking: &Ranking<'_>, x: f64, y: f64, looks: &Looks<'_>) -> Markup {
     let first = y + height / 2.0 - (texts.len() as f64 - 1.0) * 6.5 + 2.0;
 
     html! {
-        g.mark data-section=(ranking.condition.tag("")) data-leaders=(ranking.leaders.join(";")) {
+        g.mark role="img" data-section=(ranking.condition.tag("")) data-leaders=(ranking.leaders.join(";")) {
             title { (ranking.details()) }
             rect.rule x=(px(x)) y=(px(y)) width=(px(width)) height=(px(height)) rx="4" fill="none" stroke="#d1d9e0" {}
             @for (index, name) in tinted.iter().enumerate() {

@@ -23,6 +23,34 @@ addEventListener("load", () => {
   for (const text of document.querySelectorAll("h1, h2, h3, p, li")) {
     if (text.scrollWidth > text.clientWidth + 1) problems.push(`"${text.textContent.slice(0, 40)}" is cut off`);
   }
+  // With a keyboard alone, and through a screen reader, everything can be reached.
+  for (const box of document.querySelectorAll("*")) {
+    const scrolls = ["auto", "scroll"].includes(getComputedStyle(box).overflowX) && box.scrollWidth > box.clientWidth;
+    if (scrolls && box.tabIndex < 0 && !box.querySelector("summary, [tabindex='0']")) {
+      problems.push(`<${box.tagName} class="${box.className}"> scrolls, and no key reaches it`);
+    }
+  }
+  for (const labelled of document.querySelectorAll("div[aria-label], g[aria-label], svg[aria-label]")) {
+    if (!labelled.getAttribute("role")) problems.push(`"${labelled.getAttribute("aria-label")}" labels nothing: no role`);
+  }
+  for (const svg of svgs) {
+    const marks = svg.querySelectorAll(".mark[aria-label]").length;
+    const rows = svg.closest("figure").querySelectorAll("details tr").length;
+    if (rows !== marks) problems.push(`${svg.id} has ${marks} values, and a table of ${rows}`);
+    const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+    svg.focus();
+    for (const key of ["ArrowRight", "ArrowRight", "End", "Home"]) {
+      press(key);
+      const mark = document.activeElement;
+      const tip = document.getElementById("tip");
+      if (!mark.matches(".mark") || tip.hidden || tip.textContent !== mark.getAttribute("aria-label")) {
+        problems.push(`${svg.id}: ${key} reaches no value`);
+      }
+    }
+    press("Escape");
+    if (!document.getElementById("tip").hidden) problems.push(`${svg.id}: the value stays`);
+    document.activeElement.blur();
+  }
   const optional = (text) => (text === undefined ? null : Number(text));
   const shown = (element, arm, text) => ({
     arm,
