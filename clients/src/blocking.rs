@@ -85,10 +85,10 @@ fn pace(client: &mut Client<'_>, due: u64) {
     if stop::stopped_ns().is_some() {
         return;
     }
-    let mut wait = SpinWait::until(due);
+    let mut wait = SpinWait::until(due, clock::now());
     while !wait.is_over() {
         std::hint::spin_loop();
-        wait.read(false);
+        wait.read(clock::now(), false);
     }
     if wait.had_hiccup {
         client.hiccup();

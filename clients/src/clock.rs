@@ -58,24 +58,26 @@ pub(crate) struct SpinWait {
 }
 
 impl SpinWait {
-    /// Takes the first reading.
-    pub(crate) fn until(due_ns: u64) -> Self {
-        let last_ns = now();
+    /// Begins to wait at the instant `now_ns`.
+    pub(crate) fn until(due_ns: u64, now_ns: u64) -> Self {
         SpinWait {
             due_ns,
-            last_ns,
-            had_hiccup: last_ns > due_ns,
+            last_ns: now_ns,
+            had_hiccup: now_ns > due_ns,
         }
+    }
+
+    pub(crate) fn due_ns(&self) -> u64 {
+        self.due_ns
     }
 
     pub(crate) fn is_over(&self) -> bool {
         self.last_ns >= self.due_ns
     }
 
-    /// Takes another reading. `others_ran` if other clients ran since the last one, so that they may be the
-    /// reason of a gap; with several threads of tasks that hides hiccups.
-    pub(crate) fn read(&mut self, others_ran: bool) {
-        let now_ns = now();
+    /// Takes another reading of the clock, `now_ns`. `others_ran` if other clients ran since the last one, so that
+    /// they may be the reason of a gap; with several threads of tasks that hides hiccups.
+    pub(crate) fn read(&mut self, now_ns: u64, others_ran: bool) {
         self.had_hiccup |= !others_ran && now_ns - self.last_ns >= HICCUP_NS;
         self.last_ns = now_ns;
     }

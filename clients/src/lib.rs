@@ -60,7 +60,7 @@
 //!   (requests and replies), `tally` (results), and the state machine that joins them.
 //! - `threads`, `processes`, `tasks`: the drivers, which wait, connect, send and receive for a client;
 //!   `blocking`: the part that threads and processes share; `rendezvous`: start and end of all clients;
-//!   `connect`: sockets; `pacer`: precise timer for tasks; [`clock`]: monotonic time.
+//!   `connect`: sockets; [`clock`]: monotonic time.
 //! - `stop`: early end of all clients, requested by a signal handler.
 //! - `report`, `failure`, `histogram`: results, errors by kind, and the rules for percentiles.
 
@@ -71,7 +71,6 @@ mod client;
 mod connect;
 mod failure;
 mod histogram;
-mod pacer;
 mod plan;
 mod processes;
 mod rendezvous;

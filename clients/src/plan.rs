@@ -15,7 +15,7 @@ pub enum Driver {
     Threads,
     /// A process per client, blocking sockets; histograms are sent to the parent and merged.
     Processes,
-    /// A tokio task per client on few threads.
+    /// A task per client, in the event loops of few threads.
     Tasks,
 }
 

@@ -20,8 +20,6 @@ use crate::clock;
 
 /// Time for a reply to a request that was in flight at the stop.
 const REPLY_TIME_NS: u64 = 1_000_000_000;
-/// Longest sleep of a task, which the pipe does not wake.
-pub(crate) const TASK_SLEEP_NS: u64 = 500_000_000;
 /// Last part of a sleep, which a stop does not shorten.
 const PRECISE_SLEEP_NS: u64 = 50_000_000;
 /// Instant of a stop that has not been requested.
@@ -99,11 +97,6 @@ pub(crate) fn end_ns() -> u64 {
 /// Time to stop waiting for replies by a stop.
 pub(crate) fn reply_deadline_ns() -> u64 {
     end_ns().saturating_add(REPLY_TIME_NS)
-}
-
-/// The loads of this process may be stopped.
-pub(crate) fn is_allowed() -> bool {
-    STOP.get().is_some()
 }
 
 /// Descriptor that is readable after a stop; `None` once there is nothing left to wait for.

@@ -10,6 +10,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use echobench_protocol::error_reason;
 
 use self::message::Message;
 use self::schedule::{Progress, Schedule};
+pub(crate) use self::tally::Recorder;
 use self::tally::{Measured, RequestTimes, Tally};
 use crate::Driver;
 use crate::clock::SPIN_NS;
@@ -96,7 +98,17 @@ impl Retry {
 }
 
 impl<'a> Client<'a> {
-    pub(crate) fn new(plan: &'a Plan, index: u32, shared: &'a Mutex<LoadReport>) -> Self {
+    /// Client with a buffer of its own for its samples.
+    pub(crate) fn new(plan: &'a Plan, index: u32, report: &'a Mutex<LoadReport>) -> Self {
+        let clients = match plan.driver {
+            Driver::Processes => 1,
+            Driver::Threads | Driver::Tasks => plan.clients,
+        };
+        Self::sharing(plan, index, &Rc::new(Recorder::of_client(report, clients)))
+    }
+
+    /// Client that shares a buffer with others of its thread.
+    pub(crate) fn sharing(plan: &'a Plan, index: u32, recorder: &Rc<Recorder<'a>>) -> Self {
         let mut of_plan = fastrand::Rng::with_seed(plan.workload.seed);
         let own_seed = of_plan.u64(..) ^ (u64::from(index) << 32 | 0x9e37);
         let mut random = fastrand::Rng::with_seed(own_seed);
@@ -106,7 +118,7 @@ impl<'a> Client<'a> {
             plan,
             message: Message::new(plan, index, &mut random),
             schedule: Schedule::new(plan, index, random.fork()),
-            tally: Tally::new(plan, shared),
+            tally: Tally::new(plan, Rc::clone(recorder)),
             connection: Connection::default(),
             retry: Retry::default(),
             free_ns: 0,

@@ -1,24 +1,99 @@
 //! Results of one client: counts and samples, which are added to the report of all clients.
 
+use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::{Mutex, MutexGuard};
 
 use super::schedule::SendLag;
 use crate::failure::{ErrorCounts, Failure};
-use crate::plan::{Driver, Plan};
+use crate::plan::Plan;
 use crate::report::LoadReport;
 
 /// Number of samples that all clients of a process hold before they are moved to the histograms.
 const SAMPLES_PER_PROCESS: usize = 1 << 20;
+/// Number of samples that a client with a buffer of its own holds: while they are moved, it sends nothing.
+const SAMPLES_PER_CLIENT: usize = 8192;
+
+/// Samples of the clients of one thread, which are moved to the report of all clients when the buffer is full.
+///
+/// Histograms change only then, so that threads rarely wait for each other, and so that no client of a short load
+/// pays for a histogram while it is measured.
+pub(crate) struct Recorder<'a> {
+    report: &'a Mutex<LoadReport>,
+    samples: RefCell<Vec<Sample>>,
+    capacity: usize,
+}
+
+impl<'a> Recorder<'a> {
+    /// Buffer of one client, of so many in its process.
+    pub(super) fn of_client(report: &'a Mutex<LoadReport>, clients: u32) -> Self {
+        let share = SAMPLES_PER_PROCESS / clients.max(1) as usize;
+        Self::new(report, share.clamp(64, SAMPLES_PER_CLIENT))
+    }
+
+    /// Buffer of all clients of a thread, of so many in this process.
+    pub(crate) fn of_thread(report: &'a Mutex<LoadReport>, threads: u32) -> Self {
+        let share = SAMPLES_PER_PROCESS / threads.max(1) as usize;
+        Self::new(report, share.max(64))
+    }
+
+    fn new(report: &'a Mutex<LoadReport>, capacity: usize) -> Self {
+        Recorder {
+            report,
+            samples: RefCell::default(),
+            capacity,
+        }
+    }
+
+    /// Allocates before the measurement. Memory is only taken as it is written to.
+    fn reserve(&self) {
+        let mut samples = self.samples.borrow_mut();
+        if samples.is_empty() {
+            samples.reserve_exact(self.capacity);
+        }
+    }
+
+    fn add(&self, sample: Sample) {
+        let mut samples = self.samples.borrow_mut();
+        samples.push(sample);
+        if samples.len() >= self.capacity {
+            self.move_to_report(&mut samples);
+        }
+    }
+
+    fn flush(&self) {
+        self.move_to_report(&mut self.samples.borrow_mut());
+    }
+
+    fn move_to_report(&self, samples: &mut Vec<Sample>) {
+        let mut report = self.report();
+
+        for sample in samples.drain(..) {
+            let Some(window) = report.windows.get_mut(sample.window as usize) else {
+                continue;
+            };
+            let histogram = match sample.metric {
+                Metric::Latency => &mut window.latency,
+                Metric::Service => &mut window.service,
+                Metric::Lag => &mut window.lag,
+                Metric::CalmLag => &mut window.calm_lag,
+                Metric::Connect => &mut window.connect,
+            };
+            histogram.record(sample.ns);
+        }
+    }
+
+    fn report(&self) -> MutexGuard<'a, LoadReport> {
+        self.report.lock().expect("no client panics")
+    }
+}
 
 /// Tally of one client.
 ///
-/// Invariant: `begun = answered + errors` in every window; the histograms of the report change only in
-/// [`Tally::flush`], so that clients rarely wait for each other.
+/// Invariant: `begun = answered + errors` in every window.
 pub(super) struct Tally<'a> {
-    shared: &'a Mutex<LoadReport>,
+    recorder: Rc<Recorder<'a>>,
     windows: Vec<WindowCounts>,
-    samples: Vec<Sample>,
-    capacity: usize,
     /// Begin of the first request of all.
     first_intended_ns: Option<u64>,
     /// Time from there to the first reply.
@@ -77,25 +152,18 @@ pub(super) struct Measured {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(plan: &Plan, shared: &'a Mutex<LoadReport>) -> Self {
-        let clients = match plan.driver {
-            Driver::Processes => 1,
-            Driver::Threads | Driver::Tasks => plan.clients.max(1),
-        };
-        let capacity = SAMPLES_PER_PROCESS / clients as usize;
+    pub(super) fn new(plan: &Plan, recorder: Rc<Recorder<'a>>) -> Self {
         Tally {
-            shared,
+            recorder,
             windows: vec![WindowCounts::default(); plan.windows.len()],
-            samples: Vec::new(),
-            capacity: capacity.clamp(64, 8192),
             first_intended_ns: None,
             first_reply_ns: None,
         }
     }
 
     /// Allocates before the measurement.
-    pub(super) fn reserve(&mut self) {
-        self.samples.reserve(self.capacity);
+    pub(super) fn reserve(&self) {
+        self.recorder.reserve();
     }
 
     /// Requests begun in a window; 0 after the last one.
@@ -151,7 +219,7 @@ impl<'a> Tally<'a> {
         failure: Failure,
     ) {
         let Failure { kind, message } = failure;
-        self.shared().add_message(kind, || message);
+        self.recorder.report().add_message(kind, || message);
 
         let Some(counts) = self.windows.get_mut(window) else {
             return;
@@ -166,7 +234,7 @@ impl<'a> Tally<'a> {
     #[cold]
     pub(super) fn failed_before_start(&mut self, failure: Failure) {
         let Failure { kind, message } = failure;
-        let mut shared = self.shared();
+        let mut shared = self.recorder.report();
         shared.errors_before_start.add(kind, 1);
         shared.add_message(kind, || message);
     }
@@ -191,37 +259,15 @@ impl<'a> Tally<'a> {
         self.windows[window].hiccups += 1;
     }
 
-    fn sample(&mut self, window: usize, metric: Metric, ns: u64) {
+    fn sample(&self, window: usize, metric: Metric, ns: u64) {
         let window = u32::try_from(window).expect("windows are few");
-        self.samples.push(Sample { window, metric, ns });
-        if self.samples.len() >= self.capacity {
-            self.flush();
-        }
-    }
-
-    /// Moves the samples to the histograms of the report.
-    fn flush(&mut self) {
-        let mut shared = self.shared.lock().expect("no client panics");
-
-        for sample in self.samples.drain(..) {
-            let Some(window) = shared.windows.get_mut(sample.window as usize) else {
-                continue;
-            };
-            let histogram = match sample.metric {
-                Metric::Latency => &mut window.latency,
-                Metric::Service => &mut window.service,
-                Metric::Lag => &mut window.lag,
-                Metric::CalmLag => &mut window.calm_lag,
-                Metric::Connect => &mut window.connect,
-            };
-            histogram.record(sample.ns);
-        }
+        self.recorder.add(Sample { window, metric, ns });
     }
 
     /// Adds all results to the report. `frame_bytes` is the length of each request.
-    pub(super) fn finish(mut self, plan: &Plan, client: u32, frame_bytes: u64, cpu_ns: u64) {
-        self.flush();
-        let mut shared = self.shared();
+    pub(super) fn finish(self, plan: &Plan, client: u32, frame_bytes: u64, cpu_ns: u64) {
+        self.recorder.flush();
+        let mut shared = self.recorder.report();
         shared.cpu_ns += cpu_ns;
 
         let (mut all_planned, mut all_answered) = (0, 0);
@@ -248,10 +294,6 @@ impl<'a> Tally<'a> {
                 shared.first_reply_by_client.insert(client, ns);
             }
         }
-    }
-
-    fn shared(&self) -> MutexGuard<'a, LoadReport> {
-        self.shared.lock().expect("no client panics")
     }
 }
 
