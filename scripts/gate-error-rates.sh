@@ -5,8 +5,10 @@
 #
 #   scripts/gate-error-rates.sh 120           on a quiet machine; --models thread for one model
 #   scripts/gate-error-rates.sh 60 --load     while something else uses the CPUs now and then
+#   scripts/gate-error-rates.sh 20 --slower 10 --baseline 'base/echo {port}' --candidate 'head/echo {port}'
+#                                             servers of another project, as in docs/examples
 #   scripts/gate-error-rates.sh --from DIR…   the rates of earlier folders, and of gates resampled from their blocks;
-#                                             --into FILE for a document
+#                                             --into FILE --marker NAME for a document
 #
 # It is an example of the package, bench/examples/gate-trials; any other option goes to it.
 set -euo pipefail

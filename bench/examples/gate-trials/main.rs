@@ -78,7 +78,7 @@ struct MeasureArgs {
 
 #[derive(Args)]
 struct ShowArgs {
-    /// Folders of trials, read as one
+    /// Folders of trials, or folders of such folders, read as one
     #[arg(value_name = "DIR", required = true)]
     folders: Vec<PathBuf>,
 
@@ -189,21 +189,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_in_the_documents_is_that_of_the_committed_folder() {
+    fn the_tables_in_the_documents_are_those_of_the_committed_folders() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let text = fs::read_to_string(root.join("docs/gate.md")).unwrap();
-        let (_, block) = text.split_once("<!-- rates -->\n").unwrap();
-        let (_, rest) = block.split_once("--from ").expect("the command");
-        let names = rest.split('`').next().unwrap().split(' ');
-        let folders: Vec<PathBuf> = names.map(PathBuf::from).collect();
-        let paths: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
+        for marker in ["rates", "servers"] {
+            let (_, block) = text.split_once(&format!("<!-- {marker} -->\n")).unwrap();
+            let (block, _) = block.split_once(&format!("<!-- /{marker} -->")).unwrap();
+            let (_, rest) = block.split_once("--from ").expect("the command");
+            let names = rest.split('`').next().unwrap().split(' ');
+            let folders: Vec<PathBuf> = names.map(PathBuf::from).collect();
+            let paths: Vec<PathBuf> = folders.iter().map(|folder| root.join(folder)).collect();
 
-        let results = TrialResults::read(&paths).unwrap();
-        let table = table::text(&results, Style::Markdown);
-        assert!(block.contains(&command(&folders)));
-        assert!(
-            block.contains(&table),
-            "scripts/gate-error-rates.sh --from DIR --into docs/gate.md"
-        );
+            let results = TrialResults::read(&paths).unwrap();
+            let table = table::text(&results, Style::Markdown);
+            assert!(block.contains(&command(&folders)));
+            assert!(
+                block.contains(&table),
+                "scripts/gate-error-rates.sh --from DIR --into docs/gate.md --marker {marker}"
+            );
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! Error rates of the gate: many gates between equal builds, half of them with an injected slow-down.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
 use echobench::experiment::observation::BlockOutcome;
@@ -493,10 +494,10 @@ fn trial_row(trial: u32, truth: Truth, report: &GateReport) -> TrialRow {
 }
 
 impl TrialResults {
-    /// Reads folders of trials as one, with the gates of each numbered after those before it.
+    /// Reads folders of trials, and those in folders of them, as one; the gates of each are numbered after those before it.
     pub(crate) fn read(folders: &[PathBuf]) -> anyhow::Result<Self> {
         let mut all = TrialResults::default();
-        for folder in folders {
+        for folder in &with_trials(folders)? {
             let before = all.trials.iter().map(|row| row.trial).max().unwrap_or(0);
             let mut trials: Vec<TrialRow> = read(folder, TRIALS)?;
             let mut blocks: Vec<TrialBlockRow> = read(folder, BLOCKS)?;
@@ -640,6 +641,30 @@ impl TrialResults {
     }
 }
 
+/// The folders, with those inside in the place of one that has no trials of its own.
+fn with_trials(folders: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+    let mut all = Vec::new();
+    for folder in folders {
+        if folder.join(TRIALS).exists() {
+            all.push(folder.clone());
+            continue;
+        }
+        let place = || format!("cannot read {}", folder.display());
+        let entries = fs::read_dir(folder).with_context(place)?;
+        let inside = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut inside: Vec<PathBuf> = inside.filter(|path| path.join(TRIALS).exists()).collect();
+        if inside.is_empty() {
+            bail!(
+                "{} has no trials, and no folder with trials",
+                folder.display()
+            );
+        }
+        inside.sort();
+        all.append(&mut inside);
+    }
+    Ok(all)
+}
+
 /// Thread that uses a CPU at random times.
 struct Hog {
     stop: Arc<AtomicBool>,
@@ -709,8 +734,6 @@ pub(crate) fn example_row(trial: u32, model: &str, truth: Truth) -> TrialRow {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
 
     fn row(trial: u32, truth: Truth, verdict: GateVerdict) -> TrialRow {
@@ -786,12 +809,23 @@ mod tests {
         assert_eq!(back.blocks, results.blocks);
         assert_eq!(back.slowdowns, results.slowdowns);
 
-        // The gates of a second folder follow.
-        let folders = [folder.path(), folder.path()].map(Path::to_owned);
-        let both = TrialResults::read(&folders).unwrap();
-        assert_eq!(both.trials.len(), 2 * results.trials.len());
-        assert_eq!(both.trials.last().unwrap().trial, 80);
-        assert_eq!(both.slowdowns.last().unwrap().trial, 80);
+        // The gates of a second folder follow, whether it is named or found.
+        let outer = tempfile::tempdir().unwrap();
+        for name in ["1", "2"] {
+            fs::create_dir(outer.path().join(name)).unwrap();
+            results.write(&outer.path().join(name)).unwrap();
+        }
+        let named = [folder.path(), folder.path()].map(Path::to_owned);
+        for folders in [&named[..], &[outer.path().to_owned()]] {
+            let both = TrialResults::read(folders).unwrap();
+            assert_eq!(both.trials.len(), 2 * results.trials.len());
+            assert_eq!(both.trials.last().unwrap().trial, 80);
+            assert_eq!(both.slowdowns.last().unwrap().trial, 80);
+        }
+
+        let empty = tempfile::tempdir().unwrap();
+        let error = TrialResults::read(&[empty.path().to_owned()]).unwrap_err();
+        assert!(error.to_string().contains("has no trials"), "{error}");
     }
 
     #[test]
