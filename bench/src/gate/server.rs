@@ -22,7 +22,7 @@ impl GateServer {
     /// `side` is `baseline` or `candidate`.
     pub fn open(side: &str, text: &str) -> anyhow::Result<Self> {
         if text.contains(PORT) {
-            let external = External::of_command(text);
+            let external = text.parse::<External>();
             return external
                 .map(GateServer::External)
                 .map_err(|error| anyhow::anyhow!("the {side}: {error}"));

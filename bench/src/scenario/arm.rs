@@ -167,30 +167,6 @@ pub struct External {
 }
 
 impl External {
-    /// A server by its command line, named after its program unless a name of one word comes before it, as in
-    /// `mine=server {port}`.
-    pub fn of_command(text: &str) -> anyhow::Result<Self> {
-        let is_name = |name: &&str| {
-            let plain = |c: char| c.is_alphanumeric() || "_.-".contains(c);
-            name.starts_with(char::is_alphanumeric) && name.chars().all(plain)
-        };
-        let named = text.split_once('=').filter(|(name, _)| is_name(name));
-        let (name, command) = named.map_or((None, text), |(name, command)| (Some(name), command));
-
-        let mut external = External {
-            name: name.unwrap_or("server").to_owned(),
-            command: command.trim().to_owned(),
-            needs: None,
-        };
-        if name.is_none() {
-            let words = external.words()?;
-            let program = words.first().map(Path::new).and_then(Path::file_name);
-            external.name = program.unwrap_or_default().to_string_lossy().into_owned();
-        }
-        external.check()?;
-        Ok(external)
-    }
-
     /// The words of its command line.
     fn words(&self) -> anyhow::Result<Vec<String>> {
         let Some(words) = shlex::split(&self.command).filter(|words| !words.is_empty()) else {
@@ -254,20 +230,19 @@ impl FromStr for External {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // An option of the command may have a sign of equality as well.
-        let named = text.split_once('=').filter(|(name, _)| {
-            !name
-                .trim()
-                .contains(|letter: char| letter.is_whitespace() || letter == '{')
-        });
+        // An option or a path of the command may have a sign of equality as well.
+        let is_name =
+            |name: &str| !name.contains(|c: char| c.is_whitespace() || "{/'\"".contains(c));
+        let named = text.split_once('=');
+        let named = named.filter(|(name, _)| is_name(name.trim()));
         let (name, command) = match named {
-            Some((name, command)) => (name.trim(), command),
+            Some((name, command)) => (name.trim().to_owned(), command),
             None => (name_of_program(text), text),
         };
 
         let external = External {
-            name: name.to_owned(),
-            command: command.to_owned(),
+            name,
+            command: command.trim().to_owned(),
             needs: None,
         };
         external.check()?;
@@ -276,9 +251,14 @@ impl FromStr for External {
 }
 
 /// The name of the program that a command line starts, without its folder.
-fn name_of_program(command: &str) -> &str {
-    let program = command.split_whitespace().next().unwrap_or_default();
-    program.rsplit('/').next().unwrap_or(program)
+fn name_of_program(command: &str) -> String {
+    let words = shlex::split(command).unwrap_or_default();
+    let program = words.first().map(Path::new).and_then(Path::file_name);
+    // Without a word the command is refused, by whatever name.
+    program.map_or_else(
+        || "server".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
 }
 
 #[cfg(test)]
@@ -327,21 +307,6 @@ mod tests {
     }
 
     #[test]
-    fn a_server_without_a_name_has_that_of_its_program() {
-        for (text, name, command) in [
-            ("./bin/server {port}", "server", "./bin/server {port}"),
-            ("server --port={port}", "server", "server --port={port}"),
-            ("mine=server --port={port}", "mine", "server --port={port}"),
-        ] {
-            let external: External = text.parse().unwrap();
-            assert_eq!(
-                (external.name.as_str(), external.command.as_str()),
-                (name, command)
-            );
-        }
-    }
-
-    #[test]
     fn a_shipped_server_is_given_as_its_text() {
         for (name, text) in SHIPPED {
             assert!(!text.contains(PORT), "{name}: it would be replaced");
@@ -366,9 +331,10 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_named_after_its_program_unless_it_has_a_name() {
+    fn a_server_without_a_name_has_that_of_its_program() {
         for (text, name, command) in [
             ("./old/server {port}", "server", "./old/server {port}"),
+            ("/opt/a=b/server {port}", "server", "/opt/a=b/server {port}"),
             ("server --port={port}", "server", "server --port={port}"),
             (
                 "'./a b/my server' {port}",
@@ -379,7 +345,7 @@ mod tests {
             ("v1.2= server -p {port}", "v1.2", "server -p {port}"),
             ("env PORT={port} server", "env", "env PORT={port} server"),
         ] {
-            let external = External::of_command(text).unwrap();
+            let external: External = text.parse().unwrap();
             assert_eq!((&external.name[..], &external.command[..]), (name, command));
         }
 
@@ -388,7 +354,7 @@ mod tests {
             ("bin/thread {port}", "name of a model"),
             ("./server 'open {port}", "open quote"),
         ] {
-            let error = External::of_command(text).unwrap_err().to_string();
+            let error = text.parse::<External>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");
         }
     }
