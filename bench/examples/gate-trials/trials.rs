@@ -211,7 +211,7 @@ pub(crate) struct Trials {
 }
 
 /// Results of the gates that have ended.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct TrialResults {
     /// One row per gate.
     pub(crate) trials: Vec<TrialRow>,
