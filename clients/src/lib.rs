@@ -31,6 +31,7 @@
 //!     target,
 //!     driver: Driver::Threads,
 //!     clients: 4,
+//!     part: None,
 //!     task_threads: 1,
 //!     workload: Workload::default(),
 //!     windows: vec![Window {
@@ -85,7 +86,7 @@ mod work;
 pub use connect::{first_reachable, raise_file_limit};
 pub use failure::{ErrorCounts, ErrorKind};
 pub use histogram::{DurationHistogram, Percentiles, REPORTED_QUANTILES, samples_needed};
-pub use plan::{Arrivals, Driver, Plan, RequestKind, Spacing, Window, Workload};
+pub use plan::{Arrivals, Driver, Part, Plan, RequestKind, Spacing, Window, Workload};
 pub use report::{LoadReport, WindowReport, jain_index};
 pub use stop::{allow_stop, stop, stopped_ns};
 pub use text::{ParseError, parse_duration};

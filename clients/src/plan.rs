@@ -1,6 +1,7 @@
 //! Description of a load: target, driver, traffic and windows of time.
 
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use echobench_protocol::{serde_by_name, textual_enum};
 use serde::{Deserialize, Serialize};
@@ -170,6 +171,9 @@ pub struct Plan {
     pub driver: Driver,
     /// Number of clients; each has at most one connection and one request in flight.
     pub clients: u32,
+    /// Place of these clients among those of several load processes; `None` if they are all.
+    #[serde(default)]
+    pub part: Option<Part>,
     /// Threads that share the clients of [`Driver::Tasks`].
     pub task_threads: u32,
     /// Traffic of each client.
@@ -181,22 +185,45 @@ pub struct Plan {
     pub end_ns: Option<u64>,
 }
 
+/// Place of the clients of one load process among those of a load that several hosts share.
+///
+/// Every client keeps the number that it would have on one host, and with it its traffic and its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Number of the first client, from 0.
+    pub first: u32,
+    /// Number of clients of all load processes together.
+    pub of: u32,
+}
+
 impl Plan {
+    /// Numbers of the clients of this process.
+    pub(crate) fn numbers(&self) -> Range<u32> {
+        let first = self.part.map_or(0, |part| part.first);
+        first..first + self.clients
+    }
+
+    /// Number of clients of all load processes together.
+    pub(crate) fn all_clients(&self) -> u32 {
+        self.part.map_or(self.clients, |part| part.of)
+    }
+
     /// Latest time to wait for a reply, in nanoseconds after the start.
     ///
     /// It is a little before the end, and earlier with more clients: otherwise a client that is still
     /// waiting could be served by a slot that another client frees by disconnecting at the end.
     pub(crate) fn last_wait_ns(&self) -> Option<u64> {
-        let early_ns = 5_000_000 + 100_000 * u64::from(self.clients);
+        let early_ns = 5_000_000 + 100_000 * u64::from(self.all_clients());
         self.end_ns.map(|end| end.saturating_sub(early_ns))
     }
 
-    /// Number of clients that send requests; the others are idle.
+    /// Number of clients of all load processes that send requests; the others are idle.
     #[must_use]
     pub fn active_clients(&self) -> u32 {
+        let all = self.all_clients();
         self.workload
             .active_clients
-            .map_or(self.clients, |active| active.min(self.clients))
+            .map_or(all, |active| active.min(all))
     }
 }
 

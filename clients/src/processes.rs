@@ -27,9 +27,9 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
     ))?;
 
     let mut children = Children::default();
-    for index in 0..plan.clients {
+    for (nth, index) in (1..).zip(plan.numbers()) {
         let child = spawn(plan, index, &mut phases).map_err(|error| LoadError::Spawn {
-            client: index + 1,
+            client: nth,
             clients: plan.clients,
             error,
         })?;
@@ -182,7 +182,7 @@ impl Children {
         let mut sum = LoadReport::empty(plan.windows.len());
         let mut text = Vec::new();
 
-        for (index, child) in (0..).zip(&mut self.0) {
+        for (index, child) in plan.numbers().zip(&mut self.0) {
             text.clear();
             let read = child.report.read_to_end(&mut text);
             match serde_json::from_slice(&text) {

@@ -154,8 +154,8 @@ impl LoadReport {
         }
     }
 
-    /// Adds the results of other clients of the same plan.
-    pub(crate) fn add(&mut self, other: LoadReport) {
+    /// Adds the results of other clients of the same windows.
+    pub fn add(&mut self, other: LoadReport) {
         for (into, window) in self.windows.iter_mut().zip(&other.windows) {
             into.add(window);
         }
@@ -164,9 +164,26 @@ impl LoadReport {
         self.first_reply_by_client
             .extend(other.first_reply_by_client);
         self.cpu_ns += other.cpu_ns;
+        self.connecting_ns = self.connecting_ns.max(other.connecting_ns);
         self.errors_before_start.merge(&other.errors_before_start);
         for (kind, text) in other.messages {
             self.add_message(kind, || text);
+        }
+    }
+
+    /// Moves every instant by `ns`, to the clock of another host.
+    pub fn shift_instants(&mut self, ns: i64) {
+        for window in &mut self.windows {
+            for instant in [
+                &mut window.first_ns,
+                &mut window.last_ns,
+                &mut window.ended_ns,
+            ] {
+                // 0 stands for none.
+                if *instant > 0 {
+                    *instant = instant.saturating_add_signed(ns).max(1);
+                }
+            }
         }
     }
 

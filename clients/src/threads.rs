@@ -27,7 +27,7 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
     let rendezvous = &ThreadRendezvous::default();
 
     thread::scope(|scope| {
-        for index in 0..plan.clients {
+        for (nth, index) in (1..).zip(plan.numbers()) {
             let client = move || {
                 let participant = rendezvous.participant();
                 blocking::run(plan, Client::new(plan, index, shared), participant);
@@ -37,7 +37,7 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
             if let Err(error) = builder.spawn_scoped(scope, client) {
                 rendezvous.cancel();
                 return Err(LoadError::Spawn {
-                    client: index + 1,
+                    client: nth,
                     clients: plan.clients,
                     error,
                 });

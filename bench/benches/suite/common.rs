@@ -120,6 +120,7 @@ pub(crate) fn load(
         target,
         driver,
         clients: 1,
+        part: None,
         task_threads: 1,
         workload: Workload {
             payload_bytes,

@@ -80,6 +80,7 @@ pub(super) fn requests(target: SocketAddr, driver: Driver, clients: u32, request
         target,
         driver,
         clients,
+        part: None,
         task_threads: 1,
         workload: Workload::default(),
         windows: vec![window],

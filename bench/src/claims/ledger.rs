@@ -79,6 +79,7 @@ pub(crate) fn measure(options: &LedgerOptions) -> anyhow::Result<Ledger> {
         status: RunStatus::Running,
         resumed: Vec::new(),
         environment,
+        hosts: Vec::new(),
         scenarios: IndexMap::new(),
     };
     // Written at the start, so that a killed ledger still says on which machine its rows were measured.

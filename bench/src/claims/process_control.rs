@@ -10,6 +10,7 @@ use super::lab::{self, Lab};
 use super::rule::{Compared, does_not_hold, holds, holds_only_when, inconclusive, places};
 use super::{CHAPTER_30, Claim, Ruling};
 use crate::experiment::condition::Condition;
+use crate::experiment::hosts::Hosts;
 use crate::results::BlockRow;
 use crate::results::summary::REFERENCE;
 use crate::scenario::arm::Arm;
@@ -208,7 +209,7 @@ fn measure(
     let mut blocks = Vec::new();
     for number in 1..=effort.blocks {
         lab::fail_if_interrupted()?;
-        let outcome = condition.run_block(number, lab.seed)?;
+        let outcome = condition.run_block(&Hosts::here(), number, lab.seed)?;
         for row in &outcome.blocks {
             anyhow::ensure!(row.is_ok(), "{}: {}", row.model, row.status);
         }

@@ -8,6 +8,7 @@ mod compare;
 mod completions;
 mod gate;
 mod history;
+mod hosts;
 mod list;
 mod load;
 mod report;
@@ -74,6 +75,9 @@ pub enum Command {
     /// Supervise one server process (used by `run`)
     #[command(hide = true)]
     Supervise(crate::processes::supervise::SuperviseArgs),
+    /// Start and relay the processes of a run on this host (used by `run`)
+    #[command(hide = true)]
+    Agent(crate::processes::agent::AgentArgs),
     /// Execute a load plan from standard input (used by `run`)
     #[command(hide = true)]
     Drive(crate::processes::drive::DriveArgs),
@@ -113,6 +117,7 @@ impl Command {
             Command::Completions(args) => completions::completions(&args),
             Command::Man(args) => completions::man(&args),
             Command::Supervise(args) => crate::processes::supervise::run(&args),
+            Command::Agent(args) => crate::processes::agent::run(&args),
             Command::Drive(args) => crate::processes::drive::run(&args),
             Command::Respond(args) => crate::processes::respond::run(&args),
             Command::Probe(args) => crate::processes::probe::run(&args),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::hosts::HostsArgs;
 use super::traffic::TrafficArgs;
 use super::view::ViewArgs;
 use crate::run::engine::{RunOutcome, RunTask, RunView, execute};
@@ -71,7 +72,7 @@ pub struct RunArgs {
     seed: Option<u64>,
 
     /// Finish the interrupted run in this results folder, with its own options, by the same executable
-    /// on the same kind of machine
+    /// on the same kind of machine; a run on other hosts needs their options again
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
           "external", "no_cpu_idle", "blocks", "out", "seed", "clients", "drivers", "placement", "payload", "work",
           "think", "rate", "arrivals", "requests_per_connection"])]
@@ -79,12 +80,15 @@ pub struct RunArgs {
 
     #[command(flatten)]
     traffic: TrafficArgs,
+
+    #[command(flatten)]
+    hosts: HostsArgs,
 }
 
 impl RunArgs {
     fn task(&self) -> RunTask {
         if let Some(folder) = &self.resume {
-            return RunTask::Resume(folder.clone());
+            return RunTask::Resume(folder.clone(), self.hosts.options());
         }
         RunTask::New(Box::new(RunOptions {
             scenarios: self.scenarios.clone(),
@@ -96,6 +100,7 @@ impl RunArgs {
             blocks: self.blocks,
             out: self.out.clone(),
             seed: super::seed(self.seed),
+            hosts: self.hosts.options(),
         }))
     }
 }

@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::condition::Condition;
+use super::hosts::{Clocks, Hosts, shares};
+use super::observation::{Block, BlockOutcome, LoadPart, Observed, Skipped};
 use super::schedule::Schedule;
-use crate::experiment::observation::{Block, BlockOutcome, Observed, Skipped};
 use crate::host::machine::MachineWatch;
 use crate::host::process_tree::Memory;
 use crate::host::signals::interrupted;
-use crate::processes::child::ChildProcess;
+use crate::processes::clock_match::ClockMatch;
 use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
-use crate::scenario::arm::Arm;
+use crate::processes::site::{HostFailed, Process, RemoteProcess};
 use anyhow::bail;
-use echobench_clients::{Plan, Workload, clock};
+use echobench_clients::{Part, Plan, Workload, clock};
 
 /// Time for processes to start, or to report after the end of the block.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -27,144 +28,219 @@ const LEAD_PER_CLIENT_NS: u64 = 25_000;
 /// The processes of an arm during its block.
 struct RunningArm {
     memory_before: Option<Memory>,
-    supervisor: ChildProcess,
-    load: ChildProcess,
+    supervisor: Process,
+    /// One for each load host.
+    loads: Vec<Process>,
 }
 
 /// An arm that has been measured, whose server was asked to end.
 struct EndingArm {
-    supervisor: ChildProcess,
-    _load: ChildProcess,
+    supervisor: Process,
+    _loads: Vec<Process>,
     /// The end of a server that did not wait to be asked.
     exited: Option<FromSupervisor>,
     observed: Observed,
 }
 
+/// A block under way: its condition, its hosts and their clocks.
+struct RunningBlock<'a> {
+    condition: &'a Condition,
+    hosts: &'a Hosts,
+    clocks: Clocks,
+    schedule: Schedule,
+    /// Seed of the traffic, the same for all arms.
+    seed: u64,
+}
+
 impl Condition {
-    /// Runs block number `block` (from 1). Fails only if interrupted, or if this process itself cannot
-    /// continue; an arm that fails has a row with the reason.
-    pub fn run_block(&self, block: u32, seed: u64) -> anyhow::Result<BlockOutcome> {
+    /// Runs block number `block` (from 1). Fails only if interrupted, if another host fails, or if this process
+    /// itself cannot continue; an arm that fails has a row with the reason.
+    pub fn run_block(&self, hosts: &Hosts, block: u32, seed: u64) -> anyhow::Result<BlockOutcome> {
         // The same traffic for all arms of a block, different traffic in each block.
         let mut random = fastrand::Rng::with_seed(seed ^ (u64::from(block) << 32));
         let seed = random.u64(..);
-        let schedule = Schedule::new(self, &mut random);
+        let clocks = hosts.match_clocks()?;
+        let running = RunningBlock {
+            condition: self,
+            hosts,
+            schedule: Schedule::new(self, &mut random, clocks.separation_ns()),
+            clocks,
+            seed,
+        };
+        running.run(block)
+    }
+}
 
-        let mut arms = self.start_arms(&schedule, seed)?;
-        let start_ns = self.start_load(&schedule, &mut arms);
-        let machine = MachineWatch::between(start_ns, start_ns + schedule.windows_end_ns());
+impl RunningBlock<'_> {
+    fn run(self, block: u32) -> anyhow::Result<BlockOutcome> {
+        let length = Duration::from_nanos(self.schedule.end_ns());
+        self.hosts.lease(length)?;
+        let mut arms = self.start_arms()?;
+        fail_with_host(&arms)?;
+        let start_ns = self.start_load(&mut arms);
+        let end_ns = start_ns + self.schedule.windows_end_ns();
+        self.hosts.watch_machines(&self.clocks, start_ns, end_ns)?;
+        let here = MachineWatch::between(start_ns, end_ns, || ended_early(&arms).is_some());
+        if let Some(process) = ended_early(&arms) {
+            return Err(early_end(process).into());
+        }
 
         let deadline = Instant::now() + TIMEOUT;
         // All servers are asked to end before the first is awaited, so that they end side by side.
         let ending: Vec<_> = arms
             .into_iter()
-            .map(|arm| arm.and_then(|arm| arm.end(deadline)))
+            .map(|arm| arm.and_then(|arm| arm.end(&self.clocks, deadline)))
             .collect();
+        fail_with_host(&ending)?;
         let observed: Vec<_> = ending
             .into_iter()
             .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
             .collect();
+        fail_with_host(&observed)?;
+        let machines = self.hosts.machines_watched(here)?;
+        let clocks_after = self.hosts.match_clocks()?;
         if interrupted() {
             bail!("interrupted");
         }
 
         let block = Block {
-            condition: self,
-            schedule: &schedule,
+            condition: self.condition,
+            schedule: &self.schedule,
             number: block,
-            machine,
+            start_ns,
+            hosts: self.hosts,
+            machines,
+            clock_bound_ns: self.clocks.bound_until_ns(&clocks_after),
         };
-
         Ok(block.outcome(&observed))
     }
 
     /// Starts all servers and load processes, and waits until all clients are connected.
-    fn start_arms(
-        &self,
-        schedule: &Schedule,
-        seed: u64,
-    ) -> anyhow::Result<Vec<anyhow::Result<RunningArm>>> {
-        let (server_cpus, client_cpus) = self.placement.cpus()?;
-        let spawned: Vec<_> = self
-            .arms
-            .iter()
-            .map(|arm| spawn_pair(arm, &server_cpus, &client_cpus))
+    fn start_arms(&self) -> anyhow::Result<Vec<anyhow::Result<RunningArm>>> {
+        let (server_cpus, client_cpus) = self.condition.placement.cpus()?;
+        let spawned: Vec<_> = (0..self.condition.arms.len())
+            .map(|arm| self.spawn(arm, &server_cpus, &client_cpus))
             .collect();
 
         let deadline = Instant::now() + TIMEOUT;
         let planned: Vec<_> = spawned
             .into_iter()
             .enumerate()
-            .map(|(index, pair)| {
-                let (supervisor, load) = pair?;
+            .map(|(index, spawned)| {
+                let (supervisor, loads) = spawned?;
                 let (address, memory_before) = server_is_ready(&supervisor, deadline)?;
                 let mut arm = RunningArm {
                     memory_before,
                     supervisor,
-                    load,
+                    loads,
                 };
-                arm.load.send(&self.plan(schedule, index, address, seed))?;
+                for (load, plan) in arm.loads.iter_mut().zip(self.plans(index, address)) {
+                    load.send(&plan)?;
+                }
                 Ok(arm)
             })
             .collect();
 
         let connected = planned.into_iter().map(|arm: anyhow::Result<RunningArm>| {
             let arm = arm?;
-            match arm.load.receive(deadline)? {
-                FromDriver::Ready => Ok(arm),
-                FromDriver::Failed { message } => bail!("{message}"),
-                FromDriver::Done { .. } => bail!("the load process reported before its start"),
+            for load in &arm.loads {
+                match load.receive(deadline)? {
+                    FromDriver::Ready => {}
+                    FromDriver::Failed { message } => bail!("{message}"),
+                    FromDriver::Done { .. } => {
+                        bail!("the load process reported before its start")
+                    }
+                }
             }
+            Ok(arm)
         });
         Ok(connected.collect())
     }
 
-    fn plan(&self, schedule: &Schedule, arm: usize, target: SocketAddr, seed: u64) -> Plan {
-        Plan {
+    /// Starts the supervisor, with its server, and the load processes of one arm.
+    fn spawn(
+        &self,
+        index: usize,
+        server_cpus: &[usize],
+        client_cpus: &[usize],
+    ) -> anyhow::Result<(Process, Vec<Process>)> {
+        let arm = &self.condition.arms[index];
+        if let Some(reason) = &arm.skip {
+            return Err(Skipped(reason.clone()).into());
+        }
+
+        let pinned = |command: &str, cpus: &[usize]| {
+            let mut arguments = vec![command.to_owned()];
+            if !cpus.is_empty() {
+                let list: Vec<_> = cpus.iter().map(usize::to_string).collect();
+                arguments.extend(["--cpus".to_owned(), list.join(",")]);
+            }
+            arguments
+        };
+
+        let mut supervise = pinned("supervise", server_cpus);
+        supervise.extend(arm.supervised()?);
+        if let Some(address) = self.hosts.listen(index)? {
+            supervise.extend(["--listen".to_owned(), address.to_string()]);
+        }
+        let server = self.hosts.server();
+        let supervisor = server.start(&format!("the server {}", arm.name), &supervise)?;
+
+        let name = format!("the clients of {}", arm.name);
+        let drive = pinned("drive", client_cpus);
+        let shares = shares(self.condition.clients, self.hosts.loads().len());
+        let loads = self.hosts.loads().into_iter().take(shares.len());
+        let loads: anyhow::Result<Vec<_>> = loads.map(|site| site.start(&name, &drive)).collect();
+        Ok((supervisor, loads?))
+    }
+
+    /// The plans of the load processes of an arm, one for each load host.
+    fn plans(&self, arm: usize, target: SocketAddr) -> Vec<Plan> {
+        let condition = self.condition;
+        let plan = Plan {
             target,
-            driver: self.driver,
-            clients: self.clients,
+            driver: condition.driver,
+            clients: condition.clients,
+            part: None,
             task_threads: 1,
             workload: Workload {
-                arrivals: self.arrivals(arm),
-                ..self.scenario.workload(seed)
+                arrivals: condition.arrivals(arm),
+                ..condition.scenario.workload(self.seed)
             },
-            windows: schedule
+            windows: self
+                .schedule
                 .slots_of(arm)
-                .map(|slot| schedule.window(slot))
+                .map(|slot| self.schedule.window(slot))
                 .collect(),
-            end_ns: Some(schedule.end_ns()),
-        }
+            end_ns: Some(self.schedule.end_ns()),
+        };
+
+        let of = condition.clients;
+        let parts = shares(of, self.hosts.loads().len()).into_iter();
+        parts
+            .map(|(first, clients)| Plan {
+                clients,
+                part: Some(Part { first, of }),
+                ..plan.clone()
+            })
+            .collect()
     }
 
     /// Sends every process the instant of the start, which is late enough for all to be told by then.
     /// An arm that cannot be told has failed.
-    fn start_load(&self, schedule: &Schedule, arms: &mut [anyhow::Result<RunningArm>]) -> u64 {
-        let clients = u64::from(self.clients) * arms.len() as u64;
-        let start_ns = clock::now() + LEAD_NS + clients * LEAD_PER_CLIENT_NS;
+    fn start_load(&self, arms: &mut [anyhow::Result<RunningArm>]) -> u64 {
+        let clients = u64::from(self.condition.clients) * arms.len() as u64;
+        let lead_ns = LEAD_NS + clients * LEAD_PER_CLIENT_NS + 2 * self.clocks.separation_ns();
+        let start_ns = clock::now() + lead_ns;
 
         for (index, arm) in arms.iter_mut().enumerate() {
             let Ok(started) = arm else { continue };
-            let first = schedule
-                .slots_of(index)
-                .next()
-                .map(|slot| schedule.window(slot).start_ns);
-            let ends = schedule
-                .slots_of(index)
-                .map(|slot| schedule.reading_ns(slot));
-            let watch = ToSupervisor::Watch {
-                cpu_at_ns: first
-                    .into_iter()
-                    .chain(ends)
-                    .map(|at| start_ns + at)
-                    .collect(),
-                memory_at_ns: start_ns + schedule.windows_end_ns(),
-                memory_until_ns: start_ns + schedule.end_ns(),
-            };
-
-            let sent = started
-                .supervisor
-                .send(&watch)
-                .and_then(|()| started.load.send(&Start { start_ns }));
+            let watch = self.watch(index, self.clocks.server().there(start_ns));
+            let mut sent = started.supervisor.send(&watch);
+            for (host, load) in started.loads.iter_mut().enumerate() {
+                let start_ns = self.clocks.load(host).there(start_ns);
+                sent = sent.and_then(|()| load.send(&Start { start_ns }));
+            }
             if let Err(error) = sent {
                 *arm = Err(error);
             }
@@ -172,41 +248,61 @@ impl Condition {
 
         start_ns
     }
+
+    /// The readings of an arm's server, in a block that starts at this instant of its host's clock.
+    fn watch(&self, arm: usize, start_ns: u64) -> ToSupervisor {
+        let schedule = &self.schedule;
+        let slots = || schedule.slots_of(arm);
+        let first = slots().next().map(|slot| schedule.window(slot).start_ns);
+        let ends = slots().map(|slot| schedule.reading_ns(slot));
+
+        ToSupervisor::Watch {
+            cpu_at_ns: first
+                .into_iter()
+                .chain(ends)
+                .map(|at| start_ns + at)
+                .collect(),
+            memory_at_ns: start_ns + schedule.windows_end_ns(),
+            memory_until_ns: start_ns + schedule.end_ns(),
+        }
+    }
 }
 
-/// Starts the supervisor, with its server, and the load process of one arm.
-fn spawn_pair(
-    arm: &Arm,
-    server_cpus: &[usize],
-    client_cpus: &[usize],
-) -> anyhow::Result<(ChildProcess, ChildProcess)> {
-    if let Some(reason) = &arm.skip {
-        return Err(Skipped(reason.clone()).into());
+/// Fails if an arm has failed with its host: the block then is no block.
+fn fail_with_host<T>(arms: &[anyhow::Result<T>]) -> anyhow::Result<()> {
+    let mut errors = arms.iter().filter_map(|arm| arm.as_ref().err());
+    match errors.find_map(|error| error.downcast_ref::<HostFailed>()) {
+        Some(failed) => Err(failed.clone().into()),
+        None => Ok(()),
     }
+}
 
-    let pinned = |command: &str, cpus: &[usize]| {
-        let mut arguments = vec![command.to_owned()];
-        if !cpus.is_empty() {
-            let list: Vec<_> = cpus.iter().map(usize::to_string).collect();
-            arguments.extend(["--cpus".to_owned(), list.join(",")]);
-        }
-        arguments
-    };
+/// A process on another host that ended before its block did: a supervisor ends when it is asked to, a load
+/// process after its report, for which the watch of the machine may be late.
+fn ended_early(arms: &[anyhow::Result<RunningArm>]) -> Option<&RemoteProcess> {
+    let mut arms = arms.iter().flatten();
+    arms.find_map(|arm| {
+        let supervisor = arm
+            .supervisor
+            .remote()
+            .filter(|process| process.has_ended());
+        let mut loads = arm.loads.iter().filter_map(Process::remote);
+        supervisor.or_else(|| loads.find(|load| load.has_ended() && load.has_said_nothing()))
+    })
+}
 
-    let mut supervise = pinned("supervise", server_cpus);
-    supervise.extend(arm.supervised()?);
-    let supervisor = ChildProcess::spawn(&format!("the server {}", arm.name), &supervise)?;
-    let load = ChildProcess::spawn(
-        &format!("the clients of {}", arm.name),
-        &pinned("drive", client_cpus),
-    )?;
-    Ok((supervisor, load))
+/// The failure of its host. A supervisor that ends early says how its server did.
+fn early_end(process: &RemoteProcess) -> HostFailed {
+    match process.receive(Instant::now()) {
+        Ok(FromSupervisor::Exited { status, .. }) => process.ended_early(&status),
+        _ => process.ended_early("its process died"),
+    }
 }
 
 /// Waits until the server of a supervisor is ready; returns its address, and its memory before the first
 /// connection.
 pub(crate) fn server_is_ready(
-    supervisor: &ChildProcess,
+    supervisor: &Process,
     deadline: Instant,
 ) -> anyhow::Result<(SocketAddr, Option<Memory>)> {
     match supervisor.receive(deadline)? {
@@ -219,28 +315,15 @@ pub(crate) fn server_is_ready(
 }
 
 impl RunningArm {
-    /// Receives the readings of the server and the report of the clients, and asks the server to end.
-    fn end(mut self, deadline: Instant) -> anyhow::Result<EndingArm> {
+    /// Receives the readings of the server and the reports of the clients, and asks the server to end.
+    fn end(mut self, clocks: &Clocks, deadline: Instant) -> anyhow::Result<EndingArm> {
         let watched = self.supervisor.receive(deadline)?;
-        let report = match self.load.receive(deadline)? {
-            FromDriver::Done { report } => report,
-            FromDriver::Failed { message } => bail!("{message}"),
-            FromDriver::Ready => bail!("the load process was ready twice"),
-        };
+        let loads = self.loads.iter().enumerate();
+        let loads: anyhow::Result<Vec<LoadPart>> = loads
+            .map(|(host, load)| load_part(load, &clocks.load(host), deadline))
+            .collect();
 
-        let mut observed = Observed {
-            report,
-            cpu: Vec::new(),
-            memory_before: self.memory_before,
-            memory: None,
-            context_switches: None,
-            server_cpu_ns: 0,
-            server_requests: None,
-            server_refused: None,
-            server_exhausted: None,
-            worker_connections: Vec::new(),
-            server_failed: None,
-        };
+        let mut observed = Observed::of_loads(loads?, self.memory_before);
         let exited = match watched {
             FromSupervisor::Watched {
                 cpu,
@@ -260,10 +343,25 @@ impl RunningArm {
 
         Ok(EndingArm {
             supervisor: self.supervisor,
-            _load: self.load,
+            _loads: self.loads,
             exited,
             observed,
         })
+    }
+}
+
+/// Receives the report of a load process, on the clock of this host.
+fn load_part(load: &Process, clock: &ClockMatch, deadline: Instant) -> anyhow::Result<LoadPart> {
+    match load.receive(deadline)? {
+        FromDriver::Done {
+            mut report,
+            late_ns,
+        } => {
+            report.shift_instants(-clock.offset_ns());
+            Ok(LoadPart { report, late_ns })
+        }
+        FromDriver::Failed { message } => bail!("{message}"),
+        FromDriver::Ready => bail!("the load process was ready twice"),
     }
 }
 

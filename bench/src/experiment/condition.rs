@@ -111,14 +111,14 @@ impl Condition {
     /// The length of a block, without the start and the end of its processes.
     #[must_use]
     pub fn block_time(&self) -> Duration {
-        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));
+        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0), 0);
         Duration::from_nanos(schedule.end_ns())
     }
 
     /// The part of it that is measured.
     #[must_use]
     pub fn measured_time(&self) -> Duration {
-        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0));
+        let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0), 0);
         Duration::from_nanos(schedule.measured_ns())
     }
 }

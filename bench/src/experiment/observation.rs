@@ -8,8 +8,9 @@ use echobench_clients::{
 };
 
 use super::condition::Condition;
+use super::hosts::{ApartHosts, Hosts};
 use super::schedule::Schedule;
-use crate::host::machine::{self, MachineWatch};
+use crate::host::machine::MachineWatch;
 use crate::host::process_tree::{CpuTime, Memory};
 use crate::results::histogram_log::interval_line;
 use crate::results::{BlockRow, BlockStatus, SCHEMA_VERSION, SliceRow, Validity, ValidityFlag};
@@ -22,10 +23,25 @@ const SATURATED: f64 = 0.9;
 const LATE: f64 = 0.01;
 /// Share of slices with replies in the next arm's slice above which arms were not measured apart.
 const OVERRUN: f64 = 0.1;
+/// Part of the shortest gap between slices that an error of the hosts' clocks may take.
+const CLOCK_SHARE: u64 = 4;
+
+/// The report of a load process.
+pub(crate) struct LoadPart {
+    /// Its report, on the clock of this host.
+    pub(crate) report: LoadReport,
+    /// Time by which it was told the start too late.
+    pub(crate) late_ns: u64,
+}
 
 /// The reports of an arm's processes.
 pub(crate) struct Observed {
+    /// Those of all clients.
     pub(crate) report: LoadReport,
+    /// CPU time of the clients on each load host.
+    pub(crate) load_cpu_ns: Vec<u64>,
+    /// Time by which the last of the load processes was told the start too late.
+    pub(crate) late_ns: u64,
     /// Readings of CPU time at the start and after each slice.
     pub(crate) cpu: Vec<Option<CpuTime>>,
     pub(crate) memory_before: Option<Memory>,
@@ -44,6 +60,33 @@ pub(crate) struct Observed {
 }
 
 impl Observed {
+    /// The reports of the load processes together, without those of the server.
+    pub(crate) fn of_loads(loads: Vec<LoadPart>, memory_before: Option<Memory>) -> Self {
+        let load_cpu_ns = loads.iter().map(|part| part.report.cpu_ns).collect();
+        let late_ns = loads.iter().map(|part| part.late_ns).max();
+        let reports = loads.into_iter().map(|part| part.report);
+        let report = reports.reduce(|mut all, part| {
+            all.add(part);
+            all
+        });
+
+        Observed {
+            report: report.unwrap_or_default(),
+            load_cpu_ns,
+            late_ns: late_ns.unwrap_or(0),
+            cpu: Vec::new(),
+            memory_before,
+            memory: None,
+            context_switches: None,
+            server_cpu_ns: 0,
+            server_requests: None,
+            server_refused: None,
+            server_exhausted: None,
+            worker_connections: Vec::new(),
+            server_failed: None,
+        }
+    }
+
     fn first_cpu(&self) -> Option<CpuTime> {
         self.cpu.first().copied().flatten()
     }
@@ -102,17 +145,19 @@ pub(crate) struct Block<'a> {
     pub(crate) condition: &'a Condition,
     pub(crate) schedule: &'a Schedule,
     pub(crate) number: u32,
-    pub(crate) machine: MachineWatch,
+    /// Start of the schedule, on the clock of this host.
+    pub(crate) start_ns: u64,
+    pub(crate) hosts: &'a Hosts,
+    /// The figures of each host's machine, first that of the servers.
+    pub(crate) machines: Vec<MachineWatch>,
+    /// Largest error of the clock of any host; `None` if there is only this.
+    pub(crate) clock_bound_ns: Option<u64>,
 }
 
 impl Block<'_> {
     pub(crate) fn outcome(&self, arms: &[anyhow::Result<Observed>]) -> BlockOutcome {
         let mut outcome = BlockOutcome::default();
-        let own_ns: u64 = arms
-            .iter()
-            .flatten()
-            .map(|arm| arm.report.cpu_ns + arm.server_slices_ns().unwrap_or(0))
-            .sum();
+        let other_cpus = self.other_cpus(arms);
 
         for (index, observed) in arms.iter().enumerate() {
             let mut row = self.empty_row(&self.condition.arms[index].name);
@@ -121,7 +166,9 @@ impl Block<'_> {
                 .arrivals(index)
                 .map(|arrivals| arrivals.per_second);
             match observed {
-                Ok(observed) => self.add_measured(&mut outcome, row, index, observed, own_ns),
+                Ok(observed) => {
+                    self.add_measured(&mut outcome, row, index, observed, &other_cpus);
+                }
                 Err(error) => {
                     row.status = status_of(error);
                     outcome.blocks.push(row);
@@ -134,14 +181,35 @@ impl Block<'_> {
         outcome
     }
 
-    /// Adds the rows of a measured arm. All arms together used `own_ns` of CPU time.
+    /// CPUs that others kept busy on each host, first that of the servers.
+    fn other_cpus(&self, arms: &[anyhow::Result<Observed>]) -> Vec<Option<f64>> {
+        let mut own_ns = vec![0; self.machines.len()];
+        for arm in arms.iter().flatten() {
+            own_ns[0] += arm.server_slices_ns().unwrap_or(0);
+            for (host, cpu_ns) in (1..).zip(&arm.load_cpu_ns) {
+                // A single host has servers and clients.
+                let host = host % self.machines.len().max(1);
+                own_ns[host] += cpu_ns;
+            }
+        }
+
+        let machines = self.machines.iter().enumerate();
+        machines
+            .map(|(host, machine)| {
+                let together = self.hosts.sharing_a_kernel(host);
+                machine.other_cpus(together.map(|host| own_ns[host]).sum())
+            })
+            .collect()
+    }
+
+    /// Adds the rows of a measured arm. Others kept `other_cpus` busy on each host.
     fn add_measured(
         &self,
         outcome: &mut BlockOutcome,
         mut row: BlockRow,
         index: usize,
         observed: &Observed,
-        own_ns: u64,
+        other_cpus: &[Option<f64>],
     ) {
         let total = observed.report.total();
         let slots = self.schedule.slots_of(index).enumerate();
@@ -158,12 +226,17 @@ impl Block<'_> {
         let counts_requests = self.condition.arms[index].counts_requests();
         row.server_requests = observed.server_requests.filter(|_| counts_requests);
         fill_times(&mut row, &total);
-        self.fill_cpu(&mut row, index, observed, own_ns);
+        self.fill_cpu(&mut row, index, observed);
+        row.other_cpus = other_cpus[0];
         self.fill_memory(&mut row, observed);
 
         let overran = slices.iter().filter(|slice| slice.overrun_ns > 0).count();
         let overran = overran as f64 > OVERRUN * slices.len() as f64;
-        row.validity = self.validity(&row, &total, observed, overran);
+        row.validity = self.validity(&row, &total, (index, observed), overran);
+        let mut machines = self.machines.iter().zip(other_cpus);
+        if machines.any(|(machine, others)| machine.disturbed(*others)) {
+            row.validity.insert(ValidityFlag::Disturbed);
+        }
 
         let violations = row.violations(&observed.report.messages);
         outcome.violations.extend(violations);
@@ -193,7 +266,7 @@ impl Block<'_> {
         let measured_ns = window.end_ns - window.measure_ns;
         let (round, position) = self.schedule.place(slot);
         let number = |index: usize| u32::try_from(index + 1).unwrap_or(u32::MAX);
-        let next_slice_ns = self.machine.start_ns + self.schedule.next_start_ns(slot);
+        let next_slice_ns = self.start_ns + self.schedule.next_start_ns(slot);
         let latency = Percentiles::of(&seen.latency, seen.lost);
         let reading = |nth: usize| observed.cpu.get(nth).copied().flatten();
         let cpu = reading(nth).zip(reading(nth + 1));
@@ -257,9 +330,11 @@ impl Block<'_> {
         row.worker_jain_index = jain_index(workers);
 
         row.server_cpu_ns = Some(observed.server_cpu_ns);
-        row.stall_max_ns = self.machine.stall_max_ns;
-        row.steal_ns = self.machine.steal_ns;
-        row.cpu_pressure_ns = self.machine.pressure_ns;
+        let machine = &self.machines[0];
+        row.stall_max_ns = machine.stall_max_ns;
+        row.steal_ns = machine.steal_ns;
+        row.cpu_pressure_ns = machine.pressure_ns;
+        row.idle_cpus = machine.idle_ns.map(|idle| machine.cpus(idle));
         row.hiccups = total.hiccups;
     }
 
@@ -281,13 +356,16 @@ impl Block<'_> {
         is_failure.then(|| unanswered(total, report))
     }
 
-    fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed, own_ns: u64) {
+    /// Time in which an arm was under load.
+    fn load_ns(&self, arm: usize) -> f64 {
         let effort = &self.condition.effort;
         let slices = self.schedule.slots_of(arm).count() as u64;
-        let load_ns = (slices * (effort.ramp.ns() + effort.slice.ns())) as f64;
+        (slices * (effort.ramp.ns() + effort.slice.ns())) as f64
+    }
+
+    fn fill_cpu(&self, row: &mut BlockRow, arm: usize, observed: &Observed) {
+        let load_ns = self.load_ns(arm);
         row.client_cpus = Some(observed.report.cpu_ns as f64 / load_ns);
-        row.idle_cpus = self.machine.idle_ns.map(|idle| self.machine.cpus(idle));
-        row.other_cpus = self.machine.other_cpus(own_ns);
         let Some((first, last)) = observed.first_cpu().zip(observed.last_cpu()) else {
             return;
         };
@@ -336,7 +414,7 @@ impl Block<'_> {
             .and_then(|(with, before)| each(with, before));
         row.kernel_stack_bytes_per_connection =
             each(with.kernel_stack_bytes(), before.kernel_stack_bytes());
-        row.socket_bytes_per_connection = machine::socket_bytes().map(|bytes| bytes as f64);
+        row.socket_bytes_per_connection = self.hosts.socket_bytes().map(|bytes| bytes as f64);
         row.page_table_bytes_per_connection = each(with.page_table_bytes, before.page_table_bytes);
     }
 
@@ -345,7 +423,7 @@ impl Block<'_> {
         &self,
         row: &BlockRow,
         total: &WindowReport,
-        observed: &Observed,
+        (arm, observed): (usize, &Observed),
         overran: bool,
     ) -> Validity {
         let some = |count: Option<u64>| count.is_some_and(|count| count > 0);
@@ -356,16 +434,19 @@ impl Block<'_> {
             validity.insert(ValidityFlag::Overran);
         }
 
-        if self.generator_was_the_limit(row) {
+        if self.generator_was_the_limit(row, arm, observed) {
             validity.insert(ValidityFlag::Generator);
         }
 
-        if total.late as f64 > LATE * total.answered as f64 {
+        // Up to the end of the first ramp, nothing is measured.
+        let started_late = observed.late_ns > self.condition.effort.ramp.ns();
+        if started_late || total.late as f64 > LATE * total.answered as f64 {
             validity.insert(ValidityFlag::Late);
         }
 
-        if self.machine.disturbed(row.other_cpus) {
-            validity.insert(ValidityFlag::Disturbed);
+        let bounds = self.clock_bound_ns.zip(self.schedule.least_gap_ns());
+        if bounds.is_some_and(|(bound, gap)| bound > gap / CLOCK_SHARE) {
+            validity.insert(ValidityFlag::Clock);
         }
 
         if failed(ErrorKind::NoPorts) {
@@ -385,7 +466,10 @@ impl Block<'_> {
 
     /// Whether the clients used all the CPU time they could have while the server did not. Threads and
     /// processes that share CPUs with the server never count: each side takes CPU time from the other.
-    fn generator_was_the_limit(&self, row: &BlockRow) -> bool {
+    fn generator_was_the_limit(&self, row: &BlockRow, arm: usize, observed: &Observed) -> bool {
+        if let Some(apart) = self.hosts.apart() {
+            return self.a_load_host_was_the_limit(apart, row, arm, observed);
+        }
         let Some((clients, server)) = row.client_cpus.zip(row.server_cpus) else {
             return false;
         };
@@ -401,6 +485,29 @@ impl Block<'_> {
 
         let all = if one_thread { 1 } else { client_cpus.len() };
         clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
+    }
+
+    /// The same on hosts of their own: one load host without CPU time is enough to slow down its clients.
+    fn a_load_host_was_the_limit(
+        &self,
+        apart: &ApartHosts,
+        row: &BlockRow,
+        arm: usize,
+        observed: &Observed,
+    ) -> bool {
+        let one_thread = self.condition.driver == Driver::Tasks;
+        let load_ns = self.load_ns(arm);
+        let mut hosts = apart.loads().iter().zip(&observed.load_cpu_ns);
+        let is_limit = hosts.any(|(host, cpu_ns)| {
+            let cpus = if one_thread { 1 } else { host.cpus() };
+            *cpu_ns as f64 / load_ns >= SATURATED * cpus as f64
+        });
+
+        let server_cpus = apart.server().cpus() as f64;
+        is_limit
+            && row
+                .server_cpus
+                .is_some_and(|used| used < SATURATED * server_cpus)
     }
 }
 

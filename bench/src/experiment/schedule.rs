@@ -43,7 +43,12 @@ struct Slot {
 }
 
 impl Schedule {
-    pub(super) fn new(condition: &Condition, random: &mut fastrand::Rng) -> Self {
+    /// A schedule whose slices are further apart by `separation_ns` than those on a single host.
+    pub(super) fn new(
+        condition: &Condition,
+        random: &mut fastrand::Rng,
+        separation_ns: u64,
+    ) -> Self {
         let arms = condition.arms.iter().enumerate();
         let driven: Vec<usize> = arms
             .filter(|(_, arm)| arm.skip.is_none())
@@ -60,6 +65,7 @@ impl Schedule {
             for (position, nth) in order.into_iter().enumerate() {
                 let arm = driven[nth];
                 let gap_ns = condition.effort.gap.ns()
+                    + separation_ns
                     + clients * GAP_PER_CLIENT_NS
                     + processes(&condition.arms[arm], clients) * GAP_PER_PROCESS_NS
                     + forks(condition, arm) * GAP_PER_FORK_NS;
@@ -84,6 +90,7 @@ impl Schedule {
             effort: condition.effort,
             windows_end_ns: start_ns,
             memory_ns: MEMORY_NS
+                + separation_ns
                 + clients * MEMORY_PER_CLIENT_NS
                 + most.unwrap_or(0) * MEMORY_PER_PROCESS_NS,
         }
@@ -129,6 +136,11 @@ impl Schedule {
     /// Time that is measured, over all arms.
     pub(super) fn measured_ns(&self) -> u64 {
         self.slots.len() as u64 * self.effort.slice.ns()
+    }
+
+    /// The shortest time between two slices; `None` without any.
+    pub(super) fn least_gap_ns(&self) -> Option<u64> {
+        self.slots.iter().map(|slot| slot.gap_ns).min()
     }
 
     pub(super) fn windows_end_ns(&self) -> u64 {

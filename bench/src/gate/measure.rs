@@ -13,6 +13,7 @@ use super::rule::{
 };
 use super::server::{ArmProgram, GateServer};
 use crate::experiment::condition::Condition;
+use crate::experiment::hosts::Hosts;
 use crate::experiment::observation::BlockOutcome;
 use crate::render::units::duration;
 use crate::results::{BlockRow, SliceRow, Writer};
@@ -125,7 +126,9 @@ impl Gate {
                 continue;
             };
             let arm = Arm::of_external(external)?;
-            let outcome = condition.with_arms(vec![arm]).run_block(1, self.seed)?;
+            let outcome = condition
+                .with_arms(vec![arm])
+                .run_block(&Hosts::here(), 1, self.seed)?;
             let row = outcome.blocks.first().context("a row of the arm")?;
             if let Some(problem) = problem_of_stranger(row, self.effort.gap) {
                 bail!("cannot measure the {side} {}: {problem}", server.title());
@@ -379,7 +382,7 @@ impl Subject {
         // Shuffled: the place in the start order may favour an arm.
         let mut condition = self.condition.clone();
         fastrand::Rng::with_seed(seed ^ u64::from(block)).shuffle(&mut condition.arms);
-        let outcome = condition.run_block(block, seed)?;
+        let outcome = condition.run_block(&Hosts::here(), block, seed)?;
 
         if let Some(writer) = &mut observer.writer {
             let length = condition.block_time();

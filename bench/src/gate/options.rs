@@ -71,6 +71,7 @@ impl GateOptions {
             status: RunStatus::Running,
             resumed: Vec::new(),
             environment: Environment::capture(),
+            hosts: Vec::new(),
             scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),
         }
     }

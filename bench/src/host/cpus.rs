@@ -20,10 +20,12 @@ pub enum Placement {
     Split,
     /// One for everything.
     Same,
+    /// Servers and clients on hosts of their own.
+    Apart,
 }
 
 impl Placement {
-    /// Every placement.
+    /// Every placement that can be chosen; [`Placement::Apart`] comes from hosts.
     pub const ALL: [Placement; 3] = [Placement::None, Placement::Split, Placement::Same];
 
     /// The name in options, files and columns.
@@ -33,6 +35,7 @@ impl Placement {
             Placement::None => "none",
             Placement::Split => "split",
             Placement::Same => "same",
+            Placement::Apart => "apart",
         }
     }
 
@@ -40,7 +43,7 @@ impl Placement {
     pub fn cpus(self) -> anyhow::Result<(Vec<usize>, Vec<usize>)> {
         let all = allowed_cpus()?;
         Ok(match self {
-            Placement::None => (Vec::new(), Vec::new()),
+            Placement::None | Placement::Apart => (Vec::new(), Vec::new()),
             Placement::Same => (vec![all[0]], vec![all[0]]),
             Placement::Split if all.len() < 2 => {
                 bail!("placement split needs at least two CPUs, and there is one")

@@ -16,6 +16,7 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
+use std::sync::LazyLock;
 
 /// The environment of a run, as recorded in `run.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,11 +90,15 @@ impl Environment {
             dirty: env!("ECHOBENCH_DIRTY").parse().ok(),
             rustc: non_empty(env!("ECHOBENCH_RUSTC")),
             profile: non_empty(env!("ECHOBENCH_PROFILE")),
-            executable_sha256: sha256_of(Path::new("/proc/self/exe")).ok(),
-            arguments: std::env::args_os()
-                .enumerate()
-                .map(|(index, argument)| without_folders(&argument.to_string_lossy(), index == 0))
-                .collect(),
+            executable_sha256: executable_sha256(),
+            arguments: without_hosts(
+                std::env::args_os()
+                    .enumerate()
+                    .map(|(index, argument)| {
+                        without_folders(&argument.to_string_lossy(), index == 0)
+                    })
+                    .collect(),
+            ),
             started: jiff::Timestamp::now()
                 .strftime("%Y-%m-%dT%H:%M:%SZ")
                 .to_string(),
@@ -153,6 +158,18 @@ impl Limits {
     }
 }
 
+/// Id of the running kernel since its start, which namespaces and containers on it share.
+pub(crate) fn kernel_id() -> Option<String> {
+    line("/proc/sys/kernel/random/boot_id")
+}
+
+/// The SHA-256 of this executable, in hexadecimal.
+pub(crate) fn executable_sha256() -> Option<String> {
+    static HASH: LazyLock<Option<String>> =
+        LazyLock::new(|| sha256_of(Path::new("/proc/self/exe")).ok());
+    HASH.clone()
+}
+
 /// The SHA-256 of a file, in hexadecimal.
 pub(crate) fn sha256_of(path: &Path) -> io::Result<String> {
     File::open(path).and_then(sha256)
@@ -189,6 +206,29 @@ fn without_folders(argument: &str, program: bool) -> String {
 
     let name = path.trim_end_matches('/').rsplit('/').next();
     option + name.unwrap_or("")
+}
+
+/// Arguments without the values of those options that name other hosts.
+fn without_hosts(mut arguments: Vec<String>) -> Vec<String> {
+    const OPTIONS: [&str; 3] = ["--server-on", "--clients-on", "--server-address"];
+    for index in 0..arguments.len() {
+        let (option, value) = match arguments[index].split_once('=') {
+            Some((option, value)) => (option.to_owned(), Some(value)),
+            None => (arguments[index].clone(), None),
+        };
+        if !OPTIONS.contains(&option.as_str()) {
+            continue;
+        }
+        match value {
+            Some(_) => arguments[index] = format!("{option}=…"),
+            None => {
+                if let Some(value) = arguments.get_mut(index + 1) {
+                    "…".clone_into(value);
+                }
+            }
+        }
+    }
+    arguments
 }
 
 fn memory_bytes(meminfo: &str) -> Option<u64> {

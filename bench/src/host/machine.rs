@@ -118,6 +118,7 @@ fn cpu_pressure_ns(pressure: &str) -> Option<u64> {
 }
 
 /// Figures of the whole machine over a block.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MachineWatch {
     pub(crate) start_ns: u64,
     span_ns: u64,
@@ -130,9 +131,10 @@ pub(crate) struct MachineWatch {
 }
 
 impl MachineWatch {
-    /// Watches from one instant to another.
-    pub(crate) fn between(start_ns: u64, end_ns: u64) -> Self {
-        let mut watch = Self::while_true(start_ns, |next_ns| next_ns < end_ns);
+    /// Watches from one instant to another, or until `ends_early` is true.
+    pub(crate) fn between(start_ns: u64, end_ns: u64, ends_early: impl Fn() -> bool) -> Self {
+        let goes_on = |next_ns| next_ns < end_ns && !ends_early();
+        let mut watch = Self::while_true(start_ns, goes_on);
         watch.span_ns = end_ns - start_ns;
         watch
     }
@@ -176,6 +178,12 @@ impl MachineWatch {
         ns as f64 / self.span_ns as f64
     }
 
+    /// Number of CPUs of the machine.
+    fn all_cpus(&self) -> Option<f64> {
+        let (idle, busy) = self.idle_ns.zip(self.busy_ns)?;
+        Some(self.cpus(idle + busy))
+    }
+
     /// Number of CPUs kept busy by processes outside of the experiment, whose own used `own_ns`.
     pub(crate) fn other_cpus(&self, own_ns: u64) -> Option<f64> {
         Some(self.cpus(self.busy_ns?.saturating_sub(own_ns)))
@@ -184,8 +192,7 @@ impl MachineWatch {
     /// Whether something else disturbed the block: other processes, which used `other_cpus`, the
     /// hypervisor, a CPU quota, or a stop of the machine.
     pub(crate) fn disturbed(&self, other_cpus: Option<f64>) -> bool {
-        let all_ns = self.idle_ns.zip(self.busy_ns);
-        let cpus = all_ns.map_or(1.0, |(idle, busy)| self.cpus(idle + busy));
+        let cpus = self.all_cpus().unwrap_or(1.0);
         let limits = DisturbanceLimits::COMPARISON;
         let others = other_cpus.unwrap_or(0.0) > limits.other_work * cpus;
         let stolen = self

@@ -277,6 +277,7 @@ impl LoadOptions {
             target,
             driver: self.driver,
             clients: self.clients,
+            part: None,
             task_threads: self.task_threads,
             workload: Workload {
                 request_kind: kind,

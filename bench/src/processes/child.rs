@@ -55,11 +55,63 @@ pub fn bind_lifetime(command: &mut Command) -> &mut Command {
     unsafe { command.pre_exec(bound) }
 }
 
-/// A child process of the experiment that exchanges messages; it ends when this is dropped.
-pub struct ChildProcess {
+/// A child process with a pipe to its standard input; it ends when this is dropped.
+pub(super) struct PipedChild {
     name: String,
     child: Child,
     input: Option<ChildStdin>,
+    /// Time to end by itself once its standard input is closed.
+    pub(super) exit_timeout: Duration,
+}
+
+impl PipedChild {
+    /// Starts a command; returns its standard output too.
+    pub(super) fn spawn(mut command: Command, name: &str) -> anyhow::Result<(Self, ChildStdout)> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = bind_lifetime(&mut command).spawn().map_err(|error| {
+            threads::refused(&format!("cannot start a process for {name}"), error)
+        })?;
+        let output = child.stdout.take();
+        let piped = PipedChild {
+            name: name.to_owned(),
+            input: child.stdin.take(),
+            child,
+            exit_timeout: EXIT_TIMEOUT,
+        };
+        Ok((piped, output.context("standard output is piped")?))
+    }
+
+    /// Writes one line, which is a whole message.
+    pub(super) fn send_line(&mut self, line: &str) -> anyhow::Result<()> {
+        let input = self.input.as_mut().context("standard input is piped")?;
+        input
+            .write_all(line.as_bytes())
+            .with_context(|| format!("the process of {} has ended", self.name))
+    }
+}
+
+impl Drop for PipedChild {
+    fn drop(&mut self) {
+        // The end of its input tells a child to end what it started, and then itself.
+        drop(self.input.take());
+
+        let deadline = Instant::now() + self.exit_timeout;
+        while Instant::now() < deadline {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+
+        // Its own children die with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A child process of the experiment that exchanges messages; it ends when this is dropped.
+pub struct ChildProcess {
+    piped: PipedChild,
     lines: Receiver<String>,
 }
 
@@ -83,81 +135,64 @@ impl ChildProcess {
     }
 
     /// Starts any command; otherwise like [`ChildProcess::spawn`].
-    pub fn spawn_command(mut command: Command, name: &str) -> anyhow::Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = bind_lifetime(&mut command).spawn().map_err(|error| {
-            threads::refused(&format!("cannot start a process for {name}"), error)
-        })?;
-        let input = child.stdin.take();
-        let output = child.stdout.take().context("standard output is piped")?;
-
+    pub fn spawn_command(command: Command, name: &str) -> anyhow::Result<Self> {
         // Owns the child from here on, so that it is ended if no thread can be started.
-        let mut process = ChildProcess {
-            name: name.to_owned(),
-            child,
-            input,
-            lines: crossbeam::channel::never(),
-        };
-        process.lines = lines_of(output)?;
-        Ok(process)
+        let (piped, output) = PipedChild::spawn(command, name)?;
+        let lines = lines_of(output)?;
+        Ok(ChildProcess { piped, lines })
     }
 
     /// The process id.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.child.id()
+        self.piped.child.id()
+    }
+
+    /// The lines of its output, for a thread that passes them on.
+    pub(super) fn lines(&self) -> Receiver<String> {
+        self.lines.clone()
     }
 
     /// Sends one message.
     pub fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
-        let line = line_of(message)?;
-        let input = self.input.as_mut().context("standard input is piped")?;
-        input
-            .write_all(line.as_bytes())
-            .with_context(|| format!("the process of {} has ended", self.name))
+        self.piped.send_line(&line_of(message)?)
     }
 
     /// Receives the next message. Fails at `deadline`, when the process ends, and when this process
     /// is interrupted.
     pub fn receive<M: DeserializeOwned>(&self, deadline: Instant) -> anyhow::Result<M> {
-        loop {
-            if interrupted() {
-                bail!("interrupted");
-            }
-
-            match self.lines.recv_timeout(INTERRUPT_INTERVAL) {
-                Ok(line) => {
-                    return serde_json::from_str(&line).with_context(|| {
-                        let start: String = line.chars().take(100).collect();
-                        format!("the process of {} said '{start}'", self.name)
-                    });
-                }
-                Err(RecvTimeoutError::Disconnected) => bail!("the process of {} died", self.name),
-                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
-                    bail!("the process of {} did not answer in time", self.name)
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-            }
-        }
+        receive_from(&self.piped.name, &self.lines, deadline)
     }
 }
 
-impl Drop for ChildProcess {
-    fn drop(&mut self) {
-        // The end of its input tells a child to end what it started, and then itself.
-        drop(self.input.take());
+/// Receives the next message of a process from the lines of its output; see [`ChildProcess::receive`].
+pub(super) fn receive_from<M: DeserializeOwned>(
+    name: &str,
+    lines: &Receiver<String>,
+    deadline: Instant,
+) -> anyhow::Result<M> {
+    let line = next_of(name, lines, deadline)?;
+    serde_json::from_str(&line).with_context(|| {
+        let start: String = line.chars().take(100).collect();
+        format!("the process of {name} said '{start}'")
+    })
+}
 
-        let deadline = Instant::now() + EXIT_TIMEOUT;
-        while Instant::now() < deadline {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(2));
+/// The next item from a process, with the same failures.
+pub(super) fn next_of<T>(name: &str, items: &Receiver<T>, deadline: Instant) -> anyhow::Result<T> {
+    loop {
+        if interrupted() {
+            bail!("interrupted");
         }
 
-        // Its own children die with it.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        match items.recv_timeout(INTERRUPT_INTERVAL) {
+            Ok(item) => return Ok(item),
+            Err(RecvTimeoutError::Disconnected) => bail!("the process of {name} died"),
+            Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                bail!("the process of {name} did not answer in time")
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use echobench_clients::Plan;
+use echobench_clients::{Plan, clock};
 use nix::sys::signal::Signal;
 
 use super::child::die_with_parent;
@@ -37,17 +37,21 @@ pub fn run(args: &DriveArgs) -> anyhow::Result<ExitCode> {
     let Some(plan) = messages::receive::<Plan>()? else {
         return Ok(ExitCode::FAILURE);
     };
+    let mut late_ns = 0;
     let result = echobench_clients::run(&plan, || {
         let start = messages::send(&FromDriver::Ready).and_then(|()| messages::receive::<Start>());
         match start {
-            Ok(Some(start)) => start.start_ns,
+            Ok(Some(start)) => {
+                late_ns = clock::now().saturating_sub(start.start_ns);
+                start.start_ns
+            }
             // Without an experiment there is nobody to report to either.
             Ok(None) | Err(_) => std::process::exit(1),
         }
     });
 
     match result {
-        Ok(report) => messages::send(&FromDriver::Done { report })?,
+        Ok(report) => messages::send(&FromDriver::Done { report, late_ns })?,
         Err(error) => messages::send(&FromDriver::Failed {
             message: error.to_string(),
         })?,

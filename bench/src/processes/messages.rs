@@ -93,6 +93,8 @@ pub enum FromDriver {
     Done {
         /// Its results.
         report: LoadReport,
+        /// Time by which it was told the start too late; 0 if it was in time.
+        late_ns: u64,
     },
     /// The plan could not be carried out.
     Failed {

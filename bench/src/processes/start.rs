@@ -186,7 +186,7 @@ fn prepare(plan: &Plan, arguments: &[String]) -> anyhow::Result<ChildProcess> {
 
 fn finish(plan: &Plan, load: &ChildProcess) -> anyhow::Result<LoadReport> {
     match load.receive(Instant::now() + length(plan) + TIMEOUT)? {
-        FromDriver::Done { report } => Ok(report),
+        FromDriver::Done { report, .. } => Ok(report),
         FromDriver::Failed { message } => bail!("{message}"),
         FromDriver::Ready => bail!("the load process was ready twice"),
     }

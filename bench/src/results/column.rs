@@ -69,9 +69,11 @@ pub enum ValidityFlag {
     Files,
     /// The server refused connections: it had reached its limit, or could start no process or thread.
     Refused,
+    /// The clocks of the hosts were known too badly to tell slices apart.
+    Clock,
 }
 
-textual_enum!(ValidityFlag, "validity", { Overran => "overran", Generator => "generator", Late => "late", Disturbed => "disturbed", Ports => "ports", Files => "files", Refused => "refused" });
+textual_enum!(ValidityFlag, "validity", { Overran => "overran", Generator => "generator", Late => "late", Disturbed => "disturbed", Ports => "ports", Files => "files", Refused => "refused", Clock => "clock" });
 
 serde_by_name!(ValidityFlag);
 

@@ -19,7 +19,7 @@ pub use column::{BlockStatus, EffortName, RunStatus, Validity, ValidityFlag};
 pub use metric::Metric;
 pub use percentiles::{BlockPercentiles, read_percentiles};
 pub use read::{is_ledger, read, read_blocks, read_claims, read_record, read_slices, read_summary};
-pub use record::RunRecord;
+pub use record::{HostRecord, RunRecord};
 pub use resume::{PlannedRows, ResumableRun, check_slices};
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};
 pub use write::{ClaimsWriter, Writer, create_default_folder, csv_text};

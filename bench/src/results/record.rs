@@ -23,8 +23,20 @@ pub struct RunRecord {
     pub resumed: Vec<String>,
     /// The machine and the build.
     pub environment: Environment,
+    /// The other hosts, first that of the servers; none if servers and clients were on this machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostRecord>,
     /// The scenarios as they were run, by name, in the order of the tables.
     pub scenarios: IndexMap<String, Scenario>,
+}
+
+/// A host of servers or clients. Its name is not recorded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// Its duty: `server host`, `load host`, or `load host 2` among several.
+    pub role: String,
+    /// The machine and its build.
+    pub environment: Environment,
 }
 
 impl RunRecord {

@@ -16,10 +16,12 @@ use super::scenario_report::{ScenarioReport, fixed};
 use super::slo::SloVerdict;
 use super::tables::{environment_notes, tables};
 use crate::experiment::condition::Condition;
+use crate::experiment::hosts::{Hosts, HostsOptions};
 use crate::experiment::observation::BlockOutcome;
 use crate::host::cpus::CpuIdleGuard;
 use crate::host::environment::Environment;
 use crate::host::signals::{catch_interrupts, interrupted, on_forced_exit};
+use crate::processes::site::HostFailed;
 use crate::render::Style;
 use crate::results::summary::{summarize, summarize_one};
 use crate::results::{
@@ -34,8 +36,8 @@ use crate::{noteln, out};
 pub enum RunTask {
     /// A new run.
     New(Box<RunOptions>),
-    /// The rest of an interrupted run, by its results folder.
-    Resume(PathBuf),
+    /// The rest of an interrupted run, by its results folder, with the hosts that it was begun on.
+    Resume(PathBuf, HostsOptions),
 }
 
 /// Result of a run as a whole.
@@ -70,32 +72,36 @@ pub fn execute(task: &RunTask, view: RunView) -> anyhow::Result<RunOutcome> {
     catch_interrupts()?;
     let mut run = match task {
         RunTask::New(options) => ActiveRun::create(options, view)?,
-        RunTask::Resume(folder) => ActiveRun::resume(folder, view)?,
+        RunTask::Resume(folder, hosts) => ActiveRun::resume(folder, hosts, view)?,
     };
-    let resume = resume_command(run.writer.folder());
+    let resume = run.resume_command();
     let at_once = format!("ended at once: finished blocks are kept; for the others: {resume}");
     on_forced_exit(move || noteln!("{at_once}"));
 
     let outcome = run.measure_all().and_then(|()| run.finish());
     outcome.inspect_err(|error| {
-        run.record.status = RunStatus::Failed(format!("{error:#}"));
+        run.record.status = RunStatus::Failed(nameless(error));
         // The disk may be full; then the record says that the run is under way, which is resumed as well.
         let _ = run.writer.record(&run.record);
         noteln!("not complete: finished blocks are kept; for the others: {resume}");
     })
 }
 
-/// Command line that measures the missing blocks of a results folder.
-fn resume_command(folder: &Path) -> String {
-    let folder = folder.display().to_string();
-    let quoted = shlex::try_quote(&folder).map_or(folder.clone(), Cow::into_owned);
-    format!("echobench run --resume {quoted}")
+/// An error as a record keeps it, which names no hosts.
+fn nameless(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<HostFailed>() {
+        Some(failed) => failed.nameless(),
+        None => format!("{error:#}"),
+    }
 }
 
 /// A run in progress: its rows so far, in memory and on disk.
 struct ActiveRun {
     writer: Writer,
     record: RunRecord,
+    hosts: Hosts,
+    /// The options by which the hosts are reached, which are not recorded.
+    hosts_options: HostsOptions,
     _awake: Option<CpuIdleGuard>,
     /// Time between the zero of the interval log and `began`; more than nothing for a resumed run.
     log_age: Duration,
@@ -116,6 +122,7 @@ impl ActiveRun {
         check_runnable(&scenarios)?;
         check_required(&view, &scenarios)?;
         let views = Views::new(view.view, &scenarios);
+        let hosts = Hosts::connect(&options.hosts)?;
         let awake = CpuIdleGuard::hold_if(options.no_cpu_idle)?;
 
         let environment = Environment {
@@ -138,12 +145,15 @@ impl ActiveRun {
             status: RunStatus::Running,
             resumed: Vec::new(),
             environment,
+            hosts: hosts.records(),
             scenarios: scenarios.into_iter().map(|s| (s.name.clone(), s)).collect(),
         };
 
         Ok(ActiveRun {
             writer: Writer::create(&folder, &record)?,
             record,
+            hosts,
+            hosts_options: options.hosts.clone(),
             _awake: awake,
             log_age: Duration::ZERO,
             began: Instant::now(),
@@ -157,13 +167,15 @@ impl ActiveRun {
     }
 
     /// Opens an interrupted run with the blocks that it had finished.
-    fn resume(folder: &Path, view: RunView) -> anyhow::Result<Self> {
+    fn resume(folder: &Path, hosts_options: &HostsOptions, view: RunView) -> anyhow::Result<Self> {
         let mut record = read_record(folder)?;
         check_required(&view, record.scenarios.values())?;
         let views = Views::new(view.view, record.scenarios.values());
         let now = Environment::capture();
         plan::check_resumable(&record, &now, folder)?;
         check_runnable(record.scenarios.values())?;
+        let hosts = Hosts::connect(hosts_options)?;
+        plan::check_hosts(&record, &hosts.records(), folder)?;
         let awake = CpuIdleGuard::hold_if(record.environment.awake)?;
 
         let conditions = plan::conditions(&record)?;
@@ -185,6 +197,8 @@ impl ActiveRun {
             violations: violations.collect(),
             writer,
             record,
+            hosts,
+            hosts_options: hosts_options.clone(),
             _awake: awake,
             log_age: kept.log_age,
             began: Instant::now(),
@@ -196,9 +210,25 @@ impl ActiveRun {
         })
     }
 
+    /// Command line that measures the missing blocks.
+    fn resume_command(&self) -> String {
+        let folder = self.writer.folder().display().to_string();
+        let words = ["echobench", "run", "--resume", &folder].map(str::to_owned);
+        let words = words.into_iter().chain(self.hosts_options.words());
+        let quoted = words.map(|word| {
+            let quoted = shlex::try_quote(&word).map(Cow::into_owned);
+            quoted.unwrap_or(word)
+        });
+        quoted.collect::<Vec<_>>().join(" ")
+    }
+
     /// Measures every block that is missing, until it is interrupted.
     fn measure_all(&mut self) -> anyhow::Result<()> {
         let conditions = plan::conditions(&self.record)?;
+        let conditions: Vec<Condition> = conditions
+            .iter()
+            .map(|condition| self.hosts.adapted(condition))
+            .collect();
         for note in resolution::notes(&conditions) {
             noteln!("{note}");
         }
@@ -235,7 +265,7 @@ impl ActiveRun {
 
         for (condition, block) in missing {
             progress.begin(condition, block);
-            match condition.run_block(block, self.record.seed) {
+            match condition.run_block(&self.hosts, block, self.record.seed) {
                 Ok(outcome) => self.keep(condition, outcome)?,
                 Err(_) if interrupted() => {
                     progress.clear();
@@ -336,7 +366,7 @@ impl ActiveRun {
             RunOutcome::Interrupted => noteln!(
                 "interrupted: {} finished blocks are kept; for the others: {}",
                 self.finished_blocks(),
-                resume_command(folder)
+                self.resume_command()
             ),
             RunOutcome::WrongReplies => {
                 for violation in &self.violations {

@@ -241,6 +241,10 @@ fn cause_and_advice(flag: ValidityFlag) -> (&'static str, &'static str) {
             "the load generator was late",
             "give the clients CPUs of their own",
         ),
+        ValidityFlag::Clock => (
+            "the clocks of the hosts were not known well enough",
+            "use a faster connection to them",
+        ),
         ValidityFlag::Ports => ("no local ports were left", "open fewer connections"),
         ValidityFlag::Files => (
             "no open files were left",

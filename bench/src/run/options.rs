@@ -6,9 +6,10 @@ use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
 use super::traffic::{CUSTOM, TrafficOptions};
+use crate::experiment::hosts::HostsOptions;
 use crate::noteln;
-use crate::scenario::Scenario;
 use crate::scenario::arm::External;
+use crate::scenario::{Placement, Scenario};
 
 /// Options of a new run.
 #[derive(Clone, Debug)]
@@ -31,11 +32,16 @@ pub struct RunOptions {
     pub out: Option<PathBuf>,
     /// Seed of the order of the arms and of the clients' traffic.
     pub seed: u64,
+    /// The hosts of servers and clients.
+    pub hosts: HostsOptions,
 }
 
 impl RunOptions {
     /// The selected scenarios, with the replacements applied.
     pub(super) fn scenarios(&self) -> anyhow::Result<Vec<Scenario>> {
+        if !self.hosts.are_none() {
+            self.check_hosts_options()?;
+        }
         let mut found = Vec::new();
         for name in &self.scenarios {
             found.push(Scenario::find(name)?);
@@ -59,6 +65,20 @@ impl RunOptions {
         Ok(scenarios)
     }
 
+    /// Fails if an option is given that has no meaning for other hosts.
+    fn check_hosts_options(&self) -> anyhow::Result<()> {
+        if let Some(placement) = self.traffic.placements.first() {
+            bail!(
+                "--placement {placement} is for one host; leave it out: servers and clients are on hosts of \
+                 their own"
+            );
+        }
+        if self.no_cpu_idle {
+            bail!("--no-cpu-idle holds for this host only; leave it out");
+        }
+        Ok(())
+    }
+
     /// A scenario with the replacements applied.
     fn adapted(&self, mut scenario: Scenario) -> anyhow::Result<Scenario> {
         if !self.models.is_empty() {
@@ -71,7 +91,10 @@ impl RunOptions {
         scenario.check()?;
 
         let is_placed = !self.traffic.placements.is_empty();
-        if !is_placed && scenario.leave_out_impossible_placements() {
+        if !self.hosts.are_none() {
+            self.hosts.check(&scenario)?;
+            scenario.place(&[Placement::Apart]);
+        } else if !is_placed && scenario.leave_out_impossible_placements() {
             noteln!(
                 "{}: one CPU only: placement split is left out, or replaced by none",
                 scenario.name
@@ -91,6 +114,13 @@ pub(super) fn check_runnable<'a>(
 ) -> anyhow::Result<()> {
     for scenario in scenarios {
         let loads = scenario.loads();
+        if loads
+            .iter()
+            .all(|(.., placement)| *placement == Placement::Apart)
+        {
+            // The limits are those of other hosts.
+            continue;
+        }
         for (_, _, placement) in &loads {
             placement.cpus()?;
         }

@@ -7,7 +7,9 @@ use anyhow::bail;
 use crate::experiment::condition::Condition;
 use crate::experiment::order::balanced_rounds;
 use crate::host::environment::Environment;
-use crate::results::{BlockRow, ConditionKey, PlannedRows, RunRecord, RunStatus, SCHEMA_VERSION};
+use crate::results::{
+    BlockRow, ConditionKey, HostRecord, PlannedRows, RunRecord, RunStatus, SCHEMA_VERSION,
+};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median;
@@ -144,6 +146,38 @@ pub(super) fn check_resumable(
             begun.machine.slug(),
             now.machine.slug()
         );
+    }
+    Ok(())
+}
+
+/// Fails where resuming would mix rows of different hosts.
+pub(super) fn check_hosts(
+    record: &RunRecord,
+    now: &[HostRecord],
+    folder: &Path,
+) -> anyhow::Result<()> {
+    let folder = folder.display();
+    if record.hosts.len() != now.len() {
+        bail!(
+            "the run in {folder} was begun {}; give its options for hosts again",
+            match record.hosts.len() {
+                0 => "on one host".to_owned(),
+                hosts => format!("with a server host and {} load hosts", hosts - 1),
+            }
+        );
+    }
+
+    for (begun, now) in record.hosts.iter().zip(now) {
+        let (begun_on, is) = (&begun.environment.machine, &now.environment.machine);
+        if begun_on != is {
+            bail!(
+                "the run in {folder} was begun with another kind of machine as {} ({}, this is {}); resume it \
+                 with that one, or start a new run",
+                begun.role,
+                begun_on.slug(),
+                is.slug()
+            );
+        }
     }
     Ok(())
 }

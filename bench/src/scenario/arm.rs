@@ -132,8 +132,15 @@ impl Arm {
     /// The arguments of `supervise` for this server.
     pub fn supervised(&self) -> anyhow::Result<Vec<String>> {
         let mut arguments = Vec::new();
-        if matches!(self.program, Program::External(_)) {
-            arguments.push("--external".to_owned());
+        match self.program {
+            // Each host has this executable at a place of its own.
+            Program::Own => {
+                arguments.extend(["--own", "--"].map(str::to_owned));
+                arguments.extend_from_slice(&self.arguments);
+                return Ok(arguments);
+            }
+            Program::External(_) => arguments.push("--external".to_owned()),
+            Program::Build(_) => {}
         }
         arguments.push("--".to_owned());
         arguments.extend(self.command()?);

@@ -506,6 +506,10 @@ impl Scenario {
         }
 
         for loads in self.all_loads() {
+            if loads.placements.contains(&Placement::Apart) {
+                let problem = "'apart' comes from hosts; leave it out, and run with --server-on";
+                faults.push(Fault::new("placements", problem));
+            }
             if loads.clients.contains(&0) {
                 faults.push(Fault::new(
                     "clients",

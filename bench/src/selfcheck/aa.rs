@@ -9,6 +9,7 @@ use echobench_servers::Settings;
 use serde::Serialize;
 
 use crate::experiment::condition::Condition;
+use crate::experiment::hosts::Hosts;
 use crate::experiment::observation::BlockOutcome;
 use crate::host::files::ResultFile;
 use crate::host::machine::Machine;
@@ -249,7 +250,9 @@ impl Form {
         let mut blocks: Vec<BlockOutcome> = Vec::new();
 
         for number in 1.. {
-            let Some(block) = unless_interrupted(condition.run_block(number, seed))? else {
+            let Some(block) =
+                unless_interrupted(condition.run_block(&Hosts::here(), number, seed))?
+            else {
                 break;
             };
             blocks.push(block);

@@ -196,6 +196,7 @@ impl Load {
             target,
             driver: self.driver,
             clients: self.clients,
+            part: None,
             task_threads: 1,
             workload: Workload {
                 arrivals,

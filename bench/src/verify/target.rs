@@ -7,8 +7,8 @@ use anyhow::{Context, bail};
 
 use super::Peer;
 use crate::experiment::block::server_is_ready;
-use crate::processes::child::ChildProcess;
 use crate::processes::messages::{FromSupervisor, ToSupervisor};
+use crate::processes::site::{Process, Site};
 use crate::scenario::arm::{Arm, External};
 use crate::scenario::check_arm;
 
@@ -68,7 +68,7 @@ impl VerifyTarget {
 
         let mut arguments = vec!["supervise".to_owned()];
         arguments.extend(arm.supervised()?);
-        let supervisor = ChildProcess::spawn(&format!("the server {}", arm.name), &arguments)?;
+        let supervisor = Site::Here.start(&format!("the server {}", arm.name), &arguments)?;
         let ready = server_is_ready(&supervisor, Instant::now() + START_LIMIT);
         let (address, _) = ready.map_err(with_advice)?;
         Ok((Some(StartedServer(supervisor)), vec![address]))
@@ -111,7 +111,7 @@ pub(super) fn meet_any(
 }
 
 /// A server that was started for the suite; it ends with this process at the latest.
-pub(super) struct StartedServer(ChildProcess);
+pub(super) struct StartedServer(Process);
 
 impl StartedServer {
     /// Ends the server; fails if its end is not known, or it did not end by itself.

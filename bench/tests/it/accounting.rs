@@ -33,6 +33,7 @@ fn cpu_read_from_outside_agrees_with_what_was_reaped() {
             target: address.parse().unwrap(),
             driver: Driver::Threads,
             clients: 4,
+            part: None,
             task_threads: 1,
             workload: Workload {
                 work: "spin:1ms".parse().unwrap(),

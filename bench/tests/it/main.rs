@@ -21,6 +21,7 @@ mod faults;
 mod figures;
 mod gate;
 mod hostile;
+mod hosts;
 mod injected;
 mod interrupts;
 mod large;

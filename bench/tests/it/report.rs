@@ -142,6 +142,7 @@ fn record() -> RunRecord {
         status: RunStatus::Complete,
         resumed: Vec::new(),
         environment: Environment::capture(),
+        hosts: Vec::new(),
         scenarios: [].into(),
     }
 }

@@ -397,6 +397,7 @@ mod tests {
                 target: "127.0.0.1:7".parse().unwrap(),
                 driver: Driver::Threads,
                 clients: random.u32(1..5),
+                part: None,
                 task_threads: 1,
                 workload: Workload {
                     arrivals: Some(Arrivals {

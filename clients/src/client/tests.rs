@@ -39,6 +39,7 @@ fn plan(windows: Vec<Window>) -> Plan {
         target: "127.0.0.1:7".parse().unwrap(),
         driver: Driver::Threads,
         clients: 1,
+        part: None,
         task_threads: 1,
         workload: Workload {
             timeout_ns: 50 * MS,

@@ -4,6 +4,7 @@ mod event_loop;
 mod poller;
 mod task;
 
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Mutex;
 use std::thread;
@@ -154,7 +155,8 @@ impl Group<'_> {
     /// Runs all clients, from connecting to the end.
     fn run(self, rendezvous: &mut impl Rendezvous) {
         let recorder = Rc::new(Recorder::of_thread(self.shared, self.threads));
-        let numbers = (self.thread..self.plan.clients).step_by(self.threads as usize);
+        let Range { start, end } = self.plan.numbers();
+        let numbers = (start + self.thread..end).step_by(self.threads as usize);
         let clients = numbers.map(|index| Client::sharing(self.plan, index, &recorder));
         let mut event_loop = EventLoop::new(self.plan, self.poller, clients);
 

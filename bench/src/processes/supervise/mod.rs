@@ -45,6 +45,10 @@ pub struct SuperviseArgs {
     #[arg(long)]
     external: bool,
 
+    /// The server is this executable: the command line has only its arguments
+    #[arg(long, conflicts_with = "external")]
+    own: bool,
+
     /// The server's command line; its first line of output is `ready ADDR`
     #[arg(required = true, last = true)]
     command: Vec<String>,
@@ -66,8 +70,12 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
     let (send, events) = unbounded();
     let child = if args.external {
         start_external(&args.command, &send)?
+    } else if args.own {
+        let own = std::env::current_exe().context("cannot find this executable")?;
+        start(&own, &args.command, &send)?
     } else {
-        start(&args.command, &send)?
+        let (program, arguments) = args.command.split_first().context("no server command")?;
+        start(program.as_ref(), arguments, &send)?
     };
     let mut supervisor = Supervisor {
         pid: child.id(),

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,8 +28,11 @@ const CONNECT_INTERVAL: Duration = Duration::from_millis(2);
 const LAST_OUTPUT_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Starts a server of this project, which prints `ready ADDR` and closes its output at its end.
-pub(super) fn start(words: &[String], events: &Sender<Event>) -> anyhow::Result<Child> {
-    let (program, arguments) = words.split_first().context("no server command")?;
+pub(super) fn start(
+    program: &Path,
+    arguments: &[String],
+    events: &Sender<Event>,
+) -> anyhow::Result<Child> {
     let mut command = Command::new(program);
     command
         .args(arguments)
@@ -37,7 +41,7 @@ pub(super) fn start(words: &[String], events: &Sender<Event>) -> anyhow::Result<
 
     let mut child = bind_lifetime(&mut command)
         .spawn()
-        .map_err(|error| threads::refused(&cannot_start(program), error))?;
+        .map_err(|error| threads::refused(&cannot_start(&program.to_string_lossy()), error))?;
     let output = child.stdout.take().context("standard output is piped")?;
     let events = events.clone();
     threads::spawn("read the server's output", move || {

@@ -1,0 +1,523 @@
+//! Hosts of an experiment: the one of the servers and those of the clients, their clocks and their machines.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use super::condition::Condition;
+use crate::host::machine::{MachineWatch, socket_bytes};
+use crate::processes::agent::messages::Description;
+use crate::processes::clock_match::ClockMatch;
+use crate::processes::site::{RemoteHost, Site, launcher_words};
+use crate::results::HostRecord;
+use crate::scenario::Scenario;
+use crate::scenario::arm::Arm;
+
+/// Time of a lease beyond the length of a block: for its start, its end, and the writing of its rows.
+const LEASE_TIME: Duration = Duration::from_secs(180);
+
+/// Where servers listen for clients on other hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerAddress {
+    address: IpAddr,
+    /// First and last port; `None` for any free one.
+    ports: Option<(u16, u16)>,
+}
+
+impl ServerAddress {
+    /// The address of the server of an arm of a block, from 0.
+    fn of_arm(&self, arm: usize) -> anyhow::Result<SocketAddr> {
+        let Some((first, last)) = self.ports else {
+            return Ok(SocketAddr::new(self.address, 0));
+        };
+        let port = u16::try_from(arm)
+            .ok()
+            .and_then(|arm| first.checked_add(arm));
+        let port = port.filter(|port| *port <= last).with_context(|| {
+            format!("a block has more arms than there are ports, {first} to {last}; give more")
+        })?;
+        Ok(SocketAddr::new(self.address, port))
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ports {
+            None => self.address.fmt(f),
+            Some((first, last)) => write!(f, "{}-{last}", SocketAddr::new(self.address, first)),
+        }
+    }
+}
+
+impl FromStr for ServerAddress {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let form = || format!("'{text}' is not an address, as in 10.0.0.1 or 10.0.0.1:7000-7099");
+        let (address, ports) = if let Ok(address) = text.parse() {
+            (address, None)
+        } else {
+            let (address, ports) = text.rsplit_once(':').with_context(form)?;
+            let address = address.trim_start_matches('[').trim_end_matches(']');
+            let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+            let port = |text: &str| text.parse().with_context(form);
+            let address: IpAddr = address.parse().with_context(form)?;
+            (address, Some((port(first)?, port(last)?)))
+        };
+
+        if address.is_unspecified() {
+            bail!(
+                "{address} is every address of the host, and the server would be open to all of its \
+                 networks; give the address that the clients are to use"
+            );
+        }
+        if ports.is_some_and(|(first, last)| first == 0 || last < first) {
+            bail!("'{text}': ports go from a lower to a higher one, from 1 on");
+        }
+        Ok(ServerAddress { address, ports })
+    }
+}
+
+/// Options that place servers and clients on other hosts.
+#[derive(Clone, Debug, Default)]
+pub struct HostsOptions {
+    /// Launcher of the host of the servers; this host if not given.
+    pub server_on: Option<String>,
+    /// Launchers of the hosts of the clients; this host if there is none.
+    pub clients_on: Vec<String>,
+    /// Where servers listen.
+    pub server_address: Option<ServerAddress>,
+    /// Path of this executable on the other hosts; its path here if not given.
+    pub remote_executable: Option<String>,
+}
+
+impl HostsOptions {
+    /// Everything is on this host.
+    #[must_use]
+    pub fn are_none(&self) -> bool {
+        self.server_on.is_none() && self.clients_on.is_empty()
+    }
+
+    /// Fails if a scenario cannot be run on these hosts.
+    pub fn check(&self, scenario: &Scenario) -> anyhow::Result<()> {
+        let name = &scenario.name;
+        if let Some(external) = scenario.external.first() {
+            bail!(
+                "{name}: the server of another project, '{}', cannot be started on another host; name the \
+                 models to run with --models",
+                external.name
+            );
+        }
+
+        let at_once = if scenario.alternate {
+            scenario.models.len()
+        } else {
+            1
+        };
+        if let Some(address) = &self.server_address {
+            address
+                .of_arm(at_once.saturating_sub(1))
+                .with_context(|| name.clone())?;
+        }
+        Ok(())
+    }
+
+    /// The options as words of a command line.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut add = |option: &str, value: &str| {
+            words.extend([option.to_owned(), value.to_owned()]);
+        };
+        if let Some(launcher) = &self.server_on {
+            add("--server-on", launcher);
+        }
+        for launcher in &self.clients_on {
+            add("--clients-on", launcher);
+        }
+        if let Some(address) = &self.server_address {
+            add("--server-address", &address.to_string());
+        }
+        if let Some(path) = &self.remote_executable {
+            add("--remote-executable", path);
+        }
+        words
+    }
+
+    /// Path of this executable on the other hosts. It is the only word that a remote shell reads.
+    fn executable(&self) -> anyhow::Result<String> {
+        let path = match &self.remote_executable {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()
+                .context("cannot find this executable")?
+                .to_string_lossy()
+                .into_owned(),
+        };
+        let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+~".contains(letter);
+        if path.is_empty() || !path.chars().all(is_plain) {
+            bail!(
+                "a remote shell would not read '{path}' as one word; copy this executable to a plain path, \
+                 and name it with --remote-executable"
+            );
+        }
+        Ok(path)
+    }
+}
+
+/// A host of the clients, or of the servers.
+pub(crate) struct HostInUse {
+    /// The duty of the host, as in `load host 2`.
+    pub(crate) role: String,
+    pub(crate) site: Site,
+    /// The host as it describes itself.
+    pub(crate) description: Description,
+}
+
+impl HostInUse {
+    fn here(role: &str) -> Self {
+        HostInUse {
+            role: role.to_owned(),
+            site: Site::Here,
+            description: Description::capture(),
+        }
+    }
+
+    fn connect(role: String, launcher: Option<&str>, executable: &str) -> anyhow::Result<Self> {
+        let Some(launcher) = launcher else {
+            return Ok(Self::here(&role));
+        };
+        let host = RemoteHost::connect(&role, &launcher_words(launcher)?, executable)?;
+        Ok(HostInUse {
+            role,
+            description: host.description.clone(),
+            site: Site::Remote(host),
+        })
+    }
+
+    /// Number of CPUs that its processes may use.
+    pub(crate) fn cpus(&self) -> usize {
+        self.description.cpus.len().max(1)
+    }
+
+    fn match_clock(&self) -> anyhow::Result<ClockMatch> {
+        match &self.site {
+            Site::Here => Ok(ClockMatch::SAME),
+            Site::Remote(host) => host.match_clock(),
+        }
+    }
+}
+
+/// All hosts of an experiment: first the one of the servers, then those of the clients.
+pub struct Hosts {
+    /// `None` if everything is on this host.
+    apart: Option<ApartHosts>,
+}
+
+pub(crate) struct ApartHosts {
+    hosts: Vec<HostInUse>,
+    address: ServerAddress,
+}
+
+impl Hosts {
+    /// This host for everything.
+    #[must_use]
+    pub fn here() -> Self {
+        Hosts { apart: None }
+    }
+
+    /// Starts the agents of all hosts, one after the other: a server of sessions may refuse many at once.
+    pub fn connect(options: &HostsOptions) -> anyhow::Result<Self> {
+        if options.are_none() {
+            if options.server_address.is_some() || options.remote_executable.is_some() {
+                bail!("no host is named; add --server-on or --clients-on with its launcher");
+            }
+            return Ok(Hosts::here());
+        }
+        let address = options.server_address.context(
+            "clients on other hosts need to know where the server listens; give --server-address with the \
+             address of its host in the network of the clients",
+        )?;
+
+        let executable = options.executable()?;
+        let server = options.server_on.as_deref();
+        let mut hosts = vec![HostInUse::connect(
+            "server host".to_owned(),
+            server,
+            &executable,
+        )?];
+        if options.clients_on.is_empty() {
+            hosts.push(HostInUse::here("load host"));
+        }
+        for (number, launcher) in (1..).zip(&options.clients_on) {
+            let role = match options.clients_on.len() {
+                1 => "load host".to_owned(),
+                _ => format!("load host {number}"),
+            };
+            hosts.push(HostInUse::connect(role, Some(launcher), &executable)?);
+        }
+        Ok(Hosts {
+            apart: Some(ApartHosts { hosts, address }),
+        })
+    }
+
+    /// The hosts, if servers and clients are not both on this one.
+    pub(crate) fn apart(&self) -> Option<&ApartHosts> {
+        self.apart.as_ref()
+    }
+
+    /// Site of the servers.
+    pub(crate) fn server(&self) -> &Site {
+        match &self.apart {
+            None => &Site::Here,
+            Some(apart) => &apart.hosts[0].site,
+        }
+    }
+
+    /// Sites of the clients.
+    pub(crate) fn loads(&self) -> Vec<&Site> {
+        match &self.apart {
+            None => vec![&Site::Here],
+            Some(apart) => apart.loads().iter().map(|host| &host.site).collect(),
+        }
+    }
+
+    /// The address on which the server of an arm listens, from 0; `None` for that of its own choice.
+    pub(crate) fn listen(&self, arm: usize) -> anyhow::Result<Option<SocketAddr>> {
+        let apart = self.apart.as_ref();
+        apart.map(|apart| apart.address.of_arm(arm)).transpose()
+    }
+
+    /// The hosts as a record describes them; none if everything is on this one.
+    #[must_use]
+    pub fn records(&self) -> Vec<HostRecord> {
+        let hosts = self.apart.iter().flat_map(|apart| &apart.hosts);
+        let records = hosts.map(|host| HostRecord {
+            role: host.role.clone(),
+            environment: host.description.environment.clone(),
+        });
+        records.collect()
+    }
+
+    /// The arms of a condition, of which those that the host of the servers cannot serve are skipped.
+    #[must_use]
+    pub fn adapted(&self, condition: &Condition) -> Condition {
+        let Some(apart) = &self.apart else {
+            return condition.clone();
+        };
+        let unavailable = &apart.hosts[0].description.unavailable;
+        let arms = condition.arms.iter().cloned().map(|arm| Arm {
+            skip: arm
+                .model()
+                .and_then(|model| unavailable.get(model.name).cloned()),
+            ..arm
+        });
+        condition.with_arms(arms.collect())
+    }
+
+    /// Matches all clocks.
+    pub(crate) fn match_clocks(&self) -> anyhow::Result<Clocks> {
+        let hosts = self.apart.iter().flat_map(|apart| &apart.hosts);
+        let matches: anyhow::Result<Vec<ClockMatch>> = hosts.map(HostInUse::match_clock).collect();
+        Ok(Clocks(matches?))
+    }
+
+    /// Lets every host go on for a block of this length without this run.
+    pub(crate) fn lease(&self, block: Duration) -> anyhow::Result<()> {
+        self.each_remote(|_, host| host.lease(block + LEASE_TIME))
+    }
+
+    /// Lets every host watch its machine between two instants of this host's clock.
+    pub(crate) fn watch_machines(
+        &self,
+        clocks: &Clocks,
+        start_ns: u64,
+        end_ns: u64,
+    ) -> anyhow::Result<()> {
+        self.each_remote(|index, host| {
+            let clock = clocks.of(index);
+            host.watch_machine(clock.there(start_ns), clock.there(end_ns))
+        })
+    }
+
+    /// The figures of every host's machine; `here` are those of this one.
+    pub(crate) fn machines_watched(&self, here: MachineWatch) -> anyhow::Result<Vec<MachineWatch>> {
+        let Some(apart) = &self.apart else {
+            return Ok(vec![here]);
+        };
+        let watched = apart.hosts.iter().map(|host| match &host.site {
+            Site::Here => Ok(here.clone()),
+            Site::Remote(host) => host.machine_watched(),
+        });
+        watched.collect()
+    }
+
+    fn each_remote(
+        &self,
+        act: impl Fn(usize, &RemoteHost) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let hosts = self.apart.iter().flat_map(|apart| &apart.hosts);
+        for (index, host) in hosts.enumerate() {
+            if let Some(host) = host.site.remote() {
+                act(index, host)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers of the hosts that run on the same kernel as this one, and share its CPUs: itself at least.
+    pub(crate) fn sharing_a_kernel(&self, host: usize) -> impl Iterator<Item = usize> {
+        let all = self.apart.as_ref().map_or(&[][..], |apart| &apart.hosts);
+        let kernel = |host: usize| {
+            all.get(host)
+                .and_then(|it| it.description.kernel_id.as_ref())
+        };
+        let count = all.len().max(1);
+        (0..count).filter(move |&other| {
+            other == host || kernel(host).is_some() && kernel(other) == kernel(host)
+        })
+    }
+
+    /// Kernel memory of a connection's end on the host of the servers.
+    pub(crate) fn socket_bytes(&self) -> Option<u64> {
+        match &self.apart {
+            None => socket_bytes(),
+            Some(apart) => apart.hosts[0].description.socket_bytes,
+        }
+    }
+}
+
+impl ApartHosts {
+    /// That of the servers.
+    pub(crate) fn server(&self) -> &HostInUse {
+        &self.hosts[0]
+    }
+
+    /// Those of the clients.
+    pub(crate) fn loads(&self) -> &[HostInUse] {
+        &self.hosts[1..]
+    }
+}
+
+/// Matches of the clocks of all hosts with the one here, in the order of the hosts; none if there is only this.
+pub(crate) struct Clocks(Vec<ClockMatch>);
+
+impl Clocks {
+    /// The clock of the host of the servers.
+    pub(crate) fn server(&self) -> ClockMatch {
+        self.of(0)
+    }
+
+    /// The clock of a load host, by its number from 0.
+    pub(crate) fn load(&self, host: usize) -> ClockMatch {
+        self.of(host + 1)
+    }
+
+    /// The clock of a host, by its number among all.
+    fn of(&self, host: usize) -> ClockMatch {
+        self.0.get(host).copied().unwrap_or(ClockMatch::SAME)
+    }
+
+    /// The longest of the shortest round trips to the hosts.
+    pub(crate) fn round_trip_ns(&self) -> u64 {
+        let round_trips = self.0.iter().map(|clock| clock.round_trip_ns);
+        round_trips.max().unwrap_or(0)
+    }
+
+    /// Time by which slices have to be further apart than on one host: a request may be under way, and two
+    /// hosts may each be off by the bound of their clocks.
+    pub(crate) fn separation_ns(&self) -> u64 {
+        let bounds = self.0.iter().map(ClockMatch::bound_ns);
+        self.round_trip_ns() + 2 * bounds.max().unwrap_or(0)
+    }
+
+    /// The largest error of any clock until `after` was taken; `None` if there is only this host.
+    pub(crate) fn bound_until_ns(&self, after: &Clocks) -> Option<u64> {
+        let both = self.0.iter().zip(&after.0);
+        both.map(|(before, after)| before.bound_until_ns(after))
+            .max()
+    }
+}
+
+/// The first client and the number of clients of each of `hosts` load hosts: shares that differ by one at most.
+/// Hosts without a client come last, and have no share.
+pub(crate) fn shares(clients: u32, hosts: usize) -> Vec<(u32, u32)> {
+    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX).max(1);
+    let (each, more) = (clients / hosts, clients % hosts);
+    (0..hosts)
+        .map(|host| (each * host + host.min(more), each + u32::from(host < more)))
+        .filter(|(_, count)| *count > 0)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_addresses_are_read() {
+        let any: ServerAddress = "10.0.0.1".parse().unwrap();
+        assert_eq!(any.of_arm(3).unwrap(), "10.0.0.1:0".parse().unwrap());
+
+        let range: ServerAddress = "10.0.0.1:7000-7001".parse().unwrap();
+        assert_eq!(range.of_arm(1).unwrap(), "10.0.0.1:7001".parse().unwrap());
+        let error = range.of_arm(2).unwrap_err().to_string();
+        assert!(error.contains("7000 to 7001"), "{error}");
+
+        let one: ServerAddress = "[fd00::1]:7".parse().unwrap();
+        assert_eq!(one.of_arm(0).unwrap(), "[fd00::1]:7".parse().unwrap());
+        let plain: ServerAddress = "fd00::1".parse().unwrap();
+        assert_eq!(plain.of_arm(0).unwrap(), "[fd00::1]:0".parse().unwrap());
+    }
+
+    #[test]
+    fn server_addresses_that_are_none_are_refused() {
+        for (text, words) in [
+            ("0.0.0.0", "every address"),
+            ("[::]:7000-7001", "every address"),
+            ("0.0.0.0:7000", "every address"),
+            ("hostA", "not an address"),
+            ("10.0.0.1:x", "not an address"),
+            ("10.0.0.1:9-7", "lower to a higher"),
+            ("10.0.0.1:0", "from 1 on"),
+            ("", "not an address"),
+        ] {
+            let error = text.parse::<ServerAddress>().unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn shares_are_even_and_complete() {
+        assert_eq!(shares(10, 3), [(0, 4), (4, 3), (7, 3)]);
+        assert_eq!(shares(64, 1), [(0, 64)]);
+        assert_eq!(shares(1, 2), [(0, 1)]);
+        for (clients, hosts) in [(1, 1), (7, 7), (1_000_000, 1_000), (65, 32)] {
+            let shares = shares(clients, hosts);
+            let mut next = 0;
+            for (first, count) in shares {
+                assert_eq!(first, next);
+                assert!(count.abs_diff(clients / u32::try_from(hosts).unwrap()) <= 1);
+                next += count;
+            }
+            assert_eq!(next, clients);
+        }
+    }
+
+    #[test]
+    fn an_executable_that_a_shell_would_take_apart_is_refused() {
+        let options = |path: &str| HostsOptions {
+            remote_executable: Some(path.to_owned()),
+            ..HostsOptions::default()
+        };
+        assert_eq!(
+            options("~/bin/echobench-1.0").executable().unwrap(),
+            "~/bin/echobench-1.0"
+        );
+        for path in ["/my folder/echobench", "$(x)", "a;b", "'q'", ""] {
+            assert!(options(path).executable().is_err(), "{path}");
+        }
+    }
+}

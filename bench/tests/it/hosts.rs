@@ -1,0 +1,424 @@
+//! Servers and clients on other hosts, reached by launchers that need no network: each starts an agent on this
+//! machine.
+
+use std::fs;
+use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{ChildStdin, Command};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::place::{Place, number};
+use crate::common::{Finished, Running, eventually, executable, finish};
+use crate::documents::assert_documented;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+
+/// Blocks of about half a second.
+const SCENARIO: &str = r#"question = "Does it work?"
+models = ["thread", "async"]
+clients = [5]
+drivers = ["threads"]
+
+[traffic]
+payload_bytes = 64
+timeout = "5s"
+
+[quick]
+blocks = 3
+rounds = 6
+slice = "30ms"
+ramp = "2ms"
+gap = "3ms"
+
+[full]
+blocks = 3
+rounds = 6
+slice = "30ms"
+ramp = "2ms"
+gap = "3ms"
+"#;
+
+/// A launcher that prints what a login shell may print, before the agent starts.
+const NOISY: &str = r#"echo "Welcome to this host"
+echo '{"clock":{"received_ns":1,"sent_ns":2}}'
+printf 'no end of line'
+exec "$@""#;
+/// A launcher that passes every line on late.
+const LATE: &str = r#"late() { while IFS= read -r line; do sleep 0.01; printf '%s\n' "$line"; done; }
+late | "$@" | late"#;
+/// A launcher that passes input and output on, as that of a network does.
+const RELAY: &str = r#"cat | "$@" | cat"#;
+
+/// A launcher made of a script; returns its path.
+fn launcher(place: &Place, name: &str, script: &str) -> String {
+    let path = place.path(name);
+    fs::write(&path, format!("#!/bin/bash\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// A run with the servers on one host and the clients on others.
+fn run(place: &Place, server: &str, clients: &[&str], options: &[&str]) -> Command {
+    let mut command = place.run(&["--server-on", server, "--server-address", "127.0.0.1"]);
+    for launcher in clients {
+        command.args(["--clients-on", launcher]);
+    }
+    command.args(options);
+    command
+}
+
+/// Every row was measured, and its clients counted what its server did. On a busy machine, the last requests of a
+/// block may have been given up.
+fn assert_counts_agree(place: &Place, expected: usize) {
+    let rows = place.rows("blocks.csv");
+    assert_eq!(rows.len(), expected);
+    for row in rows {
+        assert_eq!(
+            (row["status"].as_str(), row["placement"].as_str()),
+            ("ok", "apart")
+        );
+        let [answered, failed, counted] =
+            ["answered", "failed", "server_requests"].map(|column| number(&row, column));
+        assert!(answered > 0, "{row:?}");
+        assert!((answered..=answered + failed).contains(&counted), "{row:?}");
+    }
+}
+
+#[test]
+fn counts_agree_over_several_hosts() {
+    let place = Place::with(SCENARIO);
+    let noisy = launcher(&place, "noisy", NOISY);
+    let finished = finish(run(&place, "setsid", &["env A=b", &noisy], &[]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_counts_agree(&place, 6);
+
+    // Each of the five clients has its own count, whichever host it is on.
+    for row in place.rows("blocks.csv") {
+        assert_eq!(row["clients_never_served"], "0");
+        assert_ne!(row["client_least_requests"], "0");
+        let most = 5 * number(&row, "client_most_requests");
+        assert!(most >= number(&row, "answered"), "{row:?}");
+    }
+    let record = fs::read_to_string(place.results().join("run.json")).unwrap();
+    let hosts: Value = serde_json::from_str(&record).unwrap();
+    let roles: Vec<&str> = hosts["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| host["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["server host", "load host 1", "load host 2"]);
+    let fields = hosts["hosts"][0].as_object().unwrap().keys();
+    let fields: Vec<String> = fields.map(|field| format!("hosts[].{field}")).collect();
+    assert_documented(&["run.json: hosts"], fields.iter().map(String::as_str));
+    for name in ["setsid", "A=b", "noisy", "127.0.0.1"] {
+        assert!(!record.contains(name), "{name} is in the record");
+    }
+}
+
+#[test]
+fn processes_of_clients_are_shared_among_hosts() {
+    let place = Place::with(&SCENARIO.replace("threads", "processes"));
+    let finished = finish(run(&place, "env", &["env", "env"], &["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_counts_agree(&place, 2);
+}
+
+#[test]
+fn more_hosts_than_clients_leave_some_without() {
+    let place = Place::with(&SCENARIO.replace("[5]", "[1]"));
+    let finished = finish(run(&place, "env", &["env", "env"], &["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_counts_agree(&place, 2);
+}
+
+#[test]
+fn one_side_may_stay_on_this_host() {
+    for options in [["--server-on", "env"], ["--clients-on", "env"]] {
+        let place = Place::with(SCENARIO);
+        let mut command = place.run(&options);
+        command.args(["--server-address", "127.0.0.1", "--blocks", "1"]);
+        let finished = finish(command);
+        assert_eq!(finished.code, Some(0), "{options:?}: {finished:?}");
+        assert_counts_agree(&place, 2);
+    }
+}
+
+#[test]
+fn slices_are_further_apart_by_a_slow_connection() {
+    let place = Place::with(SCENARIO);
+    let late = launcher(&place, "late", LATE);
+    let finished = finish(run(&place, "env", &[&late], &["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_counts_agree(&place, 2);
+
+    // The round trip is 20 ms at least, and so are both bounds together.
+    let mut starts: Vec<u64> = place
+        .rows("slices.csv")
+        .iter()
+        .map(|row| row["start_ns"].parse().unwrap())
+        .collect();
+    starts.sort_unstable();
+    for pair in starts.windows(2) {
+        assert!(
+            pair[1] - pair[0] >= 30_000_000 + 5_000_000 + 40_000_000,
+            "{starts:?}"
+        );
+    }
+}
+
+#[test]
+fn launchers_that_start_no_agent_are_named() {
+    let place = Place::with(SCENARIO);
+    let hello = |version: &str, architecture: &str| {
+        let hello = json!({"hello": {
+            "version": version, "executable_sha256": "0123456789", "architecture": architecture,
+        }});
+        format!("echo '{hello}'; cat > /dev/null")
+    };
+    let other = launcher(&place, "other", &hello("0.0.1", std::env::consts::ARCH));
+    let foreign = launcher(
+        &place,
+        "foreign",
+        &hello(env!("CARGO_PKG_VERSION"), "pdp11"),
+    );
+
+    for (launcher, words) in [
+        ("false", "its launcher did not start"),
+        ("no-such-launcher", "No such file"),
+        (&other, "another build (0.0.1, SHA-256 0123456"),
+        (&foreign, "its processor is pdp11"),
+        ("'open quote", "cannot read the launcher"),
+    ] {
+        let finished = finish(run(&place, launcher, &["env"], &[]));
+        assert_eq!(finished.code, Some(1), "{finished:?}");
+        assert!(finished.stderr.contains(words), "{launcher}: {finished:?}");
+        assert!(!place.results().exists(), "{launcher}");
+    }
+    finish(run(&place, "env", &["env", "false"], &[])).refused(&["load host 2 (false)"]);
+    let copy = finish(run(
+        &place,
+        "env",
+        &["env"],
+        &["--remote-executable", "/no/such"],
+    ));
+    assert!(copy.stderr.contains("'/no/such agent'"), "{copy:?}");
+    assert!(copy.stderr.contains("--remote-executable"), "{copy:?}");
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let place = Place::with(SCENARIO);
+    let both = ["--server-on", "env", "--clients-on", "env"];
+    let address = ["--server-address", "127.0.0.1"];
+    for (options, words) in [
+        (&["--server-address", "0.0.0.0"][..], "every address"),
+        (&["--server-address", "hostA"], "not an address"),
+        (&both, "give --server-address"),
+        (&address, "no host is named"),
+        (&["--placement", "split"], "leave it out"),
+        (&["--no-cpu-idle"], "this host only"),
+        (&["--external", "x=server {port}"], "on another host"),
+        (&["--placement", "apart"], "unknown placement"),
+    ] {
+        let mut command = place.run(options);
+        if !words.contains("--server-address") && !words.starts_with("no host") {
+            command.args(both);
+            if !options.contains(&"--server-address") {
+                command.args(address);
+            }
+        }
+        let finished = finish(command);
+        assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
+        assert!(finished.stderr.contains(words), "{words}: {finished:?}");
+        assert!(!place.results().exists());
+    }
+
+    let mut command = place.run(&both);
+    command.args(["--server-address", "127.0.0.1:7000"]);
+    finish(command).refused(&["more arms than there are ports"]);
+}
+
+/// The processes of a run with these words in their command line.
+fn with_words(running: &Running, words: &str) -> Vec<Pid> {
+    let all = running.processes().into_iter();
+    let with_words = all.filter(|(_, line)| line.contains(words));
+    with_words.map(|(pid, _)| pid).collect()
+}
+
+/// Waits until a run has finished a block.
+fn one_block_is_kept(place: &Place) {
+    let blocks = place.results().join("blocks.csv");
+    let kept = || fs::read_to_string(&blocks).is_ok_and(|text| text.lines().count() > 2);
+    eventually(|| kept().then_some(()), || "no block is finished");
+}
+
+/// Kills processes with these words until the run ends; returns its end.
+fn killed(place: &Place, running: Running, words: &str) -> Finished {
+    one_block_is_kept(place);
+    // One that has just done its duty is not missed.
+    eventually(
+        || {
+            if let Some(pid) = with_words(&running, words).first() {
+                let _ = kill(*pid, Signal::SIGKILL);
+                thread::sleep(Duration::from_millis(300));
+            }
+            with_words(&running, " run ").is_empty().then_some(())
+        },
+        || running.processes(),
+    );
+    running.end()
+}
+
+#[test]
+fn a_killed_process_of_a_host_ends_the_run() {
+    for (words, host) in [
+        ("cat", "server host ("),
+        ("echobench agent", " host"),
+        ("echobench supervise", "server host ("),
+        ("echobench serve", "server host ("),
+        ("echobench drive", "load host (env)"),
+    ] {
+        let place = Place::with(SCENARIO);
+        let relay = launcher(&place, "relay", RELAY);
+        let options = ["--blocks", "60"];
+        let running = Running::start(run(&place, &relay, &["env"], &options));
+        let finished = killed(&place, running, words);
+
+        println!("{words}: {}", finished.stderr);
+        assert_eq!(finished.code, Some(1), "{words}: {finished:?}");
+        assert!(finished.stderr.contains(host), "{words}: {finished:?}");
+        assert!(
+            finished.stderr.contains("--resume"),
+            "{words}: {finished:?}"
+        );
+
+        // Every kept block has all its arms, and the record names no host.
+        let blocks = place.rows("blocks.csv");
+        assert!(
+            !blocks.is_empty() && blocks.len().is_multiple_of(2),
+            "{words}"
+        );
+        assert!(
+            place.status().contains("host: "),
+            "{words}: {}",
+            place.status()
+        );
+        assert!(
+            !place.status().contains("relay"),
+            "{words}: {}",
+            place.status()
+        );
+    }
+}
+
+#[test]
+fn a_run_whose_host_failed_is_resumed_on_equal_hosts() {
+    let place = Place::with(SCENARIO);
+    let running = Running::start(run(&place, "env", &["env"], &["--blocks", "4"]));
+    let finished = killed(&place, running, "echobench drive");
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+
+    let resume = |hosts: &[&str]| {
+        let mut command = executable();
+        command
+            .arg("run")
+            .arg("--resume")
+            .arg(place.results())
+            .args(hosts);
+        finish(command)
+    };
+    resume(&[]).refused(&["a server host and 1 load hosts"]);
+    let hosts = [
+        "--server-on",
+        "env",
+        "--clients-on",
+        "env",
+        "--server-address",
+        "127.0.0.1",
+    ];
+    let more = [&hosts[..], &["--clients-on", "env"]].concat();
+    resume(&more).refused(&["a server host and 1 load hosts"]);
+
+    let resumed = resume(&hosts);
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    assert_counts_agree(&place, 8);
+}
+
+#[test]
+fn an_interrupt_ends_all_hosts() {
+    let place = Place::with(SCENARIO);
+    let running = Running::start(run(&place, "setsid", &["env"], &["--blocks", "60"]));
+    one_block_is_kept(&place);
+    running.signal(Signal::SIGINT);
+    let finished = running.end();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert_eq!(place.status(), "interrupted");
+    assert!(
+        finished.stderr.contains("--server-on setsid"),
+        "{finished:?}"
+    );
+}
+
+#[test]
+fn nothing_outlives_a_killed_run() {
+    let place = Place::with(SCENARIO);
+    let relay = launcher(&place, "relay", RELAY);
+    // `setsid` leaves the agent without a parent that could end it.
+    let running = Running::start(run(&place, "setsid", &[&relay], &["--blocks", "60"]));
+    one_block_is_kept(&place);
+    eventually(
+        || (!with_words(&running, "echobench drive").is_empty()).then_some(()),
+        || running.processes(),
+    );
+    running.signal(Signal::SIGKILL);
+    running.end();
+}
+
+/// An agent that supervises a server, with its input.
+fn agent_with_server(first: &Value) -> (Running, ChildStdin) {
+    let mut command = executable();
+    command.arg("agent");
+    let (running, mut input) = Running::start_with_input(command);
+    let arguments = ["supervise", "--own", "--", "serve", "fork"];
+    let start = json!({"start": {"id": 0, "arguments": arguments}});
+    writeln!(input, "{first}\n{start}").unwrap();
+    running.processes_until(1, "echobench serve");
+    (running, input)
+}
+
+#[test]
+fn an_agent_ends_with_its_input() {
+    let (running, input) = agent_with_server(&json!("clock"));
+    drop(input);
+    assert_eq!(running.end().code, Some(0));
+}
+
+#[test]
+fn an_agent_ends_with_its_lease() {
+    // The connection was cut: its input never ends.
+    let (running, _input) = agent_with_server(&json!({"lease": {"seconds": 1}}));
+    assert_eq!(running.end().code, Some(1));
+}
+
+#[test]
+fn a_dead_agent_leaves_nothing_behind() {
+    let (running, _input) = agent_with_server(&json!("clock"));
+    running.signal(Signal::SIGKILL);
+    running.end();
+}
+
+#[test]
+fn rows_of_one_host_are_as_before() {
+    let place = Place::with(SCENARIO);
+    let finished = finish(place.run(&["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    for row in place.rows("blocks.csv") {
+        assert_ne!(row["placement"], "apart");
+        assert_eq!(row["status"], "ok");
+    }
+    let record = fs::read_to_string(place.results().join("run.json")).unwrap();
+    assert!(!record.contains("\"hosts\""));
+}
