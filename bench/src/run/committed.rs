@@ -258,8 +258,8 @@ pub(super) const KEY_COLUMNS: [&str; 6] = [
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct SeriesKey {
     pub(super) condition: ConditionKey,
-    model: String,
-    metric: &'static str,
+    pub(super) model: String,
+    pub(super) metric: &'static str,
 }
 
 impl SeriesKey {

@@ -2,6 +2,7 @@
 //! figures.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::path::PathBuf;
 
 use anyhow::bail;
@@ -10,8 +11,8 @@ use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
 use super::machines::across_machines;
 use super::scenario_report::fixed;
 use crate::render::Style;
-use crate::render::units::{UNBOUNDED, UNKNOWN, or_unknown, plural};
-use crate::results::{ConditionKey, SummaryRow};
+use crate::render::units::{self, UNBOUNDED, or_unknown, plural};
+use crate::results::{ConditionKey, Metric, SummaryRow};
 
 /// Options of a comparison.
 #[derive(Clone, Debug)]
@@ -111,6 +112,7 @@ impl<'a> Comparison<'a> {
             .keys()
             .chain(self.later.keys())
             .filter(|key| self.is_comparable(key) && common.contains(&key.condition))
+            .filter(|key| absolute || self.has_ratio(key))
             .collect();
         let rows = keys.into_iter().map(|key| self.cells(key, absolute));
 
@@ -134,32 +136,83 @@ impl<'a> Comparison<'a> {
         let mut cells = key.cells("");
         cells.extend([ratio(self.before, before), ratio(self.after, after)]);
 
-        // Ratios to different arms have no change.
-        let reference = |row: Option<&SummaryRow>| row.and_then(|row| row.reference.clone());
-        let same_reference = reference(before) == reference(after);
-        let of_ratio = |row: &SummaryRow| Figure {
-            value: row.ratio.filter(|_| same_reference),
-            ends: row.ratio_low.zip(row.ratio_high),
-        };
-        cells.push(change(before.map(of_ratio), after.map(of_ratio)));
+        cells.push(or_unknown(self.change_of_ratio(key), |change| {
+            change.to_string()
+        }));
 
         if absolute {
             let of_estimate = |row: &SummaryRow| Figure {
                 value: row.estimate,
                 ends: row.low.zip(row.high),
             };
+            cells.extend([before, after].map(estimate));
             let (before, after) = (before.map(of_estimate), after.map(of_estimate));
-            cells.extend([before, after].map(figure));
-            cells.push(change(before, after));
+            cells.push(or_unknown(Change::between(before, after), |change| {
+                change.to_string()
+            }));
         }
         cells
     }
 
+    /// An arm has a ratio in one of the runs: it is not the reference of both.
+    fn has_ratio(&self, key: &SeriesKey) -> bool {
+        let row = |rows: &BTreeMap<SeriesKey, &SummaryRow>| rows.get(key).and_then(|row| row.ratio);
+        row(&self.earlier).or(row(&self.later)).is_some()
+    }
+
+    /// Change of an arm's ratio. Ratios to different arms have none.
+    fn change_of_ratio(&self, key: &SeriesKey) -> Option<Change> {
+        let before = self.earlier.get(key).copied()?;
+        let after = self.later.get(key).copied()?;
+        if before.reference != after.reference {
+            return None;
+        }
+        let of_ratio = |row: &SummaryRow| Figure {
+            value: row.ratio,
+            ends: row.ratio_low.zip(row.ratio_high),
+        };
+        Change::between(Some(of_ratio(before)), Some(of_ratio(after)))
+    }
+
+    /// The answer in a sentence: how many ratios changed, and which one most.
+    fn in_short(&self) -> String {
+        let keys = self.earlier.keys().filter(|key| self.is_comparable(key));
+        let changes = keys.filter_map(|key| Some((key, self.change_of_ratio(key)?)));
+        let changes: Vec<(&SeriesKey, Change)> = changes.collect();
+        let resolved: Vec<_> = changes
+            .iter()
+            .filter(|(_, change)| change.is_resolved)
+            .collect();
+
+        let factor = |change: &Change| (change.percent / 100.0).ln_1p().abs();
+        let most = resolved
+            .iter()
+            .max_by(|(_, a), (_, b)| factor(a).total_cmp(&factor(b)));
+        match most {
+            _ if changes.is_empty() => "In short: no ratio is in both runs.".to_owned(),
+            None => format!(
+                "In short: of {} none changed beyond the intervals.",
+                plural(changes.len(), "ratio")
+            ),
+            Some((key, change)) => format!(
+                "In short: {} of {} changed beyond the intervals, most {} of `{}` in {} with {}: {:+.1} %.",
+                resolved.len(),
+                plural(changes.len(), "ratio"),
+                key.metric,
+                key.model,
+                key.condition.scenario,
+                key.condition.clients_in_words(),
+                change.percent
+            ),
+        }
+    }
+
     fn notes(&self, unlike: Option<&str>) -> Vec<String> {
-        let mut notes = vec![format!(
+        let mut notes = vec![self.in_short()];
+        notes.push(format!(
             "Ratio: to the reference arm of the same run. * the intervals of the two runs do not overlap. \
              {NOT_VALID} at least half of the blocks are not valid."
-        )];
+        ));
         notes.extend(unlike.map(|unlike| {
             format!("Ratios only, since the machines were not of the same kind: {unlike}.")
         }));
@@ -208,35 +261,53 @@ struct Figure {
     ends: Option<(f64, f64)>,
 }
 
-fn figure(figure: Option<Figure>) -> String {
-    or_unknown(figure.and_then(|figure| figure.value), |value| {
-        if value.is_infinite() {
-            return UNBOUNDED.to_owned();
-        }
-        let decimals = if value.abs() < 10.0 && value != 0.0 {
-            2
-        } else {
-            0
-        };
-        format!("{value:.decimals$}")
-    })
+fn estimate(row: Option<&SummaryRow>) -> String {
+    let known = row.and_then(|row| Some((row.metric, row.estimate?)));
+    or_unknown(known, |(metric, value)| with_unit(metric, value))
 }
 
-/// Change in percent, with a star where the intervals do not overlap. Zero and values without bound have none.
-fn change(before: Option<Figure>, after: Option<Figure>) -> String {
-    let Some((before, after)) = before.zip(after) else {
-        return UNKNOWN.to_owned();
-    };
-    let ends = before.ends.zip(after.ends);
-    let apart = ends.is_some_and(|(before, after)| before.1 < after.0 || after.1 < before.0);
+fn with_unit(metric: Metric, value: f64) -> String {
+    match metric.unit() {
+        "ns" => units::duration(value),
+        "B" => units::bytes(value),
+        "1/s" if value.is_finite() => units::rate(value),
+        _ if value.is_infinite() => UNBOUNDED.to_owned(),
+        _ if value.abs() < 10.0 && value != 0.0 => format!("{value:.2}"),
+        _ => units::whole(value),
+    }
+}
 
-    let values = before.value.zip(after.value);
-    let values = values.filter(|(before, after)| *before > 0.0 && before.max(*after).is_finite());
-    or_unknown(values, |(before, after)| {
-        let percent = 100.0 * (after / before - 1.0);
-        let star = if apart { "*" } else { " " };
-        format!("{percent:+.1} %{star}")
-    })
+/// Change from one run to the other.
+#[derive(Clone, Copy)]
+struct Change {
+    percent: f64,
+    /// The intervals of the two runs do not overlap.
+    is_resolved: bool,
+}
+
+impl Change {
+    /// Zero and values without bound have none.
+    fn between(before: Option<Figure>, after: Option<Figure>) -> Option<Self> {
+        let (before, after) = before.zip(after)?;
+        let (from, to) = before.value.zip(after.value)?;
+        if from <= 0.0 || !from.max(to).is_finite() {
+            return None;
+        }
+
+        let ends = before.ends.zip(after.ends);
+        Some(Change {
+            percent: 100.0 * (to / from - 1.0),
+            is_resolved: ends
+                .is_some_and(|(before, after)| before.1 < after.0 || after.1 < before.0),
+        })
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let star = if self.is_resolved { "*" } else { " " };
+        write!(f, "{:+.1} %{star}", self.percent)
+    }
 }
 
 #[cfg(test)]
@@ -251,20 +322,21 @@ mod tests {
                 ends: Some((value, value)),
             })
         };
-        assert_eq!(change(figure(0.0), figure(0.0)), UNKNOWN);
-        assert_eq!(change(figure(0.0), figure(5.0)), UNKNOWN);
-        assert_eq!(change(figure(f64::INFINITY), figure(5.0)), UNKNOWN);
-        assert_eq!(change(figure(5.0), None), UNKNOWN);
-        assert_eq!(change(figure(5.0), figure(0.0)), "-100.0 %*");
-        assert_eq!(change(figure(5.0), figure(5.0)), "+0.0 % ");
+        let change =
+            |before, after| Change::between(before, after).map(|change| change.to_string());
+        assert_eq!(change(figure(0.0), figure(0.0)), None);
+        assert_eq!(change(figure(0.0), figure(5.0)), None);
+        assert_eq!(change(figure(f64::INFINITY), figure(5.0)), None);
+        assert_eq!(change(figure(5.0), None), None);
+        assert_eq!(change(figure(5.0), figure(0.0)).unwrap(), "-100.0 %*");
+        assert_eq!(change(figure(5.0), figure(5.0)).unwrap(), "+0.0 % ");
     }
 
     #[test]
-    fn small_figures_keep_their_digits() {
-        let text = |value| figure(Some(Figure { value, ends: None }));
-        assert_eq!(text(Some(0.4)), "0.40");
-        assert_eq!(text(Some(98_765.4)), "98765");
-        assert_eq!((text(Some(0.0)), text(None)), ("0".into(), UNKNOWN.into()));
-        assert_eq!(text(Some(f64::INFINITY)), UNBOUNDED);
+    fn figures_have_their_unit() {
+        assert_eq!(with_unit(Metric::Throughput, 0.4), "0.400/s");
+        assert_eq!(with_unit(Metric::Throughput, 98_765.4), "98,765/s");
+        assert_eq!(with_unit(Metric::LatencyP50, 12_345.0), "12.3 µs");
+        assert_eq!(with_unit(Metric::Throughput, f64::INFINITY), UNBOUNDED);
     }
 }

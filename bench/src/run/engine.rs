@@ -291,11 +291,13 @@ impl ActiveRun {
     /// Ratios of a condition's arms over the blocks so far, in one line; empty without any.
     fn interim_ratios(&self, condition: &Condition) -> String {
         let is_open = condition.scenario.traffic.arrivals.is_some();
-        let metric = if is_open {
-            Metric::LatencyP99
+        let (metric, title) = if is_open {
+            (Metric::LatencyP99, "p99")
         } else {
-            Metric::Throughput
+            (Metric::Throughput, "throughput")
         };
+        // A terminal of 80 columns has room for this much of an arm's name.
+        let name = |arm: &str| format!("{arm:.50}");
         let rows = (&self.slices[..], &self.blocks[..]);
         let summary = summarize_one(metric, &condition.scenario.name, rows, &self.views);
         let ratios = summary
@@ -306,18 +308,20 @@ impl ActiveRun {
             .map(|(row, ratio, interval)| match interval {
                 Some((low, high)) => {
                     let [ratio, low, high] = [ratio, low, high].map(|value| fixed(value, 2));
-                    format!("{} {ratio} [{low}, {high}]", row.model)
+                    format!("\n  {ratio} [{low}, {high}]  {}", name(&row.model))
                 }
-                None => format!("{} {}", row.model, fixed(ratio, 2)),
+                None => format!("\n  {}  {}", fixed(ratio, 2), name(&row.model)),
             })
             .collect();
 
         let reference = summary.iter().find_map(|row| row.reference.as_deref());
         match reference {
             Some(reference) if !texts.is_empty() => format!(
-                "{} ÷ {reference}: {}",
+                "\n{} ÷ that of {}, {}, so far:{}",
+                title,
+                name(reference),
                 condition.key().clients_in_words(),
-                texts.join(" · ")
+                texts.concat()
             ),
             _ => String::new(),
         }

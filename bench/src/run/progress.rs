@@ -34,8 +34,9 @@ impl Progress {
         };
 
         let bar = ProgressBar::with_draw_target(Some(total), target);
+        // A line that is wider than the terminal would be drawn again below itself at each step.
         let style =
-            ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left  {msg}\n{prefix}");
+            ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left\n{wide_msg}{prefix}");
         bar.set_style(style.expect("the template is well formed"));
         if !is_terminal {
             noteln!("measuring for about {} s", total / 1000);

@@ -267,8 +267,8 @@ fn arms_of_one_run_alone_are_shown() {
     };
     let run = compared(&Made::PLAIN, &more);
     assert_eq!(run.code, Some(0), "{run:?}");
-    let fork = "steady 8 threads none fork throughput_per_second 0.900 – – 900 – –";
-    let tokio = "steady 8 threads none async throughput_per_second – 1.500 – – 1500 –";
+    let fork = "steady 8 threads none fork throughput_per_second 0.900 – – 900/s – –";
+    let tokio = "steady 8 threads none async throughput_per_second – 1.500 – – 1,500/s –";
     assert_eq!(line(&run.stdout, "fork"), fork);
     assert_eq!(line(&run.stdout, "async"), tokio);
 }
@@ -281,9 +281,14 @@ fn ratios_to_different_arms_have_no_change() {
         ..Made::PLAIN
     };
     let run = compared(&Made::PLAIN, &other);
-    let thread = "steady 8 threads none thread throughput_per_second – 1.111 – 1000 1000 +0.0 %";
+    let thread =
+        "steady 8 threads none thread throughput_per_second – 1.111 – 1,000/s 1,000/s +0.0 %";
     assert_eq!(line(&run.stdout, "thread"), thread);
     assert!(!run.stdout.contains("NaN"), "{run:?}");
+    assert!(
+        run.stdout.contains("In short: no ratio is in both runs."),
+        "{run:?}"
+    );
 }
 
 #[test]
@@ -298,11 +303,32 @@ fn an_arm_that_served_nothing_has_no_change_in_percent() {
         ..Made::PLAIN
     };
     let run = compared(&nothing, &back);
-    let fork = "steady 8 threads none fork throughput_per_second 0 0.900 – 0 900 –";
+    let fork = "steady 8 threads none fork throughput_per_second 0 0.900 – 0/s 900/s –";
     assert_eq!(line(&run.stdout, "fork"), fork);
     for word in ["NaN", "inf"] {
         assert!(!run.stdout.contains(word), "{run:?}");
     }
+}
+
+#[test]
+fn the_largest_change_is_named_in_a_sentence() {
+    let slower = Made {
+        name: "two",
+        arms: &[("thread", 1000.0), ("fork", 500.0)],
+        ..Made::PLAIN
+    };
+    let sentence = "In short: 1 of 1 ratio changed beyond the intervals, most throughput_per_second of `fork` in \
+                    steady with 8 threads: -44.4 %.";
+    let run = compared(&Made::PLAIN, &slower);
+    assert!(run.stdout.contains(sentence), "{run:?}");
+
+    let same = Made {
+        name: "three",
+        ..Made::PLAIN
+    };
+    let run = compared(&Made::PLAIN, &same);
+    let sentence = "In short: of 1 ratio none changed beyond the intervals.";
+    assert!(run.stdout.contains(sentence), "{run:?}");
 }
 
 #[test]

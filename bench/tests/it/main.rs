@@ -14,6 +14,7 @@ mod action;
 mod browser;
 mod claims;
 mod compare;
+mod completions;
 mod conformance;
 mod documents;
 mod external;
