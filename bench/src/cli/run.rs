@@ -26,7 +26,7 @@ use crate::scenario::arm::External;
 pub struct RunArgs {
     /// Scenarios by name (see `echobench list`), or files: NAME.toml. Without any, options describe the traffic
     #[arg(value_name = "SCENARIO", required_unless_present_any = ["resume", "models", "external", "clients",
-          "drivers", "placement", "payload", "work", "think", "rate", "requests_per_connection"])]
+          "drivers", "placement", "payload", "work", "think", "rate", "capacity", "requests_per_connection"])]
     scenarios: Vec<String>,
 
     /// The short form (the default)
@@ -75,7 +75,7 @@ pub struct RunArgs {
     /// on the same kind of machine; a run on other hosts needs their options again
     #[arg(long, value_name = "DIR", conflicts_with_all = ["scenarios", "quick", "full", "models",
           "external", "no_cpu_idle", "blocks", "out", "seed", "clients", "drivers", "placement", "payload", "work",
-          "think", "rate", "arrivals", "requests_per_connection"])]
+          "think", "rate", "arrivals", "capacity", "requests_per_connection"])]
     resume: Option<PathBuf>,
 
     #[command(flatten)]
@@ -96,6 +96,7 @@ impl RunArgs {
             models: self.models.clone(),
             external: self.external.clone(),
             traffic: self.traffic.options(self.view.view()),
+            max_time: self.traffic.max_time(),
             no_cpu_idle: self.no_cpu_idle,
             blocks: self.blocks,
             out: self.out.clone(),

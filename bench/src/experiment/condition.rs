@@ -28,8 +28,10 @@ pub struct Condition {
     pub placement: Placement,
     /// In a rate sweep, the rate as a percentage of each arm's own peak.
     pub load_percent: Option<u32>,
-    /// The peaks of the arms, in requests per second, if they are known.
-    pub peaks: Vec<f64>,
+    /// In a capacity search, the number of the step.
+    pub step: Option<u32>,
+    /// In a rate sweep or a capacity search, the rate of each arm, in requests per second.
+    pub rates: Vec<f64>,
 }
 
 impl Condition {
@@ -50,7 +52,8 @@ impl Condition {
             driver,
             placement,
             load_percent: None,
-            peaks: Vec::new(),
+            step: None,
+            rates: Vec::new(),
         }
     }
 
@@ -92,19 +95,24 @@ impl Condition {
             clients: self.clients,
             load_percent: self.load_percent,
             traffic: self.traffic.clone(),
+            step: self.step,
         }
     }
 
     /// The schedule of an arm's requests, if they have one.
     pub(crate) fn arrivals(&self, arm: usize) -> Option<Arrivals> {
-        let Some(percent) = self.load_percent else {
+        if self.rates.is_empty() {
             return self.scenario.traffic.arrivals;
-        };
-        let spacing = self.scenario.sweep.as_ref()?.spacing;
-        let per_second = self.peaks.get(arm)? * f64::from(percent) / 100.0;
+        }
+        let sweep = self.scenario.sweep.as_ref().map(|sweep| sweep.spacing);
+        let capacity = self
+            .scenario
+            .capacity
+            .as_ref()
+            .map(|capacity| capacity.spacing);
         Some(Arrivals {
-            per_second,
-            spacing,
+            per_second: *self.rates.get(arm)?,
+            spacing: sweep.or(capacity)?,
         })
     }
 

@@ -254,6 +254,7 @@ impl Block<'_> {
             placement: self.condition.placement,
             load_percent: self.condition.load_percent,
             traffic: self.condition.traffic.clone(),
+            step: self.condition.step,
             model: model.to_owned(),
             block: self.number,
             ..BlockRow::default()
@@ -279,6 +280,7 @@ impl Block<'_> {
             placement: self.condition.placement,
             load_percent: self.condition.load_percent,
             traffic: self.condition.traffic.clone(),
+            step: self.condition.step,
             model: model.to_owned(),
             block: self.number,
             round: number(round),

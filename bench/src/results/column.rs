@@ -222,6 +222,18 @@ textual_enum!(EffortName, "effort", { Quick => "quick", Full => "full" });
 
 serde_by_name!(EffortName);
 
+impl EffortName {
+    /// The long form or the short one.
+    #[must_use]
+    pub fn of_form(full: bool) -> Self {
+        if full {
+            EffortName::Full
+        } else {
+            EffortName::Quick
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -192,6 +192,7 @@ mod tests {
             clients: 8,
             load_percent: None,
             traffic: String::new(),
+            step: None,
         };
         let names = [
             "a b",
@@ -229,7 +230,28 @@ mod tests {
             scenario: "steady/none/8/threads".to_owned(),
             ..condition.clone()
         };
-        let keys = [&condition, &at_half, &large, &like_a_rate, &other];
+        let step = ConditionKey {
+            step: Some(2),
+            ..condition.clone()
+        };
+        let like_a_step = ConditionKey {
+            traffic: "step2".to_owned(),
+            ..condition.clone()
+        };
+        let second_step = ConditionKey {
+            step: Some(2),
+            ..like_a_step.clone()
+        };
+        let keys = [
+            &condition,
+            &at_half,
+            &large,
+            &like_a_rate,
+            &other,
+            &step,
+            &like_a_step,
+            &second_step,
+        ];
         let tags: Vec<String> = keys
             .iter()
             .flat_map(|key| names.iter().map(|name| written_tag(&key.tag(name))))

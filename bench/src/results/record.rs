@@ -43,9 +43,6 @@ impl RunRecord {
     /// The effort of one of its scenarios.
     #[must_use]
     pub fn effort_of(&self, scenario: &Scenario) -> Effort {
-        match self.effort {
-            EffortName::Quick => scenario.quick,
-            EffortName::Full => scenario.full,
-        }
+        scenario.effort(self.effort == EffortName::Full)
     }
 }

@@ -25,6 +25,8 @@ pub struct ConditionKey {
     pub load_percent: Option<u32>,
     /// Name of the traffic among the scenario's conditions, as in `1 KiB`; empty if all have the same.
     pub traffic: String,
+    /// Step of a capacity search, from 1.
+    pub step: Option<u32>,
 }
 
 impl ConditionKey {
@@ -38,22 +40,38 @@ impl ConditionKey {
             clients,
             load_percent,
             traffic,
+            step,
         } = self;
         let load = load_percent
             .map(|percent| format!("/{percent}%"))
             .unwrap_or_default();
+        let step = step.map(|step| format!("/step%{step}")).unwrap_or_default();
         let [scenario, traffic, model] = [scenario, traffic, model].map(as_part_of_tag);
         let traffic = match traffic.as_str() {
             "" => traffic,
             _ => format!("/{traffic}"),
         };
-        format!("{scenario}/{placement}/{clients}/{driver}{load}{traffic}/{model}")
+        format!("{scenario}/{placement}/{clients}/{driver}{load}{step}{traffic}/{model}")
     }
 
-    /// The clients in words, and the traffic where it tells conditions apart: `8 threads`, `8 threads, 1 KiB`.
+    /// The same condition without the step of a search.
+    #[must_use]
+    pub fn without_step(&self) -> Self {
+        ConditionKey {
+            step: None,
+            ..self.clone()
+        }
+    }
+
+    /// The clients in words, and the traffic and the step where they tell conditions apart: `8 threads`, `8 threads,
+    /// 1 KiB, step 3`.
     #[must_use]
     pub fn clients_in_words(&self) -> String {
-        self.with_traffic(&format!("{} {}", self.clients, self.driver))
+        let words = self.with_traffic(&format!("{} {}", self.clients, self.driver));
+        match self.step {
+            Some(step) => format!("{words}, step {step}"),
+            None => words,
+        }
     }
 
     /// A text about the condition, followed by the traffic where it tells conditions apart.
@@ -84,6 +102,7 @@ macro_rules! has_condition {
                     clients: self.clients,
                     load_percent: self.load_percent,
                     traffic: self.traffic.clone(),
+                    step: self.step,
                 }
             }
         }
@@ -110,6 +129,9 @@ pub struct SliceRow {
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
+    /// Number of the step of a capacity search, from 1; empty elsewhere.
+    #[serde(default)]
+    pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,
     /// Number of the block, from 1.
@@ -166,6 +188,9 @@ pub struct BlockRow {
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
+    /// Number of the step of a capacity search, from 1; empty elsewhere.
+    #[serde(default)]
+    pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,
     /// Number of the block, from 1.
@@ -353,6 +378,9 @@ pub struct SummaryRow {
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
     #[serde(default)]
     pub traffic: String,
+    /// Number of the step of a capacity search, from 1; empty elsewhere.
+    #[serde(default)]
+    pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,
     /// Name of the metric, its unit last.

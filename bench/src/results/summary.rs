@@ -115,6 +115,8 @@ fn summarize_metric(
     for (key, arms) in conditions.filter(|(key, _)| key.scenario == scenario) {
         let reference = arms.iter().find(|(name, _)| *name == reference);
         let reference = reference.or(arms.first());
+        // Each arm of a search has a rate of its own, so that a ratio would compare the rates.
+        let reference = reference.filter(|_| key.step.is_none());
 
         for (name, arm) in arms {
             let mut row = estimate(key, name, arm, metric);
@@ -152,6 +154,7 @@ fn estimate(key: &ConditionKey, model: &str, arm: &ArmRows<'_>, metric: Metric) 
         clients,
         load_percent,
         traffic,
+        step,
     } = key.clone();
 
     let mut row = SummaryRow {
@@ -162,6 +165,7 @@ fn estimate(key: &ConditionKey, model: &str, arm: &ArmRows<'_>, metric: Metric) 
         placement,
         load_percent,
         traffic,
+        step,
         model: model.to_owned(),
         metric,
         estimate: None,
@@ -432,12 +436,25 @@ mod tests {
         assert_eq!(csv_text(&read, true).unwrap(), text);
     }
 
-    /// A summary without its seventh column.
-    fn without_traffic(text: &str) -> String {
+    /// The columns that older folders do not have, by their place. They are empty for all rows of those.
+    const LATER_COLUMNS: [(usize, &str); 2] = [(6, "traffic"), (7, "step")];
+
+    /// A summary with those columns only that another one has.
+    fn with_columns_of(text: &str, other: &str) -> String {
+        let names: Vec<&str> = other
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .split(',')
+            .collect();
+        let missing = LATER_COLUMNS.iter().rev();
+        let missing: Vec<_> = missing.filter(|(_, name)| !names.contains(name)).collect();
         let line = |line: &str| {
             let mut fields: Vec<&str> = line.split(',').collect();
-            let traffic = fields.remove(6);
-            assert!(["traffic", ""].contains(&traffic), "{line}");
+            for (place, name) in &missing {
+                let value = fields.remove(*place);
+                assert!([*name, ""].contains(&value), "{line}");
+            }
             fields.join(",") + "\n"
         };
         text.lines().map(line).collect()
@@ -459,11 +476,7 @@ mod tests {
             let mut summary = summarize(&slices, &blocks, &Views::default());
             summary.retain(|row| committed.contains(&format!(",{},", row.metric)));
 
-            let mut recomputed = csv_text(&summary, true).unwrap();
-            if !committed.starts_with(&recomputed[..recomputed.find(",model").unwrap()]) {
-                // The folder is older than the column `traffic`, which is empty for all its rows.
-                recomputed = without_traffic(&recomputed);
-            }
+            let recomputed = with_columns_of(&csv_text(&summary, true).unwrap(), &committed);
             for (now, then) in recomputed.lines().zip(committed.lines()) {
                 assert_eq!(now, then, "{}", folder.display());
             }

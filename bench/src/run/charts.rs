@@ -1,7 +1,7 @@
 //! Charts of a scenario, from its summary and its histograms. A chart without data is not drawn; a missing
 //! value is a gap.
 
-use super::scenario_report::{ArmLine, ScenarioReport, THROUGHPUT};
+use super::scenario_report::{ArmLine, Load, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
 use crate::render::looks::Looks;
@@ -14,15 +14,18 @@ use crate::stats::median;
 /// A metric that is drawn against the number of clients.
 struct ClientsChart {
     name: &'static str,
+    /// The loads of which it is drawn.
+    load: Load,
     metric: Metric,
     title: &'static str,
     label: &'static str,
     unit: Unit,
 }
 
-const CLIENTS_CHARTS: [ClientsChart; 4] = [
+const CLIENTS_CHARTS: [ClientsChart; 7] = [
     ClientsChart {
         name: "throughput",
+        load: Load::Closed,
         metric: THROUGHPUT,
         title: "Throughput",
         label: "requests per second",
@@ -30,6 +33,7 @@ const CLIENTS_CHARTS: [ClientsChart; 4] = [
     },
     ClientsChart {
         name: "cpu",
+        load: Load::Closed,
         metric: Metric::CpuPerRequest,
         title: "CPU time per request",
         label: "CPU time of the server per request",
@@ -37,6 +41,7 @@ const CLIENTS_CHARTS: [ClientsChart; 4] = [
     },
     ClientsChart {
         name: "memory",
+        load: Load::Closed,
         metric: Metric::MemoryPerConnection,
         title: "Memory per connection",
         label: "anonymous memory (PSS) per connection",
@@ -44,10 +49,35 @@ const CLIENTS_CHARTS: [ClientsChart; 4] = [
     },
     ClientsChart {
         name: "fairness",
+        load: Load::Closed,
         metric: FAIRNESS_METRIC,
         title: "Fairness",
         label: "Jain's index of the clients' requests (1: equal shares)",
         unit: Unit::Index,
+    },
+    ClientsChart {
+        name: "latency-p50",
+        load: Load::Open,
+        metric: Metric::LatencyP50,
+        title: "Median latency",
+        label: "latency, from when a request was due",
+        unit: Unit::Time,
+    },
+    ClientsChart {
+        name: "latency-p99",
+        load: Load::Open,
+        metric: Metric::LatencyP99,
+        title: "99th percentile of latency",
+        label: "latency, from when a request was due",
+        unit: Unit::Time,
+    },
+    ClientsChart {
+        name: "cpu",
+        load: Load::Open,
+        metric: Metric::CpuPerRequest,
+        title: "CPU time per request",
+        label: "CPU time of the server per request",
+        unit: Unit::Time,
     },
 ];
 
@@ -127,8 +157,8 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             return Vec::new();
         }
 
-        let closed = |line: &ArmLine<'_>| line.first().load_percent.is_none();
-        let facets = self.facets(closed, |condition| clients_as(None, condition));
+        let shown = |line: &ArmLine<'_>| line.load() == spec.load;
+        let facets = self.facets(shown, |condition| clients_as(None, condition));
         let lines: Vec<&ArmLine<'_>> = facets
             .iter()
             .flat_map(|(_, lines)| lines.iter().copied())
@@ -224,8 +254,9 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
     }
 
     fn against_rate(&self, name: &str, metric: Metric, title: &str) -> Vec<Picture> {
-        let swept = |line: &ArmLine<'_>| line.first().load_percent.is_some();
+        let swept = |line: &ArmLine<'_>| matches!(line.load(), Load::Swept | Load::Step);
         let facets = self.facets(swept, |condition| {
+            let condition = &condition.without_step();
             clients_as(Some(condition.clients), condition)
         });
 
@@ -262,7 +293,10 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         for &arm in self.looks.arms() {
             let mut stretches: Vec<Vec<Mark>> = Vec::new();
             let mut interrupted = true;
-            for line in lines.iter().filter(|line| line.model() == arm) {
+            let mut own: Vec<_> = lines.iter().filter(|line| line.model() == arm).collect();
+            let planned = |line: &ArmLine<'_>| line.estimate(Metric::PlannedRate).unwrap_or(0.0);
+            own.sort_by(|a, b| planned(a).total_cmp(&planned(b)));
+            for line in own {
                 let rate = line.estimate(Metric::PlannedRate);
                 let Some((mark, x)) = mark(line, metric, Unit::Time).zip(rate) else {
                     interrupted = true;
@@ -285,7 +319,8 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
     /// Percentile curves under each condition: the median of each percentile over the blocks, as in the
     /// summary.
     fn percentiles(&self, percentiles: &BlockPercentiles) -> Vec<Picture> {
-        let facets = self.facets(|_| true, |condition| condition.tag(""));
+        let shown = |line: &ArmLine<'_>| line.load() != Load::Step;
+        let facets = self.facets(shown, |condition| condition.tag(""));
         facets
             .iter()
             .filter_map(|(_, lines)| self.percentile_chart(lines, percentiles))

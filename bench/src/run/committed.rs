@@ -168,7 +168,8 @@ impl CommittedRun {
         let followed = self
             .summary
             .iter()
-            .filter(|row| FOLLOWED_METRICS.contains(&row.metric));
+            // The rates of a search differ from run to run.
+            .filter(|row| FOLLOWED_METRICS.contains(&row.metric) && row.step.is_none());
         followed
             .map(|row| {
                 let key = SeriesKey {

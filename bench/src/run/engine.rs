@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
+use super::capacity;
 use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
 use super::plan::{self, RunPlan};
@@ -113,6 +114,8 @@ struct ActiveRun {
     violations: Vec<String>,
     views: Views,
     require_slo: bool,
+    /// Time after which no further step of a search begins.
+    max_time: Option<Duration>,
 }
 
 impl ActiveRun {
@@ -120,6 +123,10 @@ impl ActiveRun {
     fn create(options: &RunOptions, view: RunView) -> anyhow::Result<Self> {
         let scenarios = options.scenarios()?;
         check_runnable(&scenarios)?;
+        if let Some(limit) = options.max_time {
+            let effort = EffortName::of_form(options.full);
+            capacity::check_time(&scenarios, effort, limit)?;
+        }
         check_required(&view, &scenarios)?;
         let views = Views::new(view.view, &scenarios);
         let hosts = Hosts::connect(&options.hosts)?;
@@ -133,11 +140,7 @@ impl ActiveRun {
             Some(folder) => folder.clone(),
             None => create_default_folder(options.full, &environment, "")?,
         };
-        let effort = if options.full {
-            EffortName::Full
-        } else {
-            EffortName::Quick
-        };
+        let effort = EffortName::of_form(options.full);
         let record = RunRecord {
             schema_version: SCHEMA_VERSION,
             effort,
@@ -163,6 +166,7 @@ impl ActiveRun {
             violations: Vec::new(),
             views,
             require_slo: view.require_slo,
+            max_time: options.max_time,
         })
     }
 
@@ -207,6 +211,7 @@ impl ActiveRun {
             blocks: kept.blocks,
             views,
             require_slo: view.require_slo,
+            max_time: None,
         })
     }
 
@@ -229,10 +234,14 @@ impl ActiveRun {
             .iter()
             .map(|condition| self.hosts.adapted(condition))
             .collect();
-        for note in resolution::notes(&conditions) {
+        let notes = resolution::notes(&conditions).into_iter();
+        for note in notes.chain(capacity::expected_times(&conditions, &self.record)) {
             noteln!("{note}");
         }
         let mut all = self.measure(&conditions)?;
+        if all {
+            all = self.search(&conditions)?;
+        }
         if all {
             // The rates of a sweep depend on the peaks, which are known only now.
             let sweeps: Vec<Condition> = conditions
@@ -248,6 +257,33 @@ impl ActiveRun {
             RunStatus::Interrupted
         };
         Ok(())
+    }
+
+    /// Searches for the capacity under each condition that asks for it, step by step. Returns whether it came to
+    /// its end.
+    fn search(&mut self, conditions: &[Condition]) -> anyhow::Result<bool> {
+        loop {
+            let next = |condition| capacity::next_step(condition, &self.record, &self.blocks);
+            let steps: Vec<Condition> = conditions.iter().filter_map(next).collect();
+            if steps.is_empty() {
+                return Ok(true);
+            }
+            let time: Duration = steps.iter().map(capacity::time_of).sum();
+            if self
+                .max_time
+                .is_some_and(|limit| self.began.elapsed() + time > limit)
+            {
+                noteln!("the search ends: the next step would take it beyond --max-time");
+                return Ok(true);
+            }
+
+            for step in &steps {
+                noteln!("{}", capacity::announcement(step));
+            }
+            if !self.measure(&steps)? {
+                return Ok(false);
+            }
+        }
     }
 
     /// Measures block 1 of every condition, then block 2 of every condition, and so on: a slow drift of

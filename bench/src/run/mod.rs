@@ -1,5 +1,6 @@
 //! The study behind `echobench run`: server models under scenarios, measured, tabulated, judged and drawn.
 
+mod capacity;
 mod charts;
 mod committed;
 pub mod compare;

@@ -220,7 +220,7 @@ fn shown_ratios(line: &ArmLine<'_>) -> Vec<String> {
     let metrics: &[Metric] = match line.load() {
         Load::Closed => &[THROUGHPUT],
         Load::Open => &[Metric::LatencyP99, Metric::CpuPerRequest],
-        Load::Swept => &[],
+        Load::Swept | Load::Step => &[],
     };
     metrics.iter().map(|metric| line.ratio(*metric)).collect()
 }

@@ -1,6 +1,7 @@
 //! Options of a new run, and the scenarios that they select.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::bail;
 use echobench_clients::raise_file_limit;
@@ -26,6 +27,8 @@ pub struct RunOptions {
     pub traffic: TrafficOptions,
     /// Keeps idle CPUs out of their sleep states.
     pub no_cpu_idle: bool,
+    /// Time of a run after which no further step of a capacity search begins.
+    pub max_time: Option<Duration>,
     /// Number of blocks that replaces those of the scenarios.
     pub blocks: Option<u32>,
     /// Results folder; a new one under `results/` if not given.
@@ -60,7 +63,9 @@ impl RunOptions {
             scenarios.push(scenario);
         }
         if self.traffic.slo.is_some() && !scenarios.iter().any(Scenario::is_open_loop) {
-            bail!("--slo needs an open loop: give --rate, or a scenario with arrivals or a sweep");
+            bail!(
+                "--slo needs an open loop: give --rate or --capacity, or a scenario with arrivals or a sweep"
+            );
         }
         Ok(scenarios)
     }

@@ -14,19 +14,28 @@ use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Scenario};
 use crate::stats::median;
 
-/// All conditions of a run but the open loops of a rate sweep, which need the peaks first.
+/// All conditions of a run but the open loops of a sweep or a search, which need the peaks first.
 pub(super) fn conditions(record: &RunRecord) -> anyhow::Result<Vec<Condition>> {
     let mut conditions = Vec::new();
     for scenario in record.scenarios.values() {
-        conditions.extend(of_scenario(scenario, record.effort_of(scenario))?);
+        conditions.extend(closed_loops(scenario, record.effort_of(scenario))?);
     }
     Ok(conditions)
 }
 
-fn of_scenario(scenario: &Scenario, mut effort: Effort) -> anyhow::Result<Vec<Condition>> {
-    if let Some(sweep) = &scenario.sweep {
-        // The closed loops of a sweep only find the peaks.
-        effort.blocks = effort.blocks.min(sweep.peak_blocks);
+/// The conditions of a scenario; of a sweep or a search the closed loops.
+pub(super) fn closed_loops(
+    scenario: &Scenario,
+    mut effort: Effort,
+) -> anyhow::Result<Vec<Condition>> {
+    // The closed loops of a sweep or of a search only find the peaks.
+    let sweep = scenario.sweep.as_ref().map(|sweep| sweep.peak_blocks);
+    let search = scenario
+        .capacity
+        .as_ref()
+        .map(|capacity| capacity.peak_blocks);
+    if let Some(peak_blocks) = sweep.or(search) {
+        effort.blocks = effort.blocks.min(peak_blocks);
     }
 
     let mut conditions = Vec::new();
@@ -57,14 +66,17 @@ pub(super) fn sweep(
     let at = |&percent: &u32| Condition {
         effort: record.effort_of(&condition.scenario),
         load_percent: Some(percent),
-        peaks: peaks.clone(),
+        rates: peaks
+            .iter()
+            .map(|peak| peak * f64::from(percent) / 100.0)
+            .collect(),
         ..condition.clone()
     };
     sweep.percent.iter().map(at).collect()
 }
 
 /// Median throughput of an arm in a closed loop.
-fn peak(condition: &Condition, arm: &Arm, blocks: &[BlockRow]) -> f64 {
+pub(super) fn peak(condition: &Condition, arm: &Arm, blocks: &[BlockRow]) -> f64 {
     let own = |row: &&BlockRow| row.condition() == condition.key() && row.model == arm.name;
     let rates: Vec<f64> = blocks
         .iter()
@@ -83,10 +95,11 @@ pub(super) struct RunPlan<'a> {
 }
 
 impl RunPlan<'_> {
-    /// The condition of a block, or the closed loop of its sweep, given the row of its first arm.
+    /// The condition of a block, or the closed loop of its sweep or search, given the row of its first arm.
     fn condition(&self, first: &BlockRow) -> Option<&Condition> {
         let key = ConditionKey {
             load_percent: None,
+            step: None,
             ..first.condition()
         };
         self.conditions
@@ -98,12 +111,18 @@ impl RunPlan<'_> {
 impl PlannedRows for RunPlan<'_> {
     fn arms(&self, first: &BlockRow) -> Option<Vec<String>> {
         let condition = self.condition(first)?;
-        let blocks = match first.load_percent {
-            None => condition.effort.blocks,
-            Some(percent) => {
+        let of_open_loop = self.record.effort_of(&condition.scenario).blocks;
+        let blocks = match (first.load_percent, first.step) {
+            (None, None) => condition.effort.blocks,
+            (Some(percent), _) => {
                 let sweep = condition.scenario.sweep.as_ref()?;
-                sweep.percent.contains(&percent).then_some(())?;
-                self.record.effort_of(&condition.scenario).blocks
+                sweep.percent.contains(&percent).then_some(of_open_loop)?
+            }
+            (None, Some(step)) => {
+                let capacity = condition.scenario.capacity.as_ref()?;
+                (1..=capacity.steps)
+                    .contains(&step)
+                    .then_some(of_open_loop)?
             }
         };
         let arms = condition.arms.iter().map(|arm| arm.name.clone());

@@ -38,7 +38,8 @@ impl Progress {
         let style =
             ProgressStyle::with_template("{bar:30} {percent:>3} %  {eta} left\n{wide_msg}{prefix}");
         bar.set_style(style.expect("the template is well formed"));
-        if !is_terminal {
+        let is_step = blocks.iter().any(|(condition, _)| condition.step.is_some());
+        if !is_terminal && !is_step {
             noteln!("measuring for about {} s", total / 1000);
         }
         Progress { bar, is_terminal }
@@ -78,7 +79,7 @@ impl Progress {
         self.bar.inc(expected_ms(condition));
         let after = tenth(self.bar.position());
 
-        if !self.is_terminal && after > before && after < 10 {
+        if !self.is_terminal && condition.step.is_none() && after > before && after < 10 {
             noteln!(
                 "{} % done, about {} s left",
                 after * 10,
@@ -93,7 +94,7 @@ impl Progress {
 }
 
 /// Approximate duration of a block, processes included; good enough for the time left.
-fn expected_ms(condition: &Condition) -> u64 {
+pub(super) fn expected_ms(condition: &Condition) -> u64 {
     let processes = u32::try_from(condition.arms.len()).unwrap_or(1) * condition.clients;
     let time = condition.block_time() + START_PER_BLOCK + START_PER_CLIENT * processes;
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)

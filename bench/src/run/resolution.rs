@@ -17,7 +17,10 @@ pub(super) fn notes(conditions: &[Condition]) -> Vec<String> {
             .iter()
             .map(|condition| condition.effort.blocks)
             .max()?;
-        (comparisons > 0).then(|| note(&group[0].scenario.name, comparisons, blocks as usize))
+        // A search compares rates, and its closed loops only find where to begin.
+        let is_search = group[0].scenario.capacity.is_some();
+        (comparisons > 0 && !is_search)
+            .then(|| note(&group[0].scenario.name, comparisons, blocks as usize))
     };
     conditions
         .chunk_by(|a, b| a.scenario.name == b.scenario.name)

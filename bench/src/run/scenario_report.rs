@@ -35,6 +35,8 @@ pub(crate) enum Load {
     Open,
     /// An open loop at a share of each arm's own peak.
     Swept,
+    /// A step of a search, with a rate for each arm.
+    Step,
 }
 
 impl<'a> ArmLine<'a> {
@@ -42,6 +44,7 @@ impl<'a> ArmLine<'a> {
     fn group(rows: &[&'a SummaryRow], open: &BTreeSet<ConditionKey>) -> Vec<Self> {
         let load = |condition: &ConditionKey| match condition.load_percent {
             Some(_) => Load::Swept,
+            None if condition.step.is_some() => Load::Step,
             None if open.contains(condition) => Load::Open,
             None => Load::Closed,
         };
@@ -143,7 +146,7 @@ impl<'a> ArmLine<'a> {
     pub(super) fn compared_metrics(&self) -> &'static [Metric] {
         match self.load {
             Load::Closed => &[THROUGHPUT],
-            Load::Open | Load::Swept => OPEN_LOOP_METRICS,
+            Load::Open | Load::Swept | Load::Step => OPEN_LOOP_METRICS,
         }
     }
 
@@ -258,7 +261,9 @@ impl<'a> ScenarioReport<'a> {
 
     /// The conditions of the lines that are `wanted`.
     pub(super) fn conditions_of(&self, wanted: impl Fn(&ArmLine<'_>) -> bool) -> Vec<ConditionKey> {
-        let lines = self.lines.iter().filter(|line| wanted(line));
+        // The steps of a search have a table of their own.
+        let lines = self.lines.iter().filter(|line| line.load() != Load::Step);
+        let lines = lines.filter(|line| wanted(line));
         lines.map(ArmLine::condition).collect()
     }
 

@@ -40,7 +40,7 @@ pub(super) struct SloJudgement {
     pub(super) judged: usize,
     /// Blocks that say nothing about the server.
     pub(super) left_out: usize,
-    /// Those of them in which the load generator was the limit.
+    /// Those of them in which the load generator was the limit, on a machine that was not disturbed.
     pub(super) limited: usize,
     /// Failed requests in the judged blocks.
     pub(super) failed: u64,
@@ -86,9 +86,9 @@ impl SloJudgement {
         let latencies: Vec<f64> = judged.iter().filter_map(latency).collect();
         let limit_ns = slo.limit.as_nanos() as f64;
         let is_limited = |row: &&&BlockRow| {
-            row.validity
-                .flags()
-                .any(|flag| flag == ValidityFlag::Generator)
+            let has = |wanted| row.validity.flags().any(|flag| flag == wanted);
+            let by_load = has(ValidityFlag::Generator) || has(ValidityFlag::Late);
+            by_load && !has(ValidityFlag::Disturbed)
         };
 
         let failed = judged.iter().map(|row| row.failed).sum();
@@ -188,7 +188,7 @@ mod tests {
         }
         let judgement = SloJudgement::new(Slo::default(), &rows);
         assert_eq!(judgement.cell(), "kept, 9 of 9");
-        assert_eq!((judgement.left_out, judgement.limited), (3, 1));
+        assert_eq!((judgement.left_out, judgement.limited), (3, 2));
 
         let late: Vec<BlockRow> = (0..8).map(|_| flagged(9000, ValidityFlag::Late)).collect();
         assert_eq!(cell(&late), "not judged, 0 of 0");

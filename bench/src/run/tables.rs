@@ -80,6 +80,7 @@ impl ScenarioReport<'_> {
         parts.extend(self.worker_table());
         parts.extend(self.process_control_table());
         parts.extend(self.sweep_tables());
+        parts.extend(self.capacity_tables());
         parts.extend(self.marginal_memory_table());
         parts.extend(self.held_connections_table());
         parts

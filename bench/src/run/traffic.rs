@@ -2,7 +2,7 @@
 
 use echobench_clients::{Arrivals, Driver, Spacing, WorkMix};
 
-use crate::scenario::{Payload, Placement, Scenario, Slo, Span, Values};
+use crate::scenario::{Capacity, Payload, Placement, Scenario, Slo, Span, Values};
 
 /// Name of the scenario that options alone describe.
 pub(super) const CUSTOM: &str = "custom";
@@ -26,6 +26,10 @@ pub struct TrafficOptions {
     pub rate: Option<f64>,
     /// Spacing of these requests.
     pub spacing: Option<Spacing>,
+    /// Whether to search for the highest rate that keeps the objective.
+    pub capacity: bool,
+    /// Width at which that search ends, as a share of the rate.
+    pub precision: Option<f64>,
     /// Requests on a connection.
     pub requests_per_connection: Option<u64>,
     /// Objective of an open loop.
@@ -50,6 +54,9 @@ impl TrafficOptions {
             scenario.reference.clone_from(&self.reference);
         }
         self.apply_to_requests(scenario);
+        if self.capacity {
+            self.apply_search(scenario);
+        }
         if scenario.is_open_loop() {
             scenario.slo = self.slo.or(scenario.slo);
         }
@@ -77,6 +84,20 @@ impl TrafficOptions {
         }
     }
 
+    /// Makes the scenario a search. Rates, and pauses in place of them, are no longer given.
+    fn apply_search(&self, scenario: &mut Scenario) {
+        scenario.sweep = None;
+        scenario.traffic.arrivals = None;
+        scenario.traffic.think = Values::default();
+        let mut capacity = scenario.capacity.take().unwrap_or_default();
+        capacity.spacing = self.spacing.unwrap_or(capacity.spacing);
+        capacity.precision = self.precision.unwrap_or(capacity.precision);
+        scenario.capacity = Some(capacity);
+        for effort in [&mut scenario.quick, &mut scenario.full] {
+            effort.blocks = Capacity::BLOCKS;
+        }
+    }
+
     /// Whether the requests, or their number at a time, are others than those of the scenario.
     fn changes_requests(&self) -> bool {
         !self.clients.is_empty()
@@ -84,6 +105,7 @@ impl TrafficOptions {
             || !self.works.is_empty()
             || !self.thinks.is_empty()
             || self.rate.is_some()
+            || self.capacity
             || self.requests_per_connection.is_some()
     }
 }

@@ -71,7 +71,7 @@ const AT_A_RATE: [Measure; 2] = [
 fn measures(load: Load) -> &'static [Measure] {
     match load {
         Load::Closed => std::slice::from_ref(&SERVED),
-        Load::Open | Load::Swept => &AT_A_RATE,
+        Load::Open | Load::Swept | Load::Step => &AT_A_RATE,
     }
 }
 
@@ -226,7 +226,12 @@ impl<'a> ScenarioReport<'a> {
     /// The rankings under each condition with a load of its own, by every measure of that load.
     fn all_rankings(&self) -> Vec<Ranking<'a>> {
         let mut conditions: Vec<(ConditionKey, Vec<&ArmLine<'a>>)> = Vec::new();
-        let own = |line: &&ArmLine<'_>| line.load() != Load::Swept;
+        // The closed loops of a search only find where it begins.
+        let own = |line: &&ArmLine<'_>| match line.load() {
+            Load::Closed => !self.is_search(),
+            Load::Open => true,
+            Load::Swept | Load::Step => false,
+        };
         for line in self.lines.iter().filter(own) {
             entry(&mut conditions, line.condition()).push(line);
         }
@@ -259,6 +264,10 @@ impl<'a> ScenarioReport<'a> {
         let verdict = |group| self.group_verdict(group);
         let mut verdicts: Vec<Verdict> = groups.iter().map(verdict).collect();
         let dependence = self.dependence_sentences();
+        let capacities = self.capacity_sentences();
+        if !capacities.is_empty() {
+            verdicts.push(("Capacity".to_owned(), capacities));
+        }
         if !dependence.is_empty() {
             verdicts.push(("What the lead depends on".to_owned(), dependence));
         }
@@ -270,7 +279,7 @@ impl<'a> ScenarioReport<'a> {
     pub(super) fn in_short(&self) -> Vec<String> {
         let groups = self.groups();
         let Some((_, first)) = groups.first() else {
-            return Vec::new();
+            return self.search_in_short();
         };
 
         let driver_and_placement = |rankings: &[Ranking<'_>]| {
@@ -340,6 +349,19 @@ impl<'a> ScenarioReport<'a> {
             (!parts.is_empty()).then(|| format!("{slo} at {clients}: {}.", parts.join("; ")))
         };
         conditions.iter().filter_map(sentence).collect()
+    }
+
+    /// The verdict of a search in a few lines; empty without one.
+    fn search_in_short(&self) -> Vec<String> {
+        let capacities = self.capacity_sentences();
+        if capacities.is_empty() {
+            return Vec::new();
+        }
+        let sentences = capacities.into_iter().chain([self.trust()]);
+        let sentences = sentences.map(|sentence| format!("- {sentence}"));
+        std::iter::once(format!("{}:", self.name))
+            .chain(sentences)
+            .collect()
     }
 
     /// A sentence on the share of rows that something other than the server limited or disturbed.

@@ -10,7 +10,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, Error};
 
 use super::timing::Timing;
-use super::{Effort, Fault, Scenario, check_printable};
+use super::{Capacity, Effort, Fault, Scenario, check_printable};
 
 /// The committed scenarios, in the order in which they are shown and run.
 pub(super) const BUILT_IN: &[(&str, &str)] = &[
@@ -124,7 +124,8 @@ impl Scenario {
         for (form, effort, default) in forms {
             let is_given = |key: &str| span_of(document, &format!("{form}.{key}")).is_some();
             if !is_given("blocks") {
-                effort.blocks = default.blocks;
+                let search = self.capacity.as_ref().map(|_| Capacity::BLOCKS);
+                effort.blocks = search.unwrap_or(default.blocks);
             }
             if !is_given("rounds") {
                 effort.rounds = default.rounds;

@@ -81,6 +81,9 @@ pub struct Scenario {
     /// relative to that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sweep: Option<Sweep>,
+    /// Capacity search: the highest rate at which each arm keeps the objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// Amount of measurement of the short form.
     #[serde(default = "Effort::quick")]
     pub quick: Effort,
@@ -356,6 +359,49 @@ impl Sweep {
     }
 }
 
+/// A search for the highest rate at which each arm keeps the objective.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Capacity {
+    /// Most steps, each with a rate for each arm.
+    pub steps: u32,
+    /// Width at which the search ends, as a share of the rate.
+    pub precision: f64,
+    /// Spacing of the requests.
+    pub spacing: Spacing,
+    /// Number of blocks from which the peaks are found, half of which are the first rates.
+    pub peak_blocks: u32,
+}
+
+impl Default for Capacity {
+    fn default() -> Self {
+        Capacity {
+            steps: 12,
+            precision: 0.05,
+            spacing: Spacing::Poisson,
+            peak_blocks: 3,
+        }
+    }
+}
+
+impl Capacity {
+    /// Number of blocks of a step: an interval of 9 blocks leaves out one at each end.
+    pub const BLOCKS: u32 = 9;
+
+    fn check(&self, faults: &mut Vec<Fault>) {
+        if self.steps == 0 {
+            faults.push(Fault::new("capacity.steps", "needs 1 step or more"));
+        }
+        if !(0.001..=1.0).contains(&self.precision) {
+            let problem = "not a share of a rate from 0.001 to 1, such as 0.05";
+            faults.push(Fault::new("capacity.precision", problem));
+        }
+        if self.peak_blocks == 0 {
+            faults.push(Fault::new("capacity.peak_blocks", "needs 1 block or more"));
+        }
+    }
+}
+
 /// Amount of measurement: each block has `rounds` rounds, in each of which every arm has one slice.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -402,15 +448,28 @@ impl Effort {
         }
     }
 
+    /// The same with slices in which the requests of a block carry a percentile at this rate.
+    #[must_use]
+    pub fn for_rate(self, per_second: f64, percentile: Percentile) -> Self {
+        let requests = timing::requests_per_slice(per_second, percentile, self.rounds);
+        Effort {
+            slice: self.slice.max(requests),
+            ..self
+        }
+    }
+
     /// The same with slices, ramps and gaps as long as `timing` says.
     #[must_use]
     fn lengthened(self, timing: &Timing) -> Self {
-        let requests = timing.requests_per_slice(self.rounds);
-        Effort {
-            slice: self.slice.max(timing.slice).max(requests),
+        let effort = Effort {
+            slice: self.slice.max(timing.slice),
             ramp: self.ramp.max(timing.ramp),
             gap: self.gap.max(timing.gap),
             ..self
+        };
+        match timing.rate {
+            Some((per_second, percentile)) => effort.for_rate(per_second, percentile),
+            None => effort,
         }
     }
 
@@ -530,8 +589,22 @@ impl Scenario {
                 faults.push(Fault::new("traffic.arrivals", problem));
             }
         }
+        if let Some(capacity) = &self.capacity {
+            capacity.check(&mut faults);
+            let other_rates = self.sweep.is_some() || self.traffic.arrivals.is_some();
+            if other_rates || self.traffic.think != Values::default() {
+                let problem =
+                    "a search finds the rates: leave out sweep, traffic.arrivals and traffic.think";
+                faults.push(Fault::new("capacity", problem));
+            }
+            if self.slo.is_none() {
+                let problem = "a search needs an objective, such as slo = \"p99=2ms\"";
+                faults.push(Fault::new("slo", problem));
+            }
+        }
         if self.slo.is_some() && !self.is_open_loop() {
-            let problem = "an objective needs an open loop: give traffic.arrivals or a sweep";
+            let problem =
+                "an objective needs an open loop: give traffic.arrivals, a sweep or capacity";
             faults.push(Fault::new("slo", problem));
         }
 
@@ -550,10 +623,16 @@ impl Scenario {
         bail!("{}", lines.collect::<Vec<_>>().join("\n"))
     }
 
+    /// The amount of measurement of the long form or of the short one.
+    #[must_use]
+    pub fn effort(&self, full: bool) -> Effort {
+        if full { self.full } else { self.quick }
+    }
+
     /// Whether requests are due at given times.
     #[must_use]
     pub fn is_open_loop(&self) -> bool {
-        self.sweep.is_some() || self.traffic.arrivals.is_some()
+        self.sweep.is_some() || self.capacity.is_some() || self.traffic.arrivals.is_some()
     }
 
     /// Checks that every arm can be read and has a name of its own, and that the reference is one of them.

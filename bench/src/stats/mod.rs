@@ -8,6 +8,7 @@
 mod binomial;
 mod holm;
 mod line;
+pub mod md1;
 mod power;
 mod ratio;
 mod sign_test;

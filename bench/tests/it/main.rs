@@ -12,6 +12,7 @@ mod common;
 mod accounting;
 mod action;
 mod browser;
+mod capacity;
 mod claims;
 mod compare;
 mod completions;

@@ -11,11 +11,11 @@ use nix::sys::signal::{Signal, kill};
 
 /// The names of the columns: a change of one needs another schema version.
 pub(crate) const SLICES: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,block,round,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,block,round,\
     position,start_ns,measured_ns,planned,answered,failed,unsent,errors,replies,\
     throughput_per_second,latency_p50_ns,latency_p99_ns,connect_p50_ns,cpu_ns,overrun_ns";
 pub(crate) const BLOCKS: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,block,status,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,block,status,\
     validity,rate_per_second,planned,answered,failed,unsent,errors,clients_never_served,\
     jain_index,client_least_requests,client_most_requests,first_reply_max_ns,\
     server_requests,throughput_per_second,latency_p50_ns,latency_p90_ns,latency_p99_ns,\
@@ -26,7 +26,7 @@ pub(crate) const BLOCKS: &str = "\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
     page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns,memory_at_rest_bytes,worker_least_connections,worker_most_connections,worker_jain_index";
 pub(crate) const SUMMARY: &str = "\
-    schema_version,scenario,clients,driver,placement,load_percent,traffic,model,metric,estimate,low,\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
 
 /// Every planned request was answered, or failed, or was never sent.
