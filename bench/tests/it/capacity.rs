@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Command;
 
 use crate::common::place::{Place, Row, TINY, number, table};
 use crate::common::{executable, finish};
@@ -147,8 +148,37 @@ fn estimate(place: &Place, metric: &str, step: &str) -> f64 {
     row.expect(metric)["estimate"].parse().unwrap()
 }
 
+/// One thread whose requests take 500 µs of CPU time, in slices that are long enough for its queue.
+const ONE_THREAD: &str = r#"question = "Is the capacity that the search finds that of M/D/1?"
+models = ["reactor --workers 1"]
+clients = 128
+slo = "p99=10ms"
+
+[traffic]
+work = "spin:500us"
+
+[capacity]
+steps = 7
+
+[quick]
+slice = "400ms"
+ramp = "100ms"
+"#;
+
 /// The tables of a run that may take minutes.
-fn measure(place: &Place, options: &[&str]) -> String {
+fn measure(command: &mut Command) -> String {
+    let run = command.output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{run:?}");
+    String::from_utf8(run.stdout).unwrap()
+}
+
+/// One thread that serves requests of a known time under Poisson arrivals is the queue M/D/1: its capacity follows
+/// from theory. Measures for three minutes, and needs a machine with nothing else on it.
+#[test]
+#[ignore = "measures for three minutes on a quiet machine: cargo test -p echobench --test it capacity:: -- --ignored"]
+fn the_capacity_of_a_real_server_is_that_of_queueing_theory() {
+    // The time outside of the server, where no request waits.
+    let alone = Place::new();
     let mut command = executable();
     command
         .args([
@@ -156,32 +186,17 @@ fn measure(place: &Place, options: &[&str]) -> String {
             "--models",
             "reactor --workers 1",
             "--work",
-            "spin:200us",
+            "spin:500us",
         ])
-        .args(["--placement", "split", "--drivers", "tasks", "--out"])
-        .arg(place.results())
-        .args(options);
-    let run = command.output().unwrap();
-    assert_eq!(run.status.code(), Some(0), "{run:?}");
-    String::from_utf8(run.stdout).unwrap()
-}
-
-/// One thread that serves requests of a known time under Poisson arrivals is the queue M/D/1: its capacity follows
-/// from theory. Measures for two minutes, and needs a machine with nothing else on it.
-#[test]
-#[ignore = "measures for two minutes on a quiet machine: cargo test -p echobench --test it capacity:: -- --ignored"]
-fn the_capacity_of_a_real_server_is_that_of_queueing_theory() {
-    let alone = Place::new();
-    measure(&alone, &["--clients", "1", "--blocks", "6"]);
+        .args(["--clients", "1", "--blocks", "6", "--out"])
+        .arg(alone.results());
+    measure(&mut command);
     let service = estimate(&alone, "cpu_ns_per_request", "");
     let outside = estimate(&alone, "latency_p50_ns", "") - service;
 
-    let place = Place::new();
-    let limit = 2e6;
-    let table = measure(
-        &place,
-        &["--clients", "256", "--capacity", "--slo", "p99=2ms"],
-    );
+    let place = Place::with(ONE_THREAD);
+    let limit = 10e6;
+    let table = measure(&mut place.run(&[]));
     let last = place
         .rows("summary.csv")
         .iter()
