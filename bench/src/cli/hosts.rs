@@ -1,8 +1,13 @@
 //! Options that place servers and clients on other hosts.
 
-use clap::Args;
+use std::process::ExitCode;
 
-use crate::experiment::hosts::{HostsOptions, ServerAddress};
+use clap::{Args, Subcommand};
+
+use crate::experiment::host_check;
+use crate::experiment::hosts::{Hosts, HostsOptions, ServerAddress};
+use crate::host::signals::catch_interrupts;
+use crate::out;
 
 /// Hosts of servers and clients.
 #[derive(Args, Debug)]
@@ -36,4 +41,27 @@ impl HostsArgs {
             remote_executable: self.remote_executable.clone(),
         }
     }
+}
+
+/// Hosts of a run, before it.
+#[derive(Args)]
+pub struct HostsCommand {
+    #[command(subcommand)]
+    action: HostsAction,
+}
+
+#[derive(Subcommand)]
+enum HostsAction {
+    /// Start an agent on each host, match the clocks, and reach a server with twenty requests from each load host
+    Check(HostsArgs),
+}
+
+pub(super) fn run(command: &HostsCommand) -> anyhow::Result<ExitCode> {
+    let HostsAction::Check(args) = &command.action;
+    catch_interrupts()?;
+    let hosts = Hosts::connect(&args.options())?;
+    for line in host_check::check(&hosts)? {
+        out!("{line}\n");
+    }
+    Ok(ExitCode::SUCCESS)
 }

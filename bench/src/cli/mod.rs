@@ -51,6 +51,8 @@ pub enum Command {
     Claims(claims::ClaimsArgs),
     /// Compare two servers and fail if the candidate is slower: the gate for CI
     Gate(gate::GateArgs),
+    /// Check hosts for a run: that they start, match clocks, and reach the server; no load
+    Hosts(hosts::HostsCommand),
     /// Compare two results folders
     Compare(compare::CompareArgs),
     /// List the ratios of each arm over all committed runs, and their changes
@@ -106,6 +108,7 @@ impl Command {
             Command::Claims(args) => claims::run(&args),
             Command::StartOrder(args) => start_order::run(&args),
             Command::Gate(args) => gate::run(&args),
+            Command::Hosts(args) => hosts::run(&args),
             Command::Compare(args) => compare::run(&args),
             Command::History(args) => history::run(&args),
             Command::Table(args) => table::run(&args),

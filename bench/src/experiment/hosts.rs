@@ -390,6 +390,11 @@ impl Hosts {
 }
 
 impl ApartHosts {
+    /// All hosts, first that of the servers.
+    pub(crate) fn all(&self) -> &[HostInUse] {
+        &self.hosts
+    }
+
     /// That of the servers.
     pub(crate) fn server(&self) -> &HostInUse {
         &self.hosts[0]
@@ -416,7 +421,7 @@ impl Clocks {
     }
 
     /// The clock of a host, by its number among all.
-    fn of(&self, host: usize) -> ClockMatch {
+    pub(crate) fn of(&self, host: usize) -> ClockMatch {
         self.0.get(host).copied().unwrap_or(ClockMatch::SAME)
     }
 

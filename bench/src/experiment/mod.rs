@@ -2,6 +2,7 @@
 
 pub mod block;
 pub mod condition;
+pub mod host_check;
 pub mod hosts;
 pub mod observation;
 pub mod order;

@@ -241,6 +241,38 @@ fn options_that_make_no_sense_are_refused() {
     finish(command).refused(&["more arms than there are ports"]);
 }
 
+#[test]
+fn hosts_are_checked_without_a_run() {
+    let check = |address: &str, clients: &str| {
+        let mut command = executable();
+        command.args([
+            "hosts",
+            "check",
+            "--server-on",
+            "setsid",
+            "--clients-on",
+            "env",
+        ]);
+        command.args(["--clients-on", clients, "--server-address", address]);
+        finish(command)
+    };
+    let checked = check("127.0.0.1", "env");
+    assert_eq!(checked.code, Some(0), "{checked:?}");
+    let lines: Vec<&str> = checked.stdout.lines().collect();
+    assert_eq!(lines.len(), 3, "{checked:?}");
+    assert!(lines.iter().all(|line| line.contains("clock within")));
+    let reached = |line: &&&str| line.contains("server reached in");
+    assert_eq!(lines.iter().filter(reached).count(), 2, "{checked:?}");
+
+    // An address for documents, which no host has.
+    check("192.0.2.1", "env").refused(&["192.0.2.1", "not an address of this machine"]);
+    let failed = check("127.0.0.1", "false");
+    assert!(failed.stderr.contains("load host 2 (false)"), "{failed:?}");
+    let mut alone = executable();
+    alone.args(["hosts", "check"]);
+    finish(alone).refused(&["no host is named"]);
+}
+
 /// The processes of a run with these words in their command line.
 fn with_words(running: &Running, words: &str) -> Vec<Pid> {
     let all = running.processes().into_iter();
