@@ -32,6 +32,7 @@ mod limits;
 mod load;
 mod probe;
 mod quota;
+mod readers;
 mod report;
 mod resume;
 mod revision;
