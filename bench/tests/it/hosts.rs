@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 /// Blocks of about half a second.
-const SCENARIO: &str = r#"question = "Does it work?"
+pub(crate) const SCENARIO: &str = r#"question = "Does it work?"
 models = ["thread", "async"]
 clients = [5]
 drivers = ["threads"]
@@ -71,7 +71,7 @@ fn run(place: &Place, server: &str, clients: &[&str], options: &[&str]) -> Comma
 
 /// Every row was measured, and its clients counted what its server did. On a busy machine, the last requests of a
 /// block may have been given up.
-fn assert_counts_agree(place: &Place, expected: usize) {
+pub(crate) fn assert_counts_agree(place: &Place, expected: usize) {
     let rows = place.rows("blocks.csv");
     assert_eq!(rows.len(), expected);
     for row in rows {
@@ -286,7 +286,7 @@ fn with_words(running: &Running, words: &str) -> Vec<Pid> {
 }
 
 /// Waits until a run has finished a block.
-fn one_block_is_kept(place: &Place) {
+pub(crate) fn one_block_is_kept(place: &Place) {
     let blocks = place.results().join("blocks.csv");
     let kept = || fs::read_to_string(&blocks).is_ok_and(|text| text.lines().count() > 2);
     eventually(|| kept().then_some(()), || "no block is finished");

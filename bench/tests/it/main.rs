@@ -40,6 +40,7 @@ mod run;
 mod sandbox;
 mod scripts;
 mod selfcheck;
+mod ssh;
 mod streams;
 mod systems;
 mod tables;
