@@ -11,15 +11,18 @@ use echobench_protocol::{MAX_PAYLOAD, Service};
 use echobench_servers::find;
 
 use super::values::bytes_up_to;
+use crate::host::time::nanoseconds;
 use crate::load::{Load, LoadOptions, LoadServer, LoadVerdict};
-use crate::out;
-use crate::scenario::parse_rate;
+use crate::render::units::duration;
+use crate::scenario::{Slo, parse_rate};
+use crate::{noteln, out};
 
 /// The options of `load`.
 #[derive(Args)]
 #[command(
     after_help = "Exit codes: 0 every request was answered; 1 none was, connections failed, the load was interrupted \
-                  or could not be made; 2 replies were wrong or missing, or requests were not sent."
+                  or could not be made; 2 replies were wrong or missing, requests were not sent, or a requirement is missed; 3 too few \
+                  requests to judge a requirement."
 )]
 #[expect(
     clippy::struct_excessive_bools,
@@ -105,6 +108,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_duration)]
     timeout: Duration,
 
+    /// Fail unless a percentile of latency is within its limit, such as p99=2ms. Can be given several times
+    #[arg(long, value_name = "pNN=TIME")]
+    require: Vec<Slo>,
+
     /// Seed of the payloads and of the order of mixed work
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -139,10 +146,36 @@ pub(super) fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
 
     load.write_files()?;
     Ok(match outcome.verdict() {
-        LoadVerdict::Answered => ExitCode::SUCCESS,
+        LoadVerdict::Answered => check(&load, &args.require),
         LoadVerdict::NotMeasured => ExitCode::FAILURE,
         LoadVerdict::BadReplies => ExitCode::from(2),
     })
+}
+
+/// Says which requirements are not kept.
+fn check(load: &Load, required: &[Slo]) -> ExitCode {
+    let (mut is_missed, mut is_unknown) = (false, false);
+    for slo in required {
+        let limit_ns = nanoseconds(slo.limit);
+        let line = match load.percentile_ns(slo.percentile) {
+            Some(ns) if ns <= limit_ns => continue,
+            Some(ns) => {
+                is_missed = true;
+                format!("{} is {}", slo.percentile, duration(ns as f64))
+            }
+            None => {
+                is_unknown = true;
+                "too few requests for this percentile".to_owned()
+            }
+        };
+        noteln!("not kept: {slo} ({line})");
+    }
+
+    match (is_missed, is_unknown) {
+        (true, _) => ExitCode::from(2),
+        (false, true) => ExitCode::from(3),
+        (false, false) => ExitCode::SUCCESS,
+    }
 }
 
 fn options(args: &LoadArgs) -> anyhow::Result<LoadOptions> {

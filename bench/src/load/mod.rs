@@ -27,6 +27,7 @@ use crate::host::threads;
 use crate::host::time::nanoseconds;
 use crate::outln;
 use crate::results::histogram_log::{interval_line, interval_log_header, percentile_table};
+use crate::scenario::Percentile;
 
 /// Duration of a load without a number of requests or a duration of its own.
 const DEFAULT_DURATION: Duration = Duration::from_secs(5);
@@ -127,6 +128,12 @@ impl Load {
             hlog,
             hgrm,
         })
+    }
+
+    /// A percentile of the latency of answered requests, in nanoseconds; `None` if there are too few for it.
+    #[must_use]
+    pub fn percentile_ns(&self, percentile: Percentile) -> Option<u64> {
+        self.latency.quantile(0, percentile.fraction())
     }
 
     /// Writes the files that were asked for.

@@ -35,7 +35,9 @@ pub(super) struct CommittedRun {
     pub(super) name: String,
     /// Time of its start, in RFC 3339.
     pub(super) started: String,
-    pub(super) machine: MachineKey,
+    machine: MachineKey,
+    /// The other hosts of servers and clients; none if those were on the same machine.
+    hosts: Vec<HostHead>,
     /// Whether idle CPUs were kept out of their sleep states.
     pub(super) awake: bool,
     workloads: BTreeMap<String, Workload>,
@@ -52,7 +54,21 @@ struct RecordHead {
     status: Option<RunStatus>,
     environment: EnvironmentHead,
     #[serde(default)]
+    hosts: Vec<HostHead>,
+    #[serde(default)]
     scenarios: BTreeMap<String, Value>,
+}
+
+/// A host with its duty.
+#[derive(Deserialize)]
+struct HostHead {
+    role: String,
+    environment: HostEnvironmentHead,
+}
+
+#[derive(Deserialize)]
+struct HostEnvironmentHead {
+    machine: MachineKey,
 }
 
 #[derive(Deserialize)]
@@ -103,6 +119,7 @@ impl CommittedRun {
             flaws: flaws(&head, &blocks),
             started: head.environment.started,
             machine: head.environment.machine,
+            hosts: head.hosts,
             awake: head.environment.awake,
         })
     }
@@ -131,14 +148,45 @@ impl CommittedRun {
     /// The kind of its machine, and the state of idle CPUs if they were kept awake.
     pub(super) fn machine_name(&self) -> String {
         let awake = if self.awake { ", CPUs awake" } else { "" };
-        self.machine.slug() + awake
+        let hosts = self.hosts.iter();
+        let hosts =
+            hosts.map(|host| format!(", {} {}", host.role, host.environment.machine.slug()));
+        self.machine.slug() + &hosts.collect::<String>() + awake
+    }
+
+    /// The difference between the machines of two runs: that of `run` itself, or that of a host.
+    pub(super) fn machine_difference(&self, other: &Self) -> Option<String> {
+        let roles = |run: &Self| -> Vec<String> {
+            run.hosts.iter().map(|host| host.role.clone()).collect()
+        };
+        let (own, its) = (roles(self), roles(other));
+        if own != its {
+            let list = |roles: Vec<String>| {
+                if roles.is_empty() {
+                    "none".to_owned()
+                } else {
+                    roles.join(", ")
+                }
+            };
+            return Some(format!("other hosts ({} and {})", list(own), list(its)));
+        }
+
+        let mut pairs = self.hosts.iter().zip(&other.hosts);
+        let of_hosts = pairs.find_map(|(own, its)| {
+            let difference = own
+                .environment
+                .machine
+                .difference(&its.environment.machine)?;
+            Some(format!("{}: {difference}", own.role))
+        });
+        self.machine.difference(&other.machine).or(of_hosts)
     }
 
     /// The difference that keeps the figures of two runs from being compared; `None` if there is none.
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let state = |run: &Self| if run.awake { "awake" } else { "asleep" };
         let idle = || format!("idle CPUs ({} and {})", state(self), state(other));
-        let machines = self.machine.difference(&other.machine);
+        let machines = self.machine_difference(other);
         machines.or_else(|| (self.awake != other.awake).then(idle))
     }
 

@@ -50,9 +50,7 @@ fn on_machines(runs: &[CommittedRun]) -> String {
     for awake in [false, true] {
         let mut machines: Vec<MachineRuns<'_>> = Vec::new();
         for run in runs.iter().filter(|run| run.awake == awake) {
-            let same = |(_, runs): &&mut MachineRuns<'_>| {
-                runs[0].machine.difference(&run.machine).is_none()
-            };
+            let same = |(_, runs): &&mut MachineRuns<'_>| runs[0].machine_difference(run).is_none();
             match machines.iter_mut().find(same) {
                 Some((_, runs)) => runs.push(run),
                 None => machines.push((run.machine_name(), vec![run])),

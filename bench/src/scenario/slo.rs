@@ -24,6 +24,17 @@ pub enum Percentile {
 textual_enum!(Percentile, "percentile", { P50 => "p50", P99 => "p99", P999 => "p99.9", P9999 => "p99.99" });
 
 impl Percentile {
+    /// Share of the requests that it is not below.
+    #[must_use]
+    pub fn fraction(self) -> f64 {
+        match self {
+            Percentile::P50 => 0.5,
+            Percentile::P99 => 0.99,
+            Percentile::P999 => 0.999,
+            Percentile::P9999 => 0.9999,
+        }
+    }
+
     /// Least number of requests that carries it in one block.
     #[must_use]
     pub fn least_requests(self) -> u32 {

@@ -18,6 +18,8 @@ struct Made {
     status: &'static str,
     profile: &'static str,
     dirty: bool,
+    /// CPU model of a load host of its own.
+    load_host: Option<&'static str>,
 }
 
 impl Made {
@@ -29,14 +31,22 @@ impl Made {
         status: "complete",
         profile: "release",
         dirty: false,
+        load_host: None,
     };
 
     fn record(&self) -> Value {
         let machine = json!({
             "cpu_model": "Xeon", "logical_cpus": 2, "numa_nodes": 1, "virtualisation": "kvm",
         });
+        let of_host = |cpu: &str| {
+            let mut machine = machine.clone();
+            machine["cpu_model"] = json!(cpu);
+            json!({ "role": "load host", "environment": { "machine": machine } })
+        };
+        let hosts: Vec<Value> = self.load_host.into_iter().map(of_host).collect();
         json!({
             "status": self.status,
+            "hosts": hosts,
             "environment": {
                 "started": format!("2026-01-01T00:00:00Z {}", self.name), "machine": machine,
                 "profile": self.profile, "dirty": self.dirty,
@@ -308,6 +318,29 @@ fn an_arm_that_served_nothing_has_no_change_in_percent() {
     for word in ["NaN", "inf"] {
         assert!(!run.stdout.contains(word), "{run:?}");
     }
+}
+
+#[test]
+fn runs_on_unlike_hosts_are_of_unlike_machines() {
+    let on_host = |name, load_host| Made {
+        name,
+        load_host,
+        ..Made::PLAIN
+    };
+    let epyc = on_host("two", Some("EPYC"));
+    for (other, words) in [
+        (Made::PLAIN, "other hosts (load host and none)"),
+        (
+            on_host("three", Some("Xeon")),
+            "load host: CPU model (EPYC and Xeon)",
+        ),
+    ] {
+        let run = compared(&epyc, &other);
+        assert_eq!(run.code, Some(1), "{run:?}");
+        assert!(run.stderr.contains(words), "{run:?}");
+    }
+    let alike = compared(&epyc, &on_host("four", Some("EPYC")));
+    assert_eq!(alike.code, Some(0), "{alike:?}");
 }
 
 #[test]

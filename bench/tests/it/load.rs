@@ -239,6 +239,29 @@ fn large_frames_come_back_while_they_are_sent() {
 }
 
 #[test]
+fn a_requirement_that_is_missed_fails_the_load() {
+    let server = Server::start(&["thread"]);
+    for (options, code, words) in [
+        ("--requests 2000 --require p99=1h --require p50=1h", 0, ""),
+        (
+            "--requests 2000 --require p50=1ns",
+            2,
+            "not kept: p50=1ns (p50 is ",
+        ),
+        ("--requests 2000 --require p99.99=1h", 3, "too few requests"),
+        (
+            "--requests 2000 --require p99.99=1h --require p99=1ns",
+            2,
+            "not kept: p99=1ns",
+        ),
+    ] {
+        let finished = finish(load(server.address(), "threads", options));
+        assert_eq!(finished.code, Some(code), "{options}: {finished:?}");
+        assert!(finished.stderr.contains(words), "{options}: {finished:?}");
+    }
+}
+
+#[test]
 fn more_threads_for_the_tasks_change_nothing() {
     let server = rfc_862();
     let options = "--clients 20 --requests 1000 --task-threads 3";
