@@ -19,7 +19,7 @@ use crate::scenario::arm::Arm;
 /// Time of a lease beyond the length of a block: for its start, its end, and the writing of its rows.
 const LEASE_TIME: Duration = Duration::from_secs(180);
 
-/// Where servers listen for clients on other hosts.
+/// Address on which servers listen for clients on other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerAddress {
     address: IpAddr,
@@ -88,7 +88,7 @@ pub struct HostsOptions {
     pub server_on: Option<String>,
     /// Launchers of the hosts of the clients; this host if there is none.
     pub clients_on: Vec<String>,
-    /// Where servers listen.
+    /// Address on which servers listen.
     pub server_address: Option<ServerAddress>,
     /// Path of this executable on the other hosts; its path here if not given.
     pub remote_executable: Option<String>,

@@ -22,7 +22,7 @@ const LETTER: f64 = 6.7;
 
 pub(crate) const STYLE: &str = include_str!("chart.css");
 
-/// What a mark stands for, in words: its tooltip, and its row in the table behind the chart.
+/// Meaning of a mark in words: its tooltip, and its row in the table behind the chart.
 #[derive(Clone, Debug)]
 pub(crate) struct Tip {
     pub(crate) place: String,

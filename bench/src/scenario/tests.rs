@@ -225,7 +225,7 @@ fn sizes_and_times_are_read_as_tables_print_them() {
     assert_eq!(thinks, [1_500_000, 2_000_000_000]);
 }
 
-/// What a file says stands; what it leaves out is long enough for its traffic.
+/// Fields of a file stand; those that it leaves out are long enough for its traffic.
 #[test]
 fn slices_and_gaps_that_are_not_given_follow_from_the_traffic() {
     let waits = "question = \"?\"\n[traffic]\nwork = \"block:50ms\"\n";

@@ -26,7 +26,7 @@ pub(super) struct Task<'a> {
     parts: Vec<u8>,
 }
 
-/// What a task is waiting for.
+/// Event that a task is waiting for.
 #[derive(Clone, Copy)]
 pub(super) enum Step {
     /// Nothing: it has not been started, or has ended.
@@ -248,7 +248,7 @@ impl<'a> Task<'a> {
     }
 }
 
-/// What has arrived of a reply.
+/// Part of a reply that has arrived.
 enum Received {
     /// Less than all.
     Part,

@@ -387,7 +387,7 @@ impl ArmCapacity<'_, '_> {
         lines.find_map(|(own, line)| (*own == rate).then_some(*line))
     }
 
-    /// What lies between the rate that is kept and the one that is missed, in words.
+    /// Rates between the one that is kept and the one that is missed, in words.
     fn between(&self) -> String {
         let Bracket {
             kept,

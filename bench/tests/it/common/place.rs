@@ -76,6 +76,18 @@ impl Place {
         command
     }
 
+    /// A run into this place is refused by one line with all these words, and leaves no folder.
+    pub fn refuses(&self, command: Command, words: &[&str]) {
+        let mut finished = finish(command);
+        // The names of missing arguments are on lines of their own.
+        finished.stderr = finished
+            .stderr
+            .replace(":\n  <", ": <")
+            .replace(":\n  --", ": --");
+        finished.refused(words);
+        assert!(!self.results().exists());
+    }
+
     pub fn rows(&self, name: &str) -> Vec<Row> {
         rows(&self.results().join(name))
     }
