@@ -96,12 +96,11 @@ impl Truth {
 /// Row of `trials.csv`: one gate.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrialRow {
-    /// Rises when a column changes its name or meaning.
+    /// Version of the columns.
     pub(crate) schema_version: u32,
     /// Its number, from 1.
     pub(crate) trial: u32,
-    /// Its model; empty in older folders.
-    #[serde(default)]
+    /// Its model, or the name of another server.
     pub(crate) model: String,
     /// Difference between the builds.
     pub(crate) truth: Truth,
@@ -128,7 +127,6 @@ pub(crate) struct TrialRow {
     /// Estimated slow-down in the 99th percentile of latency.
     pub(crate) p99_slowdown: Option<f64>,
     /// Estimated slow-down in the 99th percentile of a typical slice.
-    #[serde(default)]
     pub(crate) slice_p99_slowdown: Option<f64>,
     /// Metrics called regressions, as in `throughput;cpu`.
     pub(crate) regressed: String,
@@ -137,7 +135,7 @@ pub(crate) struct TrialRow {
 /// Row of `blocks.csv`: one arm in one block of one gate, up to its last look.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TrialBlockRow {
-    /// Rises when a column changes its name or meaning.
+    /// Version of the columns.
     pub(crate) schema_version: u32,
     /// Number of the gate.
     pub(crate) trial: u32,
@@ -157,7 +155,7 @@ pub(crate) struct TrialBlockRow {
 /// slow-downs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SlowdownRow {
-    /// Rises when a column changes its name or meaning.
+    /// Version of the columns.
     pub(crate) schema_version: u32,
     /// Number of the gate.
     pub(crate) trial: u32,
@@ -176,7 +174,7 @@ pub(crate) struct SlowdownRow {
 /// Row of `rates.csv`: the share of an answer among the gates of one truth.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RateRow {
-    /// Rises when a column changes its name or meaning.
+    /// Version of the columns.
     pub(crate) schema_version: u32,
     /// Rule that judged the blocks.
     pub(crate) rule: String,

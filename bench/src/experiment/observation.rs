@@ -334,10 +334,22 @@ impl Block<'_> {
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         let machine = &self.machines[0];
         row.stall_max_ns = machine.stall_max_ns;
+        self.fill_hosts(row, total);
         row.steal_ns = machine.steal_ns;
         row.cpu_pressure_ns = machine.pressure_ns;
         row.idle_cpus = machine.idle_ns.map(|idle| machine.cpus(idle));
         row.hiccups = total.hiccups;
+    }
+
+    /// What tells hosts of their own from one.
+    fn fill_hosts(&self, row: &mut BlockRow, total: &WindowReport) {
+        let Some(apart) = self.hosts.apart() else {
+            return;
+        };
+
+        row.load_hosts = Some(apart.loads().len() as u64);
+        row.network_rtt_ns = (!total.connect.is_empty()).then(|| total.connect.min());
+        row.clock_bound_ns = self.clock_bound_ns;
     }
 
     /// Whether connections last for the whole block, that is without churn.

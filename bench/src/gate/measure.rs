@@ -16,7 +16,7 @@ use crate::experiment::condition::Condition;
 use crate::experiment::hosts::Hosts;
 use crate::experiment::observation::BlockOutcome;
 use crate::render::units::duration;
-use crate::results::{BlockRow, SliceRow, Writer};
+use crate::results::{BlockRow, SCHEMA_VERSION, SliceRow, Writer};
 use crate::scenario::arm::{Arm, unavailable};
 use crate::scenario::{Effort, Scenario, Span};
 use crate::stats::median_log_ratio;
@@ -241,7 +241,7 @@ impl Gate {
         comparisons: Vec<GateComparison>,
     ) -> GateReport {
         GateReport {
-            schema_version: 1,
+            schema_version: SCHEMA_VERSION,
             verdict,
             reason,
             scenario: self.scenario.name.clone(),

@@ -8,6 +8,7 @@ use echobench_clients::{Driver, ErrorCounts, ErrorKind, Percentiles, RequestKind
 use serde::Serialize;
 
 use super::Executed;
+use crate::results::SCHEMA_VERSION;
 
 /// The figures of one load. Times in nanoseconds.
 #[derive(Serialize)]
@@ -122,7 +123,7 @@ impl LoadOutcome {
         }
 
         LoadOutcome {
-            schema_version: 1,
+            schema_version: SCHEMA_VERSION,
             target: plan.target,
             driver: plan.driver,
             clients: plan.clients,

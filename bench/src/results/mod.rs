@@ -24,8 +24,8 @@ pub use resume::{PlannedRows, ResumableRun, check_slices};
 pub use rows::{BlockRow, ClaimRow, ClaimVerdict, ConditionKey, SliceRow, SummaryRow};
 pub use write::{ClaimsWriter, Writer, create_default_folder, csv_text};
 
-/// Version of the columns; rises when one changes its name or meaning.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the columns; rises when one is added, removed or renamed, or changes its meaning.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// The files of a results folder.
 pub const FILES: [&str; 6] = [RECORD, SLICES, BLOCKS, SUMMARY, LATENCY, CLAIMS];

@@ -127,10 +127,8 @@ pub struct SliceRow {
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
-    #[serde(default)]
     pub traffic: String,
     /// Number of the step of a capacity search, from 1; empty elsewhere.
-    #[serde(default)]
     pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,
@@ -186,10 +184,8 @@ pub struct BlockRow {
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
-    #[serde(default)]
     pub traffic: String,
     /// Number of the step of a capacity search, from 1; empty elsewhere.
-    #[serde(default)]
     pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,
@@ -276,6 +272,13 @@ pub struct BlockRow {
     /// Longest time that the experiment's own process, which does nothing but watch the clock, waited
     /// for a CPU.
     pub stall_max_ns: u64,
+    /// Number of hosts of the clients; empty if servers and clients were on one host.
+    pub load_hosts: Option<u64>,
+    /// Shortest time in which a client connected to the server's host: one round trip of the network and the
+    /// work of both kernels; empty on one host.
+    pub network_rtt_ns: Option<u64>,
+    /// Largest error of the clock of any host during the block; empty on one host.
+    pub clock_bound_ns: Option<u64>,
     /// Growth of the anonymous memory (PSS) of the server's process tree by the connections, for each of
     /// them; empty under churn.
     pub memory_bytes_per_connection: Option<f64>,
@@ -376,10 +379,8 @@ pub struct SummaryRow {
     /// Rate of a rate sweep, as a percentage of the arm's own peak; empty for a closed loop.
     pub load_percent: Option<u32>,
     /// Name of the traffic among the scenario's conditions; empty if all have the same.
-    #[serde(default)]
     pub traffic: String,
     /// Number of the step of a capacity search, from 1; empty elsewhere.
-    #[serde(default)]
     pub step: Option<u32>,
     /// Name of the arm.
     pub model: String,

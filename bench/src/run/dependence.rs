@@ -51,7 +51,10 @@ impl<'a> ScenarioReport<'a> {
             let load = (condition.clients, condition.traffic.clone());
             entry(&mut each, load).push(ranking);
         }
-        let several = each.into_iter().filter(|(_, rankings)| rankings.len() > 1);
+        let compared = |ranking: &Ranking<'_>| ranking.kind != RankingKind::SingleArm;
+        let several = each
+            .into_iter()
+            .filter(|(_, rankings)| rankings.len() > 1 && rankings.iter().any(compared));
         several
             .map(|(_, rankings)| Dependence { rankings })
             .collect()

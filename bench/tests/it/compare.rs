@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::common::{Finished, executable, finish};
+use echobench::results::SCHEMA_VERSION;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -56,12 +57,14 @@ impl Made {
     }
 
     fn summary(&self) -> String {
-        let names = "schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
+        let names = "schema_version,scenario,clients,driver,placement,load_percent,traffic,model,metric,estimate,low,\
             high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
         let (reference, of) = self.arms[0];
         let mut text = format!("{names}\n");
         for &(model, rate) in self.arms {
-            let row = format!("1,steady,8,threads,none,,{model},throughput_per_second,{rate}");
+            let row = format!(
+                "{SCHEMA_VERSION},steady,8,threads,none,,,{model},throughput_per_second,{rate}"
+            );
             let interval = format!("{},{},0.95,m,2", rate * 0.99, rate * 1.01);
             let ratio = rate / of;
             let compared = if model == reference {
@@ -82,12 +85,14 @@ impl Made {
     fn blocks(&self) -> String {
         let numbers = "planned,answered,failed,unsent,clients_never_served,hiccups,stall_max_ns";
         let mut text = format!(
-            "schema_version,scenario,clients,driver,placement,load_percent,model,block,status,validity,errors,{numbers}\n"
+            "schema_version,scenario,clients,driver,placement,load_percent,traffic,model,block,status,validity,errors,{numbers}\n"
         );
         for (model, _) in self.arms {
             for (index, (status, validity)) in self.blocks.iter().enumerate() {
                 let block = index + 1;
-                let row = format!("1,steady,8,threads,none,,{model},{block},{status},{validity}");
+                let row = format!(
+                    "{SCHEMA_VERSION},steady,8,threads,none,,,{model},{block},{status},{validity}"
+                );
                 text += &(row + ",,1,1,0,0,0,0,0\n");
             }
         }
@@ -156,7 +161,7 @@ fn different_workloads_of_one_name_are_not_compared() {
     );
 }
 
-/// In a folder with the column `traffic`, each kind of traffic is compared with itself alone.
+/// Each kind of traffic is compared with itself alone.
 #[test]
 fn kinds_of_traffic_are_told_apart() {
     let place = TempDir::new().unwrap();
@@ -168,8 +173,7 @@ fn kinds_of_traffic_are_told_apart() {
         made.write(place.path());
         let summary = made.summary();
         let (names, rows) = summary.split_once('\n').unwrap();
-        let names = names.replace(",model,", ",traffic,model,");
-        let of = |traffic: &str| rows.replace(",none,,", &format!(",none,,{traffic},"));
+        let of = |traffic: &str| rows.replace(",none,,,", &format!(",none,,{traffic},"));
         let large = of("1 KiB").replace("thread,0.9,", "thread,0.8,");
         let text = format!("{names}\n{}{large}", of("64 B"));
         fs::write(place.path().join(made.name).join("summary.csv"), text).unwrap();

@@ -12,6 +12,7 @@ use echobench::gate::rule::{
     Finding, GateMetric, GateVerdict, InconclusiveReason, LOOKS, Sample, judge,
 };
 use echobench::gate::{GateReport, GateServer};
+use echobench::results::SCHEMA_VERSION;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -89,7 +90,7 @@ fn slower() -> GateReport {
     ];
 
     GateReport {
-        schema_version: 1,
+        schema_version: SCHEMA_VERSION,
         verdict: GateVerdict::Regression,
         reason: None,
         scenario: "gate".to_owned(),
@@ -545,12 +546,12 @@ fn results(folder: &Path, name: &str, started: &str, cpus: u64, ratio: f64) {
 
     let run = serde_json::json!({ "environment": environment });
     fs::write(folder.join("run.json"), run.to_string()).unwrap();
-    let names = "schema_version,scenario,clients,driver,placement,load_percent,model,metric,estimate,low,\
+    let names = "schema_version,scenario,clients,driver,placement,load_percent,traffic,model,metric,estimate,low,\
         high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";
     let (low, high) = (ratio - 0.01, ratio + 0.01);
     let rows = format!(
-        "1,steady,8,threads,none,,thread,throughput_per_second,1000,990,1010,0.95,m,10,,,,,,\n\
-         1,steady,8,threads,none,,fork,throughput_per_second,900,890,910,0.95,m,10,thread,\
+        "{SCHEMA_VERSION},steady,8,threads,none,,,thread,throughput_per_second,1000,990,1010,0.95,m,10,,,,,,\n\
+         {SCHEMA_VERSION},steady,8,threads,none,,,fork,throughput_per_second,900,890,910,0.95,m,10,thread,\
          {ratio},{low},{high},0.95,lower\n"
     );
 

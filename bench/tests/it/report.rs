@@ -125,8 +125,8 @@ impl Made {
         let replies = u64::from(self.rate(model, block) > 0.0);
         let row = json!({
             "schema_version": SCHEMA_VERSION, "scenario": "steady", "clients": clients,
-            "driver": "threads", "placement": "none", "model": model, "block": block, "round": 1,
-            "position": 1, "start_ns": 0, "measured_ns": 1, "planned": 1, "answered": replies,
+            "driver": "threads", "placement": "none", "traffic": "", "model": model, "block": block,
+            "round": 1, "position": 1, "start_ns": 0, "measured_ns": 1, "planned": 1, "answered": replies,
             "failed": 0, "unsent": 0, "errors": "", "replies": replies, "overrun_ns": 0,
             "throughput_per_second": self.rate(model, block),
         });

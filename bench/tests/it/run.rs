@@ -7,9 +7,10 @@ use std::process::Command;
 
 use crate::common::place::{Place, Row, TINY, number, table};
 use crate::common::{Running, eventually, executable, finish, read_hlog};
+use echobench::results::SCHEMA_VERSION;
 use nix::sys::signal::{Signal, kill};
 
-/// The names of the columns: a change of one needs another schema version.
+/// The names of the columns. A column more, less or renamed needs another schema version, and committed files in it.
 pub(crate) const SLICES: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,block,round,\
     position,start_ns,measured_ns,planned,answered,failed,unsent,errors,replies,\
@@ -23,6 +24,7 @@ pub(crate) const BLOCKS: &str = "\
     lag_p50_ns,lag_p99_ns,connect_p50_ns,connected_per_second,cpu_ns_per_request,cpu_user_ns_per_request,\
     cpu_system_ns_per_request,context_switches_per_request,server_cpus,client_cpus,\
     idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,hiccups,stall_max_ns,\
+    load_hosts,network_rtt_ns,clock_bound_ns,\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
     page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns,memory_at_rest_bytes,worker_least_connections,worker_most_connections,worker_jain_index";
 pub(crate) const SUMMARY: &str = "\
@@ -123,7 +125,8 @@ fn check_headers(results: &Path) {
     ] {
         let text = fs::read_to_string(results.join(name)).unwrap();
         assert_eq!(text.lines().next(), Some(header), "{name}");
-        assert!(text.lines().skip(1).all(|line| line.starts_with("1,")));
+        let version = format!("{SCHEMA_VERSION},");
+        assert!(text.lines().skip(1).all(|line| line.starts_with(&version)));
         assert!(text.ends_with('\n'));
     }
 }
@@ -365,12 +368,19 @@ fn a_table_needs_results_it_can_read() {
     for name in ["summary.csv", "blocks.csv"] {
         let path = place.results().join(name);
         let text = fs::read_to_string(&path).unwrap();
-        let newer = text.replacen("\n1,", "\n2,", 1);
+        let newer = text.replacen(&format!("\n{SCHEMA_VERSION},"), "\n99,", 1);
         fs::write(&path, newer).unwrap();
-        table(&place.results(), &[]).refused(&[name, "line 2", "version '2'", "reads 1"]);
+        table(&place.results(), &[]).refused(&[
+            name,
+            "line 2",
+            "version '99'",
+            "this echobench reads",
+        ]);
         fs::write(&path, text).unwrap();
     }
     assert_eq!(table(&place.results(), &[]).stdout, run.stdout);
+    // One arm is compared with nothing, so no client changes its rank.
+    assert!(!run.stdout.contains("ranking"), "{run:?}");
 }
 
 /// Waits until a run has finished some blocks, which are then on disk.

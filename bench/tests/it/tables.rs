@@ -24,6 +24,7 @@ impl Arm {
             "clients": self.clients,
             "driver": self.driver,
             "placement": Placement::Split,
+            "traffic": "",
             "model": self.model,
             "metric": metric,
             "estimate": estimate,
