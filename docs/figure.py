@@ -2,7 +2,7 @@
 """Draw one figure from the rows of a results folder: the throughput of each model by number of clients.
 
     pip install pandas matplotlib
-    docs/figure.py results/2026-11-29-52165af-epyc-2cpu-kvm throughput.svg
+    docs/figure.py results/2026-11-29-7b26b2e-epyc-2cpu-kvm throughput.svg
 
 The points are the medians of summary.csv, the bars their intervals. The columns are described in docs/results-format.md.
 """
