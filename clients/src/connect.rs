@@ -1,7 +1,7 @@
 //! Sockets of the clients: descriptor limit, source addresses, options.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -58,8 +58,9 @@ pub fn first_reachable(addresses: &[SocketAddr], timeout: Duration) -> Option<So
 
 /// Creates a socket for the next connection of a client, with Nagle's algorithm off.
 ///
-/// Under churn on loopback each connection has another source address of 127.0.0.0/8: between two
-/// addresses there are only some 28,000 ports, and each is in use for a minute after the connection.
+/// Between two addresses there are only some 28,000 ports, and each is in use for a minute after the connection.
+/// So connections come from the source addresses of the plan in turn, or without any, under churn on loopback, from
+/// another address of 127.0.0.0/8 each.
 pub(crate) fn socket(plan: &Plan, client: &Client<'_>) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(plan.target),
@@ -68,10 +69,12 @@ pub(crate) fn socket(plan: &Plan, client: &Client<'_>) -> io::Result<Socket> {
     )?;
     socket.set_tcp_nodelay(true)?;
 
-    if !client.connects_before_start()
-        && let Some(source) =
-            source_address(plan.target, client.index(), client.connection_attempts())
-    {
+    let (index, attempts) = (client.index(), client.connection_attempts());
+    let source = match source_in_turn(&plan.source_addresses, index, attempts) {
+        None if !client.connects_before_start() => loopback_source(plan.target, index, attempts),
+        source => source,
+    };
+    if let Some(source) = source {
         // Without this option, bind reserves a port for all targets, and ports run out sooner.
         setsockopt(&socket, IpBindAddressNoPort, &true)?;
         socket.bind(&source.into())?;
@@ -102,7 +105,33 @@ impl PendingBytes {
     }
 }
 
-fn source_address(target: SocketAddr, client: u32, connection: u64) -> Option<SocketAddr> {
+/// Fails if this host cannot connect to the target of a plan from one of its source addresses.
+pub(crate) fn check_source_addresses(plan: &Plan) -> Result<(), LoadError> {
+    for &source in &plan.source_addresses {
+        let target = plan.target.ip();
+        let failed = |error| LoadError::SourceAddress {
+            source_address: source,
+            target,
+            error,
+        };
+        if source.is_ipv4() != target.is_ipv4() {
+            let error = "they are of different versions of IP";
+            return Err(failed(io::Error::other(error)));
+        }
+        UdpSocket::bind((source, 0)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// The source address of a client's connection, of several in turn. Clients begin with different ones.
+fn source_in_turn(addresses: &[IpAddr], client: u32, connection: u64) -> Option<SocketAddr> {
+    let turn = (u64::from(client) + connection).checked_rem(addresses.len() as u64)?;
+    let address = addresses[usize::try_from(turn).ok()?];
+    Some(SocketAddr::new(address, 0))
+}
+
+/// An address of this host, another one for each connection to a server on loopback.
+fn loopback_source(target: SocketAddr, client: u32, connection: u64) -> Option<SocketAddr> {
     let IpAddr::V4(target) = target.ip() else {
         return None;
     };
@@ -142,11 +171,32 @@ mod tests {
     fn source_addresses_differ_and_are_loopback() {
         let target = "127.0.0.1:7".parse().unwrap();
         let addresses: std::collections::HashSet<_> = (0..1000)
-            .map(|n| source_address(target, 3, n).unwrap().ip())
+            .map(|n| loopback_source(target, 3, n).unwrap().ip())
             .collect();
         assert_eq!(addresses.len(), 1000);
         assert!(addresses.iter().all(IpAddr::is_loopback));
-        assert_eq!(source_address("[::1]:7".parse().unwrap(), 0, 0), None);
-        assert_eq!(source_address("192.0.2.1:7".parse().unwrap(), 0, 0), None);
+        assert_eq!(loopback_source("[::1]:7".parse().unwrap(), 0, 0), None);
+        assert_eq!(loopback_source("192.0.2.1:7".parse().unwrap(), 0, 0), None);
+    }
+
+    #[test]
+    fn given_source_addresses_are_used_in_turn() {
+        let given: Vec<IpAddr> = ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+            .iter()
+            .map(|text| text.parse().unwrap())
+            .collect();
+        let last_byte = |client, connection| {
+            let source = source_in_turn(&given, client, connection).unwrap();
+            let IpAddr::V4(address) = source.ip() else {
+                panic!("not IPv4")
+            };
+            address.octets()[3]
+        };
+        assert_eq!([0, 1, 2, 3].map(|n| last_byte(0, n)), [1, 2, 3, 1]);
+        assert_eq!(
+            [0, 1, 2, 3].map(|client| last_byte(client, 1)),
+            [2, 3, 1, 2]
+        );
+        assert_eq!(source_in_turn(&[], 0, 0), None);
     }
 }

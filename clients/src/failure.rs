@@ -208,7 +208,11 @@ impl Failure {
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => ErrorKind::ConnectTimedOut,
             _ => ErrorKind::of(error),
         };
-        Failure::new(kind, format!("cannot connect to {target}: {error}"))
+        let advice = match kind {
+            ErrorKind::NoPorts => " (no local port is left; more source addresses have more)",
+            _ => "",
+        };
+        Failure::new(kind, format!("cannot connect to {target}: {error}{advice}"))
     }
 
     /// Connection that was not established within `timeout`.

@@ -32,6 +32,7 @@
 //!     driver: Driver::Threads,
 //!     clients: 4,
 //!     part: None,
+//!     source_addresses: Vec::new(),
 //!     task_threads: 1,
 //!     workload: Workload::default(),
 //!     windows: vec![Window {
@@ -93,6 +94,7 @@ pub use text::{ParseError, parse_duration};
 pub use work::WorkMix;
 
 use std::io;
+use std::net::IpAddr;
 
 /// Error that prevents a plan as a whole; errors of single requests are in the [`LoadReport`].
 ///
@@ -134,6 +136,16 @@ pub enum LoadError {
         /// Hard limit of this process.
         limit: u64,
     },
+    /// Connections cannot come from one of the source addresses.
+    #[error("cannot connect to {target} from {source_address}: {error}")]
+    SourceAddress {
+        /// Source address of the plan.
+        source_address: IpAddr,
+        /// Address of the server.
+        target: IpAddr,
+        /// Error of the system.
+        error: io::Error,
+    },
     /// Another system call failed.
     #[error("{what}: {error}")]
     System {
@@ -159,6 +171,7 @@ impl LoadError {
 /// With [`Driver::Processes`] the calling process must have only one thread.
 pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
     raise_file_limit(plan.clients)?;
+    connect::check_source_addresses(plan)?;
 
     let began = clock::now();
     let mut connecting_ns = 0;

@@ -1,6 +1,6 @@
 //! Description of a load: target, driver, traffic and windows of time.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
 use echobench_protocol::{serde_by_name, textual_enum};
@@ -174,6 +174,9 @@ pub struct Plan {
     /// Place of these clients among those of several load processes; `None` if they are all.
     #[serde(default)]
     pub part: Option<Part>,
+    /// Addresses of this host that the connections come from, in turn; none for those that the system chooses.
+    #[serde(default)]
+    pub source_addresses: Vec<IpAddr>,
     /// Threads that share the clients of [`Driver::Tasks`].
     pub task_threads: u32,
     /// Traffic of each client.

@@ -121,6 +121,7 @@ pub(crate) fn load(
         driver,
         clients: 1,
         part: None,
+        source_addresses: Vec::new(),
         task_threads: 1,
         workload: Workload {
             payload_bytes,

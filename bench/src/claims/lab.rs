@@ -81,6 +81,7 @@ pub(super) fn requests(target: SocketAddr, driver: Driver, clients: u32, request
         driver,
         clients,
         part: None,
+        source_addresses: Vec::new(),
         task_threads: 1,
         workload: Workload::default(),
         windows: vec![window],

@@ -1,5 +1,6 @@
 //! `echobench load`: the load generator on its own, against any echo server.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -52,6 +53,11 @@ pub struct LoadArgs {
     /// Threads that share the clients of --driver tasks
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     task_threads: u32,
+
+    /// Addresses of this host that connections come from, in turn; each has some 28,000 ports to a server. Can be
+    /// given several times, or as a list
+    #[arg(long, value_name = "IP", value_delimiter = ',')]
+    source_address: Vec<IpAddr>,
 
     /// Time in which requests begin [default: 5s, unless --requests is given]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
@@ -190,6 +196,7 @@ fn options(args: &LoadArgs) -> anyhow::Result<LoadOptions> {
         clients: args.clients,
         driver: args.driver,
         task_threads: args.task_threads,
+        source_addresses: args.source_address.clone(),
         duration: args.duration,
         requests: args.requests,
         requests_per_connection: args.requests_per_connection,

@@ -86,11 +86,11 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    fn task(&self) -> RunTask {
+    fn task(&self) -> anyhow::Result<RunTask> {
         if let Some(folder) = &self.resume {
-            return RunTask::Resume(folder.clone(), self.hosts.options());
+            return Ok(RunTask::Resume(folder.clone(), self.hosts.options()?));
         }
-        RunTask::New(Box::new(RunOptions {
+        Ok(RunTask::New(Box::new(RunOptions {
             scenarios: self.scenarios.clone(),
             full: self.full,
             models: self.models.clone(),
@@ -101,8 +101,8 @@ impl RunArgs {
             blocks: self.blocks,
             out: self.out.clone(),
             seed: super::seed(self.seed),
-            hosts: self.hosts.options(),
-        }))
+            hosts: self.hosts.options()?,
+        })))
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         view: args.view.view(),
         require_slo: args.require_slo,
     };
-    Ok(match execute(&args.task(), view)? {
+    Ok(match execute(&args.task()?, view)? {
         RunOutcome::Complete => ExitCode::SUCCESS,
         RunOutcome::Interrupted | RunOutcome::ArmFailed => ExitCode::FAILURE,
         RunOutcome::WrongReplies | RunOutcome::SloMissed => ExitCode::from(2),

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::condition::Condition;
-use super::hosts::{Clocks, Hosts, shares};
+use super::hosts::{Clocks, Hosts};
 use super::observation::{Block, BlockOutcome, LoadPart, Observed, Skipped};
 use super::schedule::Schedule;
+use super::shares::Share;
 use crate::host::machine::MachineWatch;
 use crate::host::process_tree::Memory;
 use crate::host::signals::interrupted;
@@ -29,14 +30,20 @@ const LEAD_PER_CLIENT_NS: u64 = 25_000;
 struct RunningArm {
     memory_before: Option<Memory>,
     supervisor: Process,
-    /// One for each load host.
-    loads: Vec<Process>,
+    loads: Vec<LoadProcess>,
+}
+
+/// The clients of an arm on one load host.
+struct LoadProcess {
+    /// The load host, from 0.
+    host: usize,
+    process: Process,
 }
 
 /// An arm that has been measured, whose server was asked to end.
 struct EndingArm {
     supervisor: Process,
-    _loads: Vec<Process>,
+    _loads: Vec<LoadProcess>,
     /// The end of a server that did not wait to be asked.
     exited: Option<FromSupervisor>,
     observed: Observed,
@@ -75,7 +82,7 @@ impl RunningBlock<'_> {
     fn run(self, block: u32) -> anyhow::Result<BlockOutcome> {
         let length = Duration::from_nanos(self.schedule.end_ns());
         self.hosts.lease(length)?;
-        let mut arms = self.start_arms()?;
+        let mut arms = self.start_arms();
         fail_with_host(&arms)?;
         let start_ns = self.start_load(&mut arms);
         let end_ns = start_ns + self.schedule.windows_end_ns();
@@ -116,10 +123,9 @@ impl RunningBlock<'_> {
     }
 
     /// Starts all servers and load processes, and waits until all clients are connected.
-    fn start_arms(&self) -> anyhow::Result<Vec<anyhow::Result<RunningArm>>> {
-        let (server_cpus, client_cpus) = self.condition.placement.cpus()?;
+    fn start_arms(&self) -> Vec<anyhow::Result<RunningArm>> {
         let spawned: Vec<_> = (0..self.condition.arms.len())
-            .map(|arm| self.spawn(arm, &server_cpus, &client_cpus))
+            .map(|arm| self.spawn(arm))
             .collect();
 
         let deadline = Instant::now() + TIMEOUT;
@@ -135,7 +141,7 @@ impl RunningBlock<'_> {
                     loads,
                 };
                 for (load, plan) in arm.loads.iter_mut().zip(self.plans(index, address)) {
-                    load.send(&plan)?;
+                    load.process.send(&plan)?;
                 }
                 Ok(arm)
             })
@@ -144,7 +150,7 @@ impl RunningBlock<'_> {
         let connected = planned.into_iter().map(|arm: anyhow::Result<RunningArm>| {
             let arm = arm?;
             for load in &arm.loads {
-                match load.receive(deadline)? {
+                match load.process.receive(deadline)? {
                     FromDriver::Ready => {}
                     FromDriver::Failed { message } => bail!("{message}"),
                     FromDriver::Done { .. } => {
@@ -154,16 +160,11 @@ impl RunningBlock<'_> {
             }
             Ok(arm)
         });
-        Ok(connected.collect())
+        connected.collect()
     }
 
     /// Starts the supervisor, with its server, and the load processes of one arm.
-    fn spawn(
-        &self,
-        index: usize,
-        server_cpus: &[usize],
-        client_cpus: &[usize],
-    ) -> anyhow::Result<(Process, Vec<Process>)> {
+    fn spawn(&self, index: usize) -> anyhow::Result<(Process, Vec<LoadProcess>)> {
         let arm = &self.condition.arms[index];
         if let Some(reason) = &arm.skip {
             return Err(Skipped(reason.clone()).into());
@@ -178,7 +179,9 @@ impl RunningBlock<'_> {
             arguments
         };
 
-        let mut supervise = pinned("supervise", server_cpus);
+        let placement = self.condition.placement;
+        let [server_cpus, _] = self.hosts.cpus(placement, 0)?;
+        let mut supervise = pinned("supervise", &server_cpus);
         supervise.extend(arm.supervised()?);
         if let Some(address) = self.hosts.listen(index)? {
             supervise.extend(["--listen".to_owned(), address.to_string()]);
@@ -187,11 +190,14 @@ impl RunningBlock<'_> {
         let supervisor = server.start(&format!("the server {}", arm.name), &supervise)?;
 
         let name = format!("the clients of {}", arm.name);
-        let drive = pinned("drive", client_cpus);
-        let shares = shares(self.condition.clients, self.hosts.loads().len());
-        let loads = self.hosts.loads().into_iter().take(shares.len());
-        let loads: anyhow::Result<Vec<_>> = loads.map(|site| site.start(&name, &drive)).collect();
-        Ok((supervisor, loads?))
+        let sites = self.hosts.loads();
+        let mut loads = Vec::new();
+        for Share { host, .. } in self.hosts.shares(self.condition.clients) {
+            let [_, client_cpus] = self.hosts.cpus(placement, host)?;
+            let process = sites[host].start(&name, &pinned("drive", &client_cpus))?;
+            loads.push(LoadProcess { host, process });
+        }
+        Ok((supervisor, loads))
     }
 
     /// The plans of the load processes of an arm, one for each load host.
@@ -202,6 +208,7 @@ impl RunningBlock<'_> {
             driver: condition.driver,
             clients: condition.clients,
             part: None,
+            source_addresses: Vec::new(),
             task_threads: 1,
             workload: Workload {
                 arrivals: condition.arrivals(arm),
@@ -216,14 +223,16 @@ impl RunningBlock<'_> {
         };
 
         let of = condition.clients;
-        let parts = shares(of, self.hosts.loads().len()).into_iter();
-        parts
-            .map(|(first, clients)| Plan {
-                clients,
-                part: Some(Part { first, of }),
-                ..plan.clone()
-            })
-            .collect()
+        let plan_of = |share: Share| Plan {
+            clients: share.clients,
+            part: Some(Part {
+                first: share.first,
+                of,
+            }),
+            source_addresses: self.hosts.source_addresses(share.host),
+            ..plan.clone()
+        };
+        self.hosts.shares(of).into_iter().map(plan_of).collect()
     }
 
     /// Sends every process the instant of the start, which is late enough for all to be told by then.
@@ -237,9 +246,9 @@ impl RunningBlock<'_> {
             let Ok(started) = arm else { continue };
             let watch = self.watch(index, self.clocks.server().there(start_ns));
             let mut sent = started.supervisor.send(&watch);
-            for (host, load) in started.loads.iter_mut().enumerate() {
-                let start_ns = self.clocks.load(host).there(start_ns);
-                sent = sent.and_then(|()| load.send(&Start { start_ns }));
+            for load in &mut started.loads {
+                let start_ns = self.clocks.load(load.host).there(start_ns);
+                sent = sent.and_then(|()| load.process.send(&Start { start_ns }));
             }
             if let Err(error) = sent {
                 *arm = Err(error);
@@ -286,7 +295,7 @@ fn ended_early(arms: &[anyhow::Result<RunningArm>]) -> Option<&RemoteProcess> {
             .supervisor
             .remote()
             .filter(|process| process.has_ended());
-        let mut loads = arm.loads.iter().filter_map(Process::remote);
+        let mut loads = arm.loads.iter().filter_map(|load| load.process.remote());
         supervisor.or_else(|| loads.find(|load| load.has_ended() && load.has_said_nothing()))
     })
 }
@@ -318,9 +327,9 @@ impl RunningArm {
     /// Receives the readings of the server and the reports of the clients, and asks the server to end.
     fn end(mut self, clocks: &Clocks, deadline: Instant) -> anyhow::Result<EndingArm> {
         let watched = self.supervisor.receive(deadline)?;
-        let loads = self.loads.iter().enumerate();
+        let loads = self.loads.iter();
         let loads: anyhow::Result<Vec<LoadPart>> = loads
-            .map(|(host, load)| load_part(load, &clocks.load(host), deadline))
+            .map(|load| load_part(load, &clocks.load(load.host), deadline))
             .collect();
 
         let mut observed = Observed::of_loads(loads?, self.memory_before);
@@ -351,14 +360,22 @@ impl RunningArm {
 }
 
 /// Receives the report of a load process, on the clock of this host.
-fn load_part(load: &Process, clock: &ClockMatch, deadline: Instant) -> anyhow::Result<LoadPart> {
-    match load.receive(deadline)? {
+fn load_part(
+    load: &LoadProcess,
+    clock: &ClockMatch,
+    deadline: Instant,
+) -> anyhow::Result<LoadPart> {
+    match load.process.receive(deadline)? {
         FromDriver::Done {
             mut report,
             late_ns,
         } => {
             report.shift_instants(-clock.offset_ns());
-            Ok(LoadPart { report, late_ns })
+            Ok(LoadPart {
+                host: load.host,
+                report,
+                late_ns,
+            })
         }
         FromDriver::Failed { message } => bail!("{message}"),
         FromDriver::Ready => bail!("the load process was ready twice"),

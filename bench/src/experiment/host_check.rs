@@ -1,6 +1,6 @@
 //! Check of hosts before a run: that they start, that their clocks can be matched, and that clients reach a server.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -74,7 +74,7 @@ fn round_trips(hosts: &Hosts, roles: &[&str], clocks: &Clocks) -> anyhow::Result
     for (index, site) in hosts.loads().into_iter().enumerate() {
         let mut load = site.start("the clients", &["drive".to_owned()])?;
         let deadline = Instant::now() + TIMEOUT;
-        load.send(&plan(target))?;
+        load.send(&plan(target, hosts.source_addresses(index)))?;
         let mut answer = load.receive(deadline)?;
         if matches!(answer, FromDriver::Ready) {
             let clock = clocks.load(index);
@@ -87,7 +87,7 @@ fn round_trips(hosts: &Hosts, roles: &[&str], clocks: &Clocks) -> anyhow::Result
             FromDriver::Done { report, .. } => {
                 round_trips.push(shortest(&report, roles[index], target)?);
             }
-            FromDriver::Failed { message } => bail!("{message}"),
+            FromDriver::Failed { message } => bail!("{}: {message}", roles[index]),
             FromDriver::Ready => bail!("the load process was ready twice"),
         }
     }
@@ -95,12 +95,13 @@ fn round_trips(hosts: &Hosts, roles: &[&str], clocks: &Clocks) -> anyhow::Result
 }
 
 /// One client that makes its requests one after the other.
-fn plan(target: SocketAddr) -> Plan {
+fn plan(target: SocketAddr, source_addresses: Vec<IpAddr>) -> Plan {
     Plan {
         target,
         driver: Driver::Tasks,
         clients: 1,
         part: None,
+        source_addresses,
         task_threads: 1,
         workload: Workload::default(),
         windows: vec![Window {

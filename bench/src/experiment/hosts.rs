@@ -1,20 +1,24 @@
 //! Hosts of an experiment: the one of the servers and those of the clients, their clocks and their machines.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::condition::Condition;
+use super::shares::{Share, shares};
+use crate::host::cpus::{CpuList, cpu_ranges};
 use crate::host::machine::{MachineWatch, socket_bytes};
 use crate::processes::agent::messages::Description;
 use crate::processes::clock_match::ClockMatch;
-use crate::processes::site::{RemoteHost, Site, launcher_words};
+use crate::processes::site::{RemoteHost, Site};
+use crate::render::units::plural;
 use crate::results::HostRecord;
-use crate::scenario::Scenario;
 use crate::scenario::arm::Arm;
+use crate::scenario::{Placement, Scenario};
 
 /// Time of a lease beyond the length of a block: for its start, its end, and the writing of its rows.
 const LEASE_TIME: Duration = Duration::from_secs(180);
@@ -28,6 +32,10 @@ pub struct ServerAddress {
 }
 
 impl ServerAddress {
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address
+    }
+
     /// The address of the server of an arm of a block, from 0.
     fn of_arm(&self, arm: usize) -> anyhow::Result<SocketAddr> {
         let Some((first, last)) = self.ports else {
@@ -81,24 +89,52 @@ impl FromStr for ServerAddress {
     }
 }
 
+/// A host, and how it is used.
+#[derive(Clone, Debug)]
+pub struct HostOptions {
+    /// Words of the command that starts processes there; `None` for this host.
+    pub launcher: Option<Vec<String>>,
+    /// Path of this executable there; its path here if not given.
+    pub executable: Option<String>,
+    /// CPUs that its processes are bound to; all if not given.
+    pub cpus: Option<CpuList>,
+    /// Of a load host: addresses that connections come from, in turn.
+    pub source_addresses: Vec<IpAddr>,
+    /// Of a load host: its share of the clients, in proportion to those of the others.
+    pub weight: u32,
+}
+
+impl Default for HostOptions {
+    fn default() -> Self {
+        HostOptions {
+            launcher: None,
+            executable: None,
+            cpus: None,
+            source_addresses: Vec::new(),
+            weight: 1,
+        }
+    }
+}
+
 /// Options that place servers and clients on other hosts.
 #[derive(Clone, Debug, Default)]
 pub struct HostsOptions {
-    /// Launcher of the host of the servers; this host if not given.
-    pub server_on: Option<String>,
-    /// Launchers of the hosts of the clients; this host if there is none.
-    pub clients_on: Vec<String>,
+    /// Host of the servers.
+    pub server: HostOptions,
     /// Address on which servers listen.
     pub server_address: Option<ServerAddress>,
-    /// Path of this executable on the other hosts; its path here if not given.
-    pub remote_executable: Option<String>,
+    /// Hosts of the clients; this host if there is none.
+    pub loads: Vec<HostOptions>,
+    /// The options as words of a command line.
+    pub words: Vec<String>,
 }
 
 impl HostsOptions {
     /// Everything is on this host.
     #[must_use]
     pub fn are_none(&self) -> bool {
-        self.server_on.is_none() && self.clients_on.is_empty()
+        let mut all = self.loads.iter().chain([&self.server]);
+        all.all(|host| host.launcher.is_none())
     }
 
     /// Fails if a scenario cannot be run on these hosts.
@@ -124,47 +160,33 @@ impl HostsOptions {
         }
         Ok(())
     }
+}
 
-    /// The options as words of a command line.
-    #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut add = |option: &str, value: &str| {
-            words.extend([option.to_owned(), value.to_owned()]);
-        };
-        if let Some(launcher) = &self.server_on {
-            add("--server-on", launcher);
-        }
-        for launcher in &self.clients_on {
-            add("--clients-on", launcher);
-        }
-        if let Some(address) = &self.server_address {
-            add("--server-address", &address.to_string());
-        }
-        if let Some(path) = &self.remote_executable {
-            add("--remote-executable", path);
-        }
-        words
+/// Fails unless a remote shell reads a path as one word.
+pub(super) fn check_plain_path(path: &str) -> Result<(), String> {
+    let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+~".contains(letter);
+    if path.is_empty() || !path.chars().all(is_plain) {
+        return Err(format!(
+            "a remote shell would not read '{path}' as one word; copy this executable to a plain path there, \
+             and name that one"
+        ));
     }
+    Ok(())
+}
 
-    /// Path of this executable on the other hosts. It is the only word that a remote shell reads.
-    fn executable(&self) -> anyhow::Result<String> {
-        let path = match &self.remote_executable {
-            Some(path) => path.clone(),
-            None => std::env::current_exe()
-                .context("cannot find this executable")?
-                .to_string_lossy()
-                .into_owned(),
-        };
-        let is_plain = |letter: char| letter.is_alphanumeric() || "/._-+~".contains(letter);
-        if path.is_empty() || !path.chars().all(is_plain) {
-            bail!(
-                "a remote shell would not read '{path}' as one word; copy this executable to a plain path, \
-                 and name it with --remote-executable"
-            );
-        }
-        Ok(path)
-    }
+/// Path of this executable on another host. It is the only word that a remote shell reads.
+fn executable_path(given: Option<&String>) -> anyhow::Result<String> {
+    let path = match given {
+        Some(path) => path.clone(),
+        None => std::env::current_exe()
+            .context("cannot find this executable")?
+            .to_string_lossy()
+            .into_owned(),
+    };
+    check_plain_path(&path).map_err(|error| {
+        anyhow!("{error} (--remote-executable, or `executable` in a file of hosts)")
+    })?;
+    Ok(path)
 }
 
 /// A host of the clients, or of the servers.
@@ -174,32 +196,53 @@ pub(crate) struct HostInUse {
     pub(crate) site: Site,
     /// The host as it describes itself.
     pub(crate) description: Description,
+    /// CPUs that its processes are bound to; empty for all.
+    bound_cpus: Vec<usize>,
+    pub(crate) source_addresses: Vec<IpAddr>,
+    weight: u32,
 }
 
 impl HostInUse {
-    fn here(role: &str) -> Self {
-        HostInUse {
-            role: role.to_owned(),
-            site: Site::Here,
-            description: Description::capture(),
-        }
-    }
-
-    fn connect(role: String, launcher: Option<&str>, executable: &str) -> anyhow::Result<Self> {
-        let Some(launcher) = launcher else {
-            return Ok(Self::here(&role));
+    fn connect(role: String, options: &HostOptions) -> anyhow::Result<Self> {
+        let (site, description) = match &options.launcher {
+            None => (Site::Here, Description::capture()),
+            Some(launcher) => {
+                let executable = executable_path(options.executable.as_ref())?;
+                let host = RemoteHost::connect(&role, launcher, &executable)?;
+                let description = host.description.clone();
+                (Site::Remote(host), description)
+            }
         };
-        let host = RemoteHost::connect(&role, &launcher_words(launcher)?, executable)?;
+
+        let bound_cpus = options.cpus.as_ref().map_or(&[][..], CpuList::cpus);
+        let has = |cpu: &usize| description.cpus.contains(cpu);
+        if let Some(cpu) = bound_cpus.iter().find(|cpu| !has(cpu)) {
+            let reason = format!(
+                "it has no CPU {cpu}; its processes may use {}",
+                cpu_ranges(&description.cpus)
+            );
+            match site.remote() {
+                Some(host) => bail!(host.failed(reason)),
+                None => bail!("{role} (this host): {reason}"),
+            }
+        }
         Ok(HostInUse {
             role,
-            description: host.description.clone(),
-            site: Site::Remote(host),
+            site,
+            bound_cpus: bound_cpus.to_vec(),
+            source_addresses: options.source_addresses.clone(),
+            weight: options.weight,
+            description,
         })
     }
 
     /// Number of CPUs that its processes may use.
     pub(crate) fn cpus(&self) -> usize {
-        self.description.cpus.len().max(1)
+        let cpus = match &self.bound_cpus[..] {
+            [] => &self.description.cpus,
+            bound => bound,
+        };
+        cpus.len().max(1)
     }
 
     fn match_clock(&self) -> anyhow::Result<ClockMatch> {
@@ -231,7 +274,7 @@ impl Hosts {
     /// Starts the agents of all hosts, one after the other: a server of sessions may refuse many at once.
     pub fn connect(options: &HostsOptions) -> anyhow::Result<Self> {
         if options.are_none() {
-            if options.server_address.is_some() || options.remote_executable.is_some() {
+            if !options.words.is_empty() {
                 bail!("no host is named; add --server-on or --clients-on with its launcher");
             }
             return Ok(Hosts::here());
@@ -241,22 +284,21 @@ impl Hosts {
              address of its host in the network of the clients",
         )?;
 
-        let executable = options.executable()?;
-        let server = options.server_on.as_deref();
         let mut hosts = vec![HostInUse::connect(
             "server host".to_owned(),
-            server,
-            &executable,
+            &options.server,
         )?];
-        if options.clients_on.is_empty() {
-            hosts.push(HostInUse::here("load host"));
-        }
-        for (number, launcher) in (1..).zip(&options.clients_on) {
-            let role = match options.clients_on.len() {
+        let here = [HostOptions::default()];
+        let loads = match &options.loads[..] {
+            [] => &here,
+            loads => loads,
+        };
+        for (number, load) in (1..).zip(loads) {
+            let role = match loads.len() {
                 1 => "load host".to_owned(),
                 _ => format!("load host {number}"),
             };
-            hosts.push(HostInUse::connect(role, Some(launcher), &executable)?);
+            hosts.push(HostInUse::connect(role, load)?);
         }
         Ok(Hosts {
             apart: Some(ApartHosts { hosts, address }),
@@ -282,6 +324,60 @@ impl Hosts {
             None => vec![&Site::Here],
             Some(apart) => apart.loads().iter().map(|host| &host.site).collect(),
         }
+    }
+
+    /// The load hosts of a number of clients.
+    pub(super) fn shares(&self, clients: u32) -> Vec<Share> {
+        let loads = self.apart.as_ref().map(ApartHosts::loads);
+        let weights: Vec<u32> = loads.map_or(vec![1], |loads| {
+            loads.iter().map(|host| host.weight).collect()
+        });
+        shares(clients, &weights)
+    }
+
+    /// The addresses that connections of a load host come from, in turn.
+    pub(super) fn source_addresses(&self, load: usize) -> Vec<IpAddr> {
+        let apart = self.apart.as_ref();
+        apart.map_or_else(Vec::new, |apart| {
+            apart.loads()[load].source_addresses.clone()
+        })
+    }
+
+    /// CPUs that servers, and clients on a load host, are bound to; empty for all.
+    pub(super) fn cpus(
+        &self,
+        placement: Placement,
+        load: usize,
+    ) -> anyhow::Result<[Vec<usize>; 2]> {
+        let Some(apart) = &self.apart else {
+            let (server, clients) = placement.cpus()?;
+            return Ok([server, clients]);
+        };
+        Ok([apart.server(), &apart.loads()[load]].map(|host| host.bound_cpus.clone()))
+    }
+
+    /// Load hosts that conditions leave without a client, a line for each number of clients.
+    #[must_use]
+    pub fn idle_notes(&self, conditions: &[Condition]) -> Vec<String> {
+        let Some(apart) = &self.apart else {
+            return Vec::new();
+        };
+        let counts: BTreeSet<u32> = conditions
+            .iter()
+            .map(|condition| condition.clients)
+            .collect();
+        let note = |clients: u32| {
+            let shares = self.shares(clients);
+            let loads = apart.loads().iter().enumerate();
+            let idle: Vec<&str> = loads
+                .filter(|(host, _)| shares.iter().all(|share| share.host != *host))
+                .map(|(_, host)| host.role.as_str())
+                .collect();
+            let clients = plural(clients as usize, "client");
+            let words = format!("of {clients}, none is on {}", idle.join(", "));
+            (!idle.is_empty()).then_some(words)
+        };
+        counts.into_iter().filter_map(note).collect()
     }
 
     /// The address on which the server of an arm listens, from 0; `None` for that of its own choice.
@@ -446,17 +542,6 @@ impl Clocks {
     }
 }
 
-/// The first client and the number of clients of each of `hosts` load hosts: shares that differ by one at most.
-/// Hosts without a client come last, and have no share.
-pub(crate) fn shares(clients: u32, hosts: usize) -> Vec<(u32, u32)> {
-    let hosts = u32::try_from(hosts).unwrap_or(u32::MAX).max(1);
-    let (each, more) = (clients / hosts, clients % hosts);
-    (0..hosts)
-        .map(|host| (each * host + host.min(more), each + u32::from(host < more)))
-        .filter(|(_, count)| *count > 0)
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -495,34 +580,11 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_even_and_complete() {
-        assert_eq!(shares(10, 3), [(0, 4), (4, 3), (7, 3)]);
-        assert_eq!(shares(64, 1), [(0, 64)]);
-        assert_eq!(shares(1, 2), [(0, 1)]);
-        for (clients, hosts) in [(1, 1), (7, 7), (1_000_000, 1_000), (65, 32)] {
-            let shares = shares(clients, hosts);
-            let mut next = 0;
-            for (first, count) in shares {
-                assert_eq!(first, next);
-                assert!(count.abs_diff(clients / u32::try_from(hosts).unwrap()) <= 1);
-                next += count;
-            }
-            assert_eq!(next, clients);
-        }
-    }
-
-    #[test]
     fn an_executable_that_a_shell_would_take_apart_is_refused() {
-        let options = |path: &str| HostsOptions {
-            remote_executable: Some(path.to_owned()),
-            ..HostsOptions::default()
-        };
-        assert_eq!(
-            options("~/bin/echobench-1.0").executable().unwrap(),
-            "~/bin/echobench-1.0"
-        );
-        for path in ["/my folder/echobench", "$(x)", "a;b", "'q'", ""] {
-            assert!(options(path).executable().is_err(), "{path}");
+        let path = |path: &str| executable_path(Some(&path.to_owned()));
+        assert_eq!(path("~/bin/echobench-1.0").unwrap(), "~/bin/echobench-1.0");
+        for word in ["/my folder/echobench", "$(x)", "a;b", "'q'", ""] {
+            assert!(path(word).is_err(), "{word}");
         }
     }
 }

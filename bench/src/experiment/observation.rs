@@ -28,6 +28,8 @@ const CLOCK_SHARE: u64 = 4;
 
 /// The report of a load process.
 pub(crate) struct LoadPart {
+    /// The load host, from 0.
+    pub(crate) host: usize,
     /// Its report, on the clock of this host.
     pub(crate) report: LoadReport,
     /// Time by which it was told the start too late.
@@ -38,8 +40,8 @@ pub(crate) struct LoadPart {
 pub(crate) struct Observed {
     /// Those of all clients.
     pub(crate) report: LoadReport,
-    /// CPU time of the clients on each load host.
-    pub(crate) load_cpu_ns: Vec<u64>,
+    /// Load hosts, from 0, each with the CPU time of its clients.
+    pub(crate) load_cpu_ns: Vec<(usize, u64)>,
     /// Time by which the last of the load processes was told the start too late.
     pub(crate) late_ns: u64,
     /// Readings of CPU time at the start and after each slice.
@@ -62,7 +64,10 @@ pub(crate) struct Observed {
 impl Observed {
     /// The reports of the load processes together, without those of the server.
     pub(crate) fn of_loads(loads: Vec<LoadPart>, memory_before: Option<Memory>) -> Self {
-        let load_cpu_ns = loads.iter().map(|part| part.report.cpu_ns).collect();
+        let load_cpu_ns = loads
+            .iter()
+            .map(|part| (part.host, part.report.cpu_ns))
+            .collect();
         let late_ns = loads.iter().map(|part| part.late_ns).max();
         let reports = loads.into_iter().map(|part| part.report);
         let report = reports.reduce(|mut all, part| {
@@ -186,9 +191,9 @@ impl Block<'_> {
         let mut own_ns = vec![0; self.machines.len()];
         for arm in arms.iter().flatten() {
             own_ns[0] += arm.server_slices_ns().unwrap_or(0);
-            for (host, cpu_ns) in (1..).zip(&arm.load_cpu_ns) {
+            for (load, cpu_ns) in &arm.load_cpu_ns {
                 // A single host has servers and clients.
-                let host = host % self.machines.len().max(1);
+                let host = (load + 1) % self.machines.len().max(1);
                 own_ns[host] += cpu_ns;
             }
         }
@@ -511,9 +516,13 @@ impl Block<'_> {
     ) -> bool {
         let one_thread = self.condition.driver == Driver::Tasks;
         let load_ns = self.load_ns(arm);
-        let mut hosts = apart.loads().iter().zip(&observed.load_cpu_ns);
-        let is_limit = hosts.any(|(host, cpu_ns)| {
-            let cpus = if one_thread { 1 } else { host.cpus() };
+        let mut loads = observed.load_cpu_ns.iter();
+        let is_limit = loads.any(|(load, cpu_ns)| {
+            let cpus = if one_thread {
+                1
+            } else {
+                apart.loads()[*load].cpus()
+            };
             *cpu_ns as f64 / load_ns >= SATURATED * cpus as f64
         });
 

@@ -1,5 +1,6 @@
 //! CPUs: the placement of servers and clients, and the sleep states of idle ones.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -73,6 +74,46 @@ impl FromStr for Placement {
     }
 }
 
+/// A list of CPUs, as in `0-3,8`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuList(Vec<usize>);
+
+impl CpuList {
+    /// The CPUs, in ascending order.
+    #[must_use]
+    pub fn cpus(&self) -> &[usize] {
+        &self.0
+    }
+}
+
+impl FromStr for CpuList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut cpus = BTreeSet::new();
+        for range in text.split(',') {
+            let (first, last) = range.split_once('-').unwrap_or((range, range));
+            let [first, last] = [first, last].map(|cpu| cpu.trim().parse::<usize>().ok());
+            let range = first.zip(last).filter(|(first, last)| first <= last);
+            match range {
+                Some((first, last)) if last < CpuSet::count() => cpus.extend(first..=last),
+                _ => return Err(format!("'{text}' is not a list of CPUs, as in 0-3,8")),
+            }
+        }
+        Ok(CpuList(cpus.into_iter().collect()))
+    }
+}
+
+/// CPUs in ascending order as the text of a list, such as `0-3,8`.
+#[must_use]
+pub fn cpu_ranges(cpus: &[usize]) -> String {
+    let ranges = cpus.chunk_by(|a, b| a + 1 == *b).map(|range| match range {
+        [only] => only.to_string(),
+        range => format!("{}-{}", range[0], range[range.len() - 1]),
+    });
+    ranges.collect::<Vec<_>>().join(",")
+}
+
 /// Pins the calling thread, and the threads and processes that it starts afterwards, to these CPUs.
 ///
 /// In a process with one thread that is the whole process. Fails with `EINVAL` if none of the CPUs
@@ -144,6 +185,22 @@ mod tests {
     use super::*;
     use nix::errno::Errno;
     use std::thread;
+
+    #[test]
+    fn lists_of_cpus_round_trip() {
+        for (text, same) in [
+            ("0-3,8", "0-3,8"),
+            ("8, 1,0", "0-1,8"),
+            ("5", "5"),
+            ("2-2,3", "2-3"),
+        ] {
+            let list: CpuList = text.parse().unwrap();
+            assert_eq!(cpu_ranges(list.cpus()), same);
+        }
+        for text in ["", "a", "3-1", "0-", "-1", "0,,1", "1024", "0-9999999999"] {
+            assert!(text.parse::<CpuList>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn a_pinned_thread_may_run_where_it_was_pinned() {

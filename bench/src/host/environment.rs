@@ -210,7 +210,7 @@ fn without_folders(argument: &str, program: bool) -> String {
 
 /// Arguments without the values of those options that name other hosts.
 fn without_hosts(mut arguments: Vec<String>) -> Vec<String> {
-    const OPTIONS: [&str; 3] = ["--server-on", "--clients-on", "--server-address"];
+    const OPTIONS: [&str; 4] = ["--hosts", "--server-on", "--clients-on", "--server-address"];
     for index in 0..arguments.len() {
         let (option, value) = match arguments[index].split_once('=') {
             Some((option, value)) => (option.to_owned(), Some(value)),

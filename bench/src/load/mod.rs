@@ -3,7 +3,7 @@
 mod outcome;
 mod summary;
 
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -56,6 +56,8 @@ pub struct LoadOptions {
     pub driver: Driver,
     /// Threads that share the clients of the tasks driver.
     pub task_threads: u32,
+    /// Addresses of this host that connections come from, in turn; none for those that the system chooses.
+    pub source_addresses: Vec<IpAddr>,
     /// Time in which requests begin.
     pub duration: Option<Duration>,
     /// Number of requests of all clients together.
@@ -285,6 +287,7 @@ impl LoadOptions {
             driver: self.driver,
             clients: self.clients,
             part: None,
+            source_addresses: self.source_addresses.clone(),
             task_threads: self.task_threads,
             workload: Workload {
                 request_kind: kind,

@@ -219,7 +219,9 @@ impl ActiveRun {
     fn resume_command(&self) -> String {
         let folder = self.writer.folder().display().to_string();
         let words = ["echobench", "run", "--resume", &folder].map(str::to_owned);
-        let words = words.into_iter().chain(self.hosts_options.words());
+        let words = words
+            .into_iter()
+            .chain(self.hosts_options.words.iter().cloned());
         let quoted = words.map(|word| {
             let quoted = shlex::try_quote(&word).map(Cow::into_owned);
             quoted.unwrap_or(word)
@@ -235,6 +237,7 @@ impl ActiveRun {
             .map(|condition| self.hosts.adapted(condition))
             .collect();
         let notes = resolution::notes(&conditions).into_iter();
+        let notes = notes.chain(self.hosts.idle_notes(&conditions));
         for note in notes.chain(capacity::expected_times(&conditions, &self.record)) {
             noteln!("{note}");
         }

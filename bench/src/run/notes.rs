@@ -245,7 +245,10 @@ fn cause_and_advice(flag: ValidityFlag) -> (&'static str, &'static str) {
             "the clocks of the hosts were not known well enough",
             "use a faster connection to them",
         ),
-        ValidityFlag::Ports => ("no local ports were left", "open fewer connections"),
+        ValidityFlag::Ports => (
+            "no local ports were left",
+            "give load hosts more source addresses (docs/hosts.md), or open fewer connections",
+        ),
         ValidityFlag::Files => (
             "no open files were left",
             "raise the limit on them, or use fewer clients",

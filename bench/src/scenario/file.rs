@@ -1,16 +1,13 @@
 //! Scenario files: the committed ones, and those of users. All faults of a file are named at once.
 
 use std::fs;
-use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use serde::Deserialize as _;
-use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer, Error};
 
+use super::checked_file::CheckedFile;
 use super::timing::Timing;
-use super::{Capacity, Effort, Fault, Scenario, check_printable};
+use super::{Capacity, Effort, Scenario, check_printable};
 
 /// The committed scenarios, in the order in which they are shown and run.
 pub(super) const BUILT_IN: &[(&str, &str)] = &[
@@ -87,42 +84,27 @@ impl Scenario {
 
     pub(super) fn parse(name: &str, file: &str, text: &str) -> anyhow::Result<Self> {
         check_printable("scenario", name)?;
-        let (document, syntax) = DeTable::parse_recoverable(text);
-        let mut faults = FileFaults::new(file, text);
-        if !syntax.is_empty() {
-            for error in &syntax {
-                let line = faults.line(error.span().map_or(0, |span| span.start));
-                let quoted = text.lines().nth(line - 1).unwrap_or_default().trim();
-                let problem = in_one_line(error);
-                faults
-                    .list
-                    .push((line, format!("line {line} ('{quoted}'): {problem}")));
-            }
-            return Err(faults.into_error());
-        }
-
-        let mut scenario = faults.deserialize(document.clone());
+        let mut file = CheckedFile::parse(file, text)?;
+        let mut scenario: Scenario = file.deserialize();
         name.clone_into(&mut scenario.name);
         scenario.normalise_models();
-        scenario.choose_timing(document.get_ref());
+        scenario.choose_timing(&file);
         for fault in scenario.faults() {
-            faults.add(document.get_ref(), &fault);
+            file.add(&fault);
         }
-        if faults.list.is_empty() {
-            return Ok(scenario);
-        }
-        Err(faults.into_error())
+        file.finish()?;
+        Ok(scenario)
     }
 
     /// Chooses what the file does not say about blocks, rounds, slices, ramps and gaps.
-    fn choose_timing(&mut self, document: &DeTable<'_>) {
+    fn choose_timing(&mut self, file: &CheckedFile<'_>) {
         let timing = Timing::of(self);
         let forms = [
             ("quick", &mut self.quick, Effort::quick()),
             ("full", &mut self.full, Effort::full()),
         ];
         for (form, effort, default) in forms {
-            let is_given = |key: &str| span_of(document, &format!("{form}.{key}")).is_some();
+            let is_given = |key: &str| file.has(&format!("{form}.{key}"));
             if !is_given("blocks") {
                 let search = self.capacity.as_ref().map(|_| Capacity::BLOCKS);
                 effort.blocks = search.unwrap_or(default.blocks);
@@ -144,145 +126,4 @@ impl Scenario {
             }
         }
     }
-}
-
-/// Faults of a file, each with its line.
-struct FileFaults<'a> {
-    file: &'a str,
-    text: &'a str,
-    list: Vec<(usize, String)>,
-    /// The fields that were left out because of a fault.
-    removed: Vec<String>,
-}
-
-impl<'a> FileFaults<'a> {
-    fn new(file: &'a str, text: &'a str) -> Self {
-        FileFaults {
-            file,
-            text,
-            list: Vec::new(),
-            removed: Vec::new(),
-        }
-    }
-
-    /// Reads a scenario. A field that cannot be read is a fault and is left out, so that all others are read.
-    fn deserialize(&mut self, mut document: Spanned<DeTable<'a>>) -> Scenario {
-        loop {
-            let error = match Scenario::deserialize(Deserializer::from(document.clone())) {
-                Ok(scenario) => return scenario,
-                Err(error) => error,
-            };
-
-            let span = error.span().unwrap_or(0..0);
-            let field = remove(document.get_mut(), &span);
-            let field = field.expect("a scenario without any field can be read");
-            let missing = missing_field(&error).map(|name| format!("{field}.{name}"));
-            // The field may be missing because it was left out.
-            if missing.is_none_or(|field| !self.removed.contains(&field)) {
-                let line = self.line(span.start);
-                let problem = in_one_line(&error);
-                self.list
-                    .push((line, format!("line {line}, {field}: {problem}")));
-            }
-            self.removed.push(field);
-        }
-    }
-
-    /// Adds a fault of the scenario, unless its field could not even be read.
-    fn add(&mut self, document: &DeTable<'_>, fault: &Fault) {
-        let is_known = |removed: &String| {
-            let inner = |long: &str, short: &str| {
-                long.strip_prefix(short)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-            };
-            inner(removed, &fault.field) || inner(&fault.field, removed)
-        };
-        if self.removed.iter().any(is_known) {
-            return;
-        }
-
-        let entry = match span_of(document, &fault.field) {
-            Some(span) => {
-                let line = self.line(span.start);
-                (line, format!("line {line}, {fault}"))
-            }
-            None => (0, fault.to_string()),
-        };
-        if !self.list.contains(&entry) {
-            self.list.push(entry);
-        }
-    }
-
-    /// Number of the line with this byte.
-    fn line(&self, at: usize) -> usize {
-        let ends = self.text.match_indices('\n');
-        ends.take_while(|(end, _)| *end < at).count() + 1
-    }
-
-    fn into_error(mut self) -> anyhow::Error {
-        self.list.sort();
-        let lines = self
-            .list
-            .iter()
-            .map(|(_, text)| format!("{}, {text}", self.file));
-        anyhow::anyhow!("{}", lines.collect::<Vec<_>>().join("\n"))
-    }
-}
-
-fn in_one_line(error: &Error) -> String {
-    error.message().replace('\n', "; ")
-}
-
-/// The name of the field that is missing, if that is the error.
-fn missing_field(error: &Error) -> Option<&str> {
-    let (_, rest) = error.message().split_once("missing field `")?;
-    rest.split('`').next()
-}
-
-/// Removes the innermost field that contains a span, and returns its name, as in `traffic.work`. In a list of
-/// tables a whole table is removed, since other fields of it may need the one that cannot be read.
-fn remove(table: &mut DeTable<'_>, span: &Range<usize>) -> Option<String> {
-    let contains = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    let key = table.iter().find_map(|(key, value)| {
-        let is_here = contains(key.span()) || contains(value.span()) || is_inside(value, span);
-        is_here.then(|| key.clone())
-    });
-    let key = key.or_else(|| table.keys().next().cloned())?;
-
-    let name = key.get_ref().to_string();
-    if let Some(value) = table.get_mut(&key)
-        && let DeValue::Table(inner) = value.get_mut()
-        && !contains(key.span())
-        && inner.iter().any(|(key, value)| {
-            contains(key.span()) || contains(value.span()) || is_inside(value, span)
-        })
-        && let Some(field) = remove(inner, span)
-    {
-        return Some(format!("{name}.{field}"));
-    }
-    table.remove(&key);
-    Some(name)
-}
-
-/// Whether a span lies in a value. Tables that are written with a header have the span of the header only.
-fn is_inside(value: &Spanned<DeValue<'_>>, span: &Range<usize>) -> bool {
-    let contains = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    contains(value.span())
-        || match value.get_ref() {
-            DeValue::Table(table) => table
-                .iter()
-                .any(|(key, value)| contains(key.span()) || is_inside(value, span)),
-            DeValue::Array(values) => values.iter().any(|value| is_inside(value, span)),
-            _ => false,
-        }
-}
-
-/// The place of a field, as in `traffic.work`, or of the innermost table around it.
-fn span_of(table: &DeTable<'_>, field: &str) -> Option<Range<usize>> {
-    let (name, rest) = field.split_once('.').unwrap_or((field, ""));
-    let (key, value) = table.get_key_value(name)?;
-    if rest.is_empty() {
-        return Some(key.span());
-    }
-    span_of(value.get_ref().as_table()?, rest)
 }

@@ -1,6 +1,7 @@
 //! Scenarios: named, committed workloads, read from TOML.
 
 pub mod arm;
+pub(crate) mod checked_file;
 mod file;
 mod quantities;
 mod slo;
@@ -24,6 +25,7 @@ use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::scenario::arm::{Arm, External};
+use crate::scenario::checked_file::Fault;
 use crate::scenario::quantities::is_rate;
 pub use crate::scenario::quantities::{Payload, parse_rate, parse_size};
 pub use crate::scenario::slo::{Percentile, Slo};
@@ -105,29 +107,6 @@ pub struct Loads {
     /// CPUs of servers and clients.
     #[serde(default = "default_placements", deserialize_with = "one_or_more")]
     pub placements: Vec<Placement>,
-}
-
-/// A fault of a scenario.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Fault {
-    /// The field, as in `traffic.work`.
-    field: String,
-    problem: String,
-}
-
-impl Fault {
-    fn new(field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Fault {
-            field: field.into(),
-            problem: problem.into(),
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.field, self.problem.replace('\n', "; "))
-    }
 }
 
 /// Finds values that are listed twice.

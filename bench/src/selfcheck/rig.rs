@@ -197,6 +197,7 @@ impl Load {
             driver: self.driver,
             clients: self.clients,
             part: None,
+            source_addresses: Vec::new(),
             task_threads: 1,
             workload: Workload {
                 arrivals,

@@ -34,6 +34,7 @@ fn cpu_read_from_outside_agrees_with_what_was_reaped() {
             driver: Driver::Threads,
             clients: 4,
             part: None,
+            source_addresses: Vec::new(),
             task_threads: 1,
             workload: Workload {
                 work: "spin:1ms".parse().unwrap(),

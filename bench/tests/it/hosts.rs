@@ -241,6 +241,85 @@ fn options_that_make_no_sense_are_refused() {
     finish(command).refused(&["more arms than there are ports"]);
 }
 
+/// A file of hosts, of which the second load host has three quarters of the clients.
+fn lab(place: &Place, second: &str) -> String {
+    let path = place.path("lab.toml");
+    let text = format!(
+        "[server]\nlauncher = ['env', 'A=b']\naddress = '127.0.0.1'\ncpus = '0'\n\
+         [[load]]\nlauncher = 'setsid'\n\
+         [[load]]\nlauncher = 'env'\nweight = 3\n{second}\n"
+    );
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_file_names_the_hosts() {
+    let place = Place::with(SCENARIO);
+    let lab = lab(
+        &place,
+        "cpus = '0'\nsource_addresses = ['127.0.0.2', '127.0.0.3']",
+    );
+    let running = Running::start(place.run(&["--hosts", &lab, "--blocks", "4"]));
+    one_block_is_kept(&place);
+    // Bound to the CPUs of the file, or not at all.
+    for (words, bound) in [
+        ("supervise --cpus 0", 2),
+        ("drive --cpus 0", 2),
+        ("drive", 4),
+    ] {
+        let words = format!("echobench {words}");
+        eventually(
+            || (with_words(&running, &words).len() == bound).then_some(()),
+            || running.processes(),
+        );
+    }
+
+    let finished = running.end();
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert_counts_agree(&place, 8);
+    let record = fs::read_to_string(place.results().join("run.json")).unwrap();
+    assert!(!record.contains("lab.toml"), "{record}");
+}
+
+#[test]
+fn a_host_without_a_client_is_named() {
+    let place = Place::with(&SCENARIO.replace("[5]", "[1]"));
+    let lab = lab(&place, "");
+    let finished = finish(place.run(&["--hosts", &lab, "--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let words = "of 1 client, none is on load host 1";
+    assert!(finished.stderr.contains(words), "{finished:?}");
+    assert_counts_agree(&place, 2);
+}
+
+#[test]
+fn faults_of_a_file_are_named_before_anything_starts() {
+    let place = Place::with(SCENARIO);
+    for (second, words) in [
+        ("cpus = '1000'", &["load host 2 (env)", "no CPU 1000"][..]),
+        (
+            "source_addresses = ['192.0.2.1']",
+            &["load host 2", "from 192.0.2.1"],
+        ),
+        ("colour = 1", &["line 10, load[2].colour", "unknown field"]),
+    ] {
+        let lab = lab(&place, second);
+        let mut check = executable();
+        check.args(["hosts", "check", &lab]);
+        let checked = finish(check);
+        assert_eq!(checked.code, Some(1), "{checked:?}");
+        for word in words {
+            assert!(checked.stderr.contains(word), "{word}: {checked:?}");
+        }
+    }
+
+    let lab = lab(&place, "");
+    let option = ["--server-on", "env", "--hosts", &lab];
+    finish(place.run(&option)).refused(&["lab.toml names the hosts", "leave out --server-on"]);
+    finish(place.run(&["--hosts", "absent.toml"])).refused(&["cannot read absent.toml"]);
+}
+
 #[test]
 fn hosts_are_checked_without_a_run() {
     let check = |address: &str, clients: &str| {

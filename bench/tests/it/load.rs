@@ -1,7 +1,7 @@
 //! The load generator on its own, held against our servers, against an ordinary echo server, and
 //! against servers that do what no server should.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -17,6 +17,7 @@ use crate::documents::assert_documented;
 use echobench_protocol::{HEADER_LEN, Reason};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, getsockname, socket};
+use nix::unistd::geteuid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -949,4 +950,94 @@ fn a_percentile_table_ends_with_all_requests() {
         assert_eq!(last.split_whitespace().nth(2), Some("200"), "{table}");
         assert!(table.contains("Total count    =          200"), "{table}");
     }
+}
+
+/// An echo server that takes note of the addresses of its clients.
+fn echo_with_peers() -> (SocketAddr, Arc<Mutex<BTreeMap<IpAddr, u32>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let peers = Arc::new(Mutex::new(BTreeMap::new()));
+    let seen = Arc::clone(&peers);
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let peer = stream.peer_addr().unwrap().ip();
+            *seen.lock().unwrap().entry(peer).or_default() += 1;
+            thread::spawn(move || {
+                let mut buffer = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    if stream.write_all(&buffer[..count]).is_err() {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    (address, peers)
+}
+
+#[test]
+fn connections_come_from_the_source_addresses_in_turn() {
+    for driver in ["threads", "processes", "tasks"] {
+        for churn in [None, Some("--requests-per-connection=1")] {
+            let (address, peers) = echo_with_peers();
+            let mut command = executable();
+            command.args(["load", &address.to_string(), "--driver", driver]);
+            command.args(["--source-address", "127.0.0.2,127.0.0.3"]);
+            command
+                .args(["--clients", "4", "--requests", "40"])
+                .args(churn);
+            let finished = finish(command);
+            assert_eq!(finished.code, Some(0), "{driver}: {finished:?}");
+
+            let counts = peers.lock().unwrap().clone();
+            let each = if churn.is_some() { 20 } else { 2 };
+            let expected = ["127.0.0.2", "127.0.0.3"].map(|source| (source.parse().unwrap(), each));
+            assert_eq!(counts, BTreeMap::from(expected), "{driver} {churn:?}");
+        }
+    }
+}
+
+#[test]
+fn a_source_address_of_another_host_is_refused() {
+    for (source, words) in [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("::1", "different versions of IP"),
+        ("here", "invalid IP address"),
+    ] {
+        let mut command = executable();
+        command.args(["load", "127.0.0.1:9", "--source-address", source]);
+        let finished = finish(command);
+        assert!(matches!(finished.code, Some(1 | 2)), "{finished:?}");
+        assert!(finished.stderr.contains(words), "{source}: {finished:?}");
+    }
+}
+
+/// Ten ports, in a network namespace of its own, for twenty connections that last.
+#[test]
+fn more_source_addresses_have_more_ports() {
+    if !geteuid().is_root() {
+        println!("skipped: a network namespace needs root");
+        return;
+    }
+    let from = |sources: &str| {
+        let program = executable().get_program().to_str().unwrap().to_owned();
+        let script = format!(
+            "ip link set lo up && echo 40000 40009 > /proc/sys/net/ipv4/ip_local_port_range || exit 77; \
+             exec '{program}' load --serve thread --clients 20 --requests 20 --source-address {sources}"
+        );
+        let mut command = Command::new("unshare");
+        command.args(["-n", "sh", "-c", &script]);
+        finish(command)
+    };
+
+    let one = from("127.0.0.2");
+    if one.code == Some(77) || one.stderr.starts_with("unshare: ") {
+        println!("skipped: no network namespace with ports of its own");
+        return;
+    }
+    assert_eq!(one.code, Some(1), "{one:?}");
+    let text = format!("{}{}", one.stdout, one.stderr);
+    assert!(text.contains("more source addresses"), "{one:?}");
+    let three = from("127.0.0.2,127.0.0.3,127.0.0.4");
+    assert_eq!(three.code, Some(0), "{three:?}");
 }

@@ -398,6 +398,7 @@ mod tests {
                 driver: Driver::Threads,
                 clients: random.u32(1..5),
                 part: None,
+                source_addresses: Vec::new(),
                 task_threads: 1,
                 workload: Workload {
                     arrivals: Some(Arrivals {

@@ -40,6 +40,7 @@ fn plan(windows: Vec<Window>) -> Plan {
         driver: Driver::Threads,
         clients: 1,
         part: None,
+        source_addresses: Vec::new(),
         task_threads: 1,
         workload: Workload {
             timeout_ns: 50 * MS,
