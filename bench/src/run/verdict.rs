@@ -296,11 +296,9 @@ impl<'a> ScenarioReport<'a> {
             }
         }
 
-        let rest = self
-            .dependence_sentences()
-            .into_iter()
-            .chain([self.trust()]);
-        lines.extend(rest.map(|sentence| format!("- {sentence}")));
+        let dependence = self.dependence_sentences();
+        lines.extend(dependence.iter().map(|sentence| format!("- {sentence}")));
+        self.add_trust(&mut lines);
         lines
     }
 
@@ -357,23 +355,29 @@ impl<'a> ScenarioReport<'a> {
         if capacities.is_empty() {
             return Vec::new();
         }
-        let sentences = capacities.into_iter().chain([self.trust()]);
-        let sentences = sentences.map(|sentence| format!("- {sentence}"));
-        std::iter::once(format!("{}:", self.name))
-            .chain(sentences)
-            .collect()
+        let mut lines = vec![format!("{}:", self.name)];
+        lines.extend(capacities.iter().map(|sentence| format!("- {sentence}")));
+        self.add_trust(&mut lines);
+        lines
     }
 
-    /// A sentence on the share of rows that something other than the server limited or disturbed.
-    fn trust(&self) -> String {
+    /// Adds a sentence on the share of rows that something other than the server limited or disturbed: below the
+    /// heading if they are most of them, so that nobody reads the verdict without it; else at the end.
+    fn add_trust(&self, lines: &mut Vec<String>) {
         let rows = self.blocks.iter().filter(|row| row.is_ok());
         let count = rows.clone().count();
-        match rows.filter(|row| !row.validity.is_valid()).count() {
-            0 => "Every row is valid.".to_owned(),
-            invalid => format!(
-                "{invalid} of {} are not valid, see above.",
-                units::plural(count, "row")
-            ),
+        let invalid = rows.filter(|row| !row.validity.is_valid()).count();
+        let share = format!(
+            "{invalid} of {} are not valid, see above.",
+            units::plural(count, "row")
+        );
+
+        if invalid * 2 > count {
+            lines.insert(1, format!("- Do not rely on this: {share}"));
+        } else if invalid > 0 {
+            lines.push(format!("- {share}"));
+        } else {
+            lines.push("- Every row is valid.".to_owned());
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The tables that people read, character by character.
 
 use echobench::render::Style;
-use echobench::results::{BlockRow, Metric, SCHEMA_VERSION, SummaryRow, Validity};
+use echobench::results::{BlockRow, Metric, SCHEMA_VERSION, SummaryRow, Validity, ValidityFlag};
 use echobench::run::tables::tables;
 use echobench::scenario::{Placement, Views};
 use echobench::stats::RatioVerdict;
@@ -267,4 +267,22 @@ fn nothing_measured_makes_no_table() {
     for style in [Style::Plain, Style::Markdown] {
         assert_eq!(tables(&[], &[], style, &Views::default()), "");
     }
+}
+
+#[test]
+fn a_verdict_on_rows_that_are_mostly_not_valid_begins_with_that() {
+    let (summary, mut blocks) = example();
+    for block in &mut blocks {
+        block.status = "ok".to_owned().into();
+        block.validity.insert(ValidityFlag::Disturbed);
+    }
+
+    let text = tables(&summary, &blocks, Style::Plain, &Views::default());
+    let (_, in_short) = text.split_once("In short").unwrap();
+    let lines: Vec<&str> = in_short.lines().filter(|line| !line.is_empty()).collect();
+    assert_eq!(
+        lines[1],
+        "- Do not rely on this: 5 of 5 rows are not valid, see above."
+    );
+    assert_eq!(in_short.matches("not valid").count(), 1, "{in_short}");
 }
