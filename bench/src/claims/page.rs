@@ -9,9 +9,9 @@ use crate::render::Part;
 use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
 use crate::render::looks::Looks;
-use crate::render::page::{Chapter, Page, table_part};
+use crate::render::page::{Chapter, Page, PageRun, table_part};
 use crate::render::units::plural;
-use crate::results::{ClaimRow, ClaimVerdict, RunRecord};
+use crate::results::{ClaimRow, ClaimVerdict};
 
 /// Started operations of C1, each with the metric of its cost.
 const STARTS: [(&str, &str); 3] = [
@@ -21,11 +21,7 @@ const STARTS: [(&str, &str); 3] = [
 ];
 
 /// Builds the page of a ledger.
-pub(crate) fn page<'a>(
-    record: &'a RunRecord,
-    rows: &'a [ClaimRow],
-    files: &'a [(String, String)],
-) -> Page<'a> {
+pub(crate) fn page<'a>(runs: Vec<PageRun<'a>>, rows: &'a [ClaimRow]) -> Page<'a> {
     let judged = judged(rows, CLAIMS);
     let chart = start_costs(rows);
     let arms = chart.iter().flat_map(|chart| &chart.series);
@@ -44,12 +40,11 @@ pub(crate) fn page<'a>(
     };
 
     Page {
-        record,
+        runs,
         looks,
         map: None,
         chapters: vec![chapter],
         method: method(),
-        files,
     }
 }
 
@@ -185,7 +180,7 @@ fn mark(arm: &str, metric: &'static str, row: &ClaimRow, x: f64) -> Option<Mark>
             place: format!("{arm}, {}", row.at),
             value: shown.trim_end().to_owned(),
         }),
-        hollow: false,
+        ..Mark::default()
     })
 }
 

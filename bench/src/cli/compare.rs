@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use crate::out;
+use crate::render::Style;
 use crate::run::compare::{CompareOptions, compare};
 
 /// Compare two results folders: ratios within each run and, if both ran on the same kind of machine,
@@ -25,6 +26,10 @@ pub struct CompareArgs {
     /// Arm that ratios refer to, computed from the slices of both runs [default: that of each run]
     #[arg(long, value_name = "ARM")]
     reference: Option<String>,
+
+    /// Draw the table in Markdown
+    #[arg(long)]
+    markdown: bool,
 }
 
 pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
@@ -34,6 +39,11 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         allow_unlike: args.allow_unlike,
         reference: args.reference.clone(),
     };
-    out!("{}", compare(&options)?);
+    let style = if args.markdown {
+        Style::Markdown
+    } else {
+        Style::Plain
+    };
+    out!("{}", compare(&options, style)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -137,8 +137,13 @@ impl Environment {
     /// The first seven digits of the revision.
     #[must_use]
     pub fn short_revision(&self) -> Option<&str> {
-        self.revision.as_deref()?.get(..7)
+        self.revision.as_deref().and_then(short_revision)
     }
+}
+
+/// The first seven digits of a full hash.
+pub(crate) fn short_revision(hash: &str) -> Option<&str> {
+    hash.get(..7)
 }
 
 impl Limits {

@@ -1,4 +1,4 @@
-//! Charts as SVG: lines with interval bands, and bars with whiskers. A chart is the same text in a file
+//! Charts as SVG: lines with interval bands, and bars or points with whiskers. A chart is the same text in a file
 //! and in a page.
 
 use std::fmt::{self, Write as _};
@@ -48,8 +48,10 @@ pub(crate) struct Mark {
     pub(crate) tag: String,
     /// None for a point that only shapes the line.
     pub(crate) tip: Option<Tip>,
-    /// Drawn hollow: the value has a fault.
+    /// Drawn hollow: the value has a fault, or belongs to the earlier of two runs.
     pub(crate) hollow: bool,
+    /// Run that it belongs to, where a chart shows several.
+    pub(crate) run: Option<&'static str>,
 }
 
 /// An arm in a chart: its marks, in stretches without missing values.
@@ -78,6 +80,21 @@ pub(crate) struct LineChart<'a> {
 
 /// An arm and its value; none where it is missing.
 pub(crate) type Bar<'a> = (&'a str, Option<Mark>);
+
+/// Chart with a row for each arm, in named groups, and in each row the points of several runs.
+pub(crate) struct PointChart<'a> {
+    pub(crate) frame: Frame,
+    pub(crate) axis: Axis,
+    pub(crate) groups: Vec<(String, Vec<PointRow<'a>>)>,
+}
+
+/// The points of an arm, one below the other.
+pub(crate) struct PointRow<'a> {
+    pub(crate) arm: &'a str,
+    pub(crate) marks: Vec<Mark>,
+    /// Text beside the points.
+    pub(crate) remark: String,
+}
 
 /// Chart of horizontal bars in named groups.
 pub(crate) struct BarChart<'a> {
@@ -304,44 +321,91 @@ impl LineChart<'_> {
     }
 }
 
-impl BarChart<'_> {
-    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
-        let arms = self.groups.iter().flat_map(|(_, bars)| bars);
-        let names = arms.map(|(arm, _)| text_width(&short_label(arm)));
-        let left = names.fold(0.0, f64::max) + 24.0;
-        let right = WIDTH - 78.0;
-        let rows: usize = self.groups.iter().map(|(_, bars)| bars.len() + 1).sum();
+/// Layout of a chart with a row for each arm, in named groups.
+struct RowLayout {
+    left: f64,
+    right: f64,
+    top: f64,
+    bottom: f64,
+}
+
+impl RowLayout {
+    /// Layout for groups of these arms.
+    fn new<'a>(groups: impl Iterator<Item = Vec<&'a str>>) -> Self {
+        let groups: Vec<Vec<&str>> = groups.collect();
+        let names = groups
+            .iter()
+            .flatten()
+            .map(|arm| text_width(&short_label(arm)));
+        let rows: usize = groups.iter().map(|arms| arms.len() + 1).sum();
         let top = TOP - 16.0;
-        let bottom = top + ROW * rows as f64 + 4.0;
-        let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
+        RowLayout {
+            left: names.fold(0.0, f64::max) + 24.0,
+            right: WIDTH - 78.0,
+            top,
+            bottom: top + ROW * rows as f64 + 4.0,
+        }
+    }
 
-        let at = |value: f64| left + self.axis.place(value) * (right - left);
-        let mut y = top;
-        let mut next = || {
-            y += ROW;
-            y - ROW
-        };
+    /// Place of a value from left to right.
+    fn at(&self, axis: &Axis, value: f64) -> f64 {
+        self.left + axis.place(value) * (self.right - self.left)
+    }
 
-        let body = html! {
-            @for (value, text) in &self.axis.ticks {
-                path.rule d=(line([(at(*value), top), (at(*value), bottom)].into_iter())) stroke="#d1d9e0"
-                    stroke-width="1" {}
-                text.quiet x=(px(at(*value))) y=(px(bottom + 15.0)) text-anchor="middle" font-size="11" fill="#59636e" {
+    /// Upper edges of the rows, headings of groups included.
+    fn edges(&self) -> impl Iterator<Item = f64> {
+        let top = self.top;
+        (0_u32..).map(move |row| top + ROW * f64::from(row))
+    }
+
+    fn axis(&self, axis: &Axis) -> Markup {
+        html! {
+            @for (value, text) in &axis.ticks {
+                @let x = self.at(axis, *value);
+                path.rule d=(line([(x, self.top), (x, self.bottom)].into_iter())) stroke="#d1d9e0" stroke-width="1" {}
+                text.quiet x=(px(x)) y=(px(self.bottom + 15.0)) text-anchor="middle" font-size="11" fill="#59636e" {
                     (text)
                 }
             }
+            text.quiet x=(px(f64::midpoint(self.left, self.right))) y=(px(self.bottom + 32.0)) text-anchor="middle"
+                font-size="11" fill="#59636e" { (axis.label) }
+        }
+    }
+
+    fn heading(name: &str, y: f64) -> Markup {
+        html! { text x="12" y=(px(y + 14.0)) font-weight="600" { (name) } }
+    }
+
+    /// Name of an arm, left of its row.
+    fn name(&self, arm: &str, y: f64) -> Markup {
+        html! { text x=(px(self.left - 6.0)) y=(px(y + 14.0)) text-anchor="end" { (short_label(arm)) } }
+    }
+
+    fn picture(&self, frame: &Frame, values: Vec<Tip>, body: &Markup) -> Picture {
+        let height = self.bottom + 42.0 + LINE * frame.notes.len() as f64;
+        Picture::new(frame, (WIDTH, height), values, body)
+    }
+}
+
+impl BarChart<'_> {
+    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
+        let groups = self.groups.iter();
+        let layout = RowLayout::new(groups.map(|(_, bars)| bars.iter().map(|bar| bar.0).collect()));
+        let mut edges = layout.edges();
+        let mut next = || edges.next().unwrap_or_default();
+
+        let body = html! {
+            (layout.axis(&self.axis))
             @for (group, bars) in &self.groups {
-                text x="12" y=(px(next() + 14.0)) font-weight="600" { (group) }
+                (RowLayout::heading(group, next()))
                 @for (arm, mark) in bars {
-                    (self.bar(arm, mark.as_ref(), next(), looks.of(arm), at))
+                    (self.bar(arm, mark.as_ref(), next(), looks.of(arm), &layout))
                 }
             }
-            text.quiet x=(px(f64::midpoint(left, right))) y=(px(bottom + 32.0)) text-anchor="middle" font-size="11"
-                fill="#59636e" { (self.axis.label) }
         };
         let bars = self.groups.iter().flat_map(|(_, bars)| bars);
         let values = bars.filter_map(|(_, mark)| mark.as_ref()?.tip.clone());
-        Picture::new(&self.frame, (WIDTH, height), values.collect(), &body)
+        layout.picture(&self.frame, values.collect(), &body)
     }
 
     fn bar(
@@ -350,10 +414,11 @@ impl BarChart<'_> {
         mark: Option<&Mark>,
         y: f64,
         look: Look,
-        at: impl Fn(f64) -> f64,
+        layout: &RowLayout,
     ) -> Markup {
+        let at = |value: f64| layout.at(&self.axis, value);
         let start = at(0.0);
-        let name = html! { text x=(px(start - 6.0)) y=(px(y + 14.0)) text-anchor="end" { (short_label(arm)) } };
+        let name = layout.name(arm, y);
         let Some(mark) = mark else {
             return html! {
                 g.series data-series=(arm) {
@@ -364,10 +429,8 @@ impl BarChart<'_> {
         };
 
         let end = at(mark.y);
-        let (low, high) = mark
-            .interval
-            .map_or((end, end), |(low, high)| (at(low), at(high)));
-        let middle = y + ROW / 2.0;
+        let ends = mark.interval.map(|(low, high)| (at(low), at(high)));
+        let farthest = ends.map_or(end, |(_, high)| end.max(high));
         let opacity = if mark.hollow { "0.25" } else { "0.85" };
 
         html! {
@@ -376,17 +439,64 @@ impl BarChart<'_> {
                 (mark_group(mark, &html! {
                     rect x=(px(start)) y=(px(y + 3.0)) width=(px(end - start)) height=(px(ROW - 6.0)) fill=(look.colour)
                         fill-opacity=(opacity) stroke=(look.colour) {}
-                    @if mark.interval.is_some() {
-                        path.whisker d=(format!("{}{}{}",
-                            line([(low, middle), (high, middle)].into_iter()),
-                            line([(low, middle - 4.0), (low, middle + 4.0)].into_iter()),
-                            line([(high, middle - 4.0), (high, middle + 4.0)].into_iter())))
-                            stroke="#1f2328" stroke-width="1.2" fill="none" {}
-                    }
+                    @if let Some(ends) = ends { (whisker(ends, y + ROW / 2.0)) }
                 }))
-                text x=(px(end.max(high) + 6.0)) y=(px(y + 14.0)) font-size="11" { (self.axis.unit.show(mark.y)) }
+                text x=(px(farthest + 6.0)) y=(px(y + 14.0)) font-size="11" { (self.axis.unit.show(mark.y)) }
             }
         }
+    }
+}
+
+impl PointChart<'_> {
+    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
+        let groups = self.groups.iter();
+        let layout =
+            RowLayout::new(groups.map(|(_, rows)| rows.iter().map(|row| row.arm).collect()));
+        let mut edges = layout.edges();
+        let mut next = || edges.next().unwrap_or_default();
+
+        let body = html! {
+            (layout.axis(&self.axis))
+            @for (group, rows) in &self.groups {
+                (RowLayout::heading(group, next()))
+                @for row in rows { (self.row(row, next(), looks.of(row.arm), &layout)) }
+            }
+        };
+        let rows = self.groups.iter().flat_map(|(_, rows)| rows);
+        let values = rows.flat_map(|row| &row.marks);
+        let values = values.filter_map(|mark| mark.tip.clone());
+        layout.picture(&self.frame, values.collect(), &body)
+    }
+
+    fn row(&self, row: &PointRow<'_>, y: f64, look: Look, layout: &RowLayout) -> Markup {
+        let at = |value: f64| layout.at(&self.axis, value);
+        let step = ROW / (row.marks.len() + 1) as f64;
+        let placed = row.marks.iter().zip(1_u32..);
+        let placed = placed.map(|(mark, place)| (mark, y + step * f64::from(place)));
+
+        html! {
+            g.series data-series=(row.arm) {
+                (layout.name(row.arm, y))
+                g fill=(look.colour) stroke=(look.colour) { @for (mark, middle) in placed {
+                    @let ends = mark.interval.map(|(low, high)| (at(low), at(high)));
+                    (mark_group(mark, &html! {
+                        @if let Some(ends) = ends { (whisker(ends, middle)) }
+                        (marker(mark, (at(mark.y), middle), look))
+                    }))
+                } }
+                text x=(px(layout.right + 8.0)) y=(px(y + 14.0)) font-size="11" { (row.remark) }
+            }
+        }
+    }
+}
+
+/// The interval of a value beside it, as a line with ends.
+fn whisker((low, high): (f64, f64), middle: f64) -> Markup {
+    let upright = |x: f64| line([(x, middle - 4.0), (x, middle + 4.0)].into_iter());
+    let across = line([(low, middle), (high, middle)].into_iter());
+    html! {
+        path.whisker d=(format!("{across}{}{}", upright(low), upright(high))) stroke="#1f2328" stroke-width="1.2"
+            fill="none" {}
     }
 }
 
@@ -410,7 +520,7 @@ fn line(points: impl Iterator<Item = (f64, f64)>) -> String {
 fn mark_group(mark: &Mark, inner: &Markup) -> Markup {
     let ends = mark.interval.filter(|_| mark.metric.is_some());
     html! {
-        g.mark role="img" data-arm=(mark.tag) data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
+        g.mark role="img" data-arm=(mark.tag) data-run=[mark.run] data-metric=[mark.metric] data-value=[mark.metric.map(|_| mark.y)]
             data-low=[ends.map(|ends| ends.0)] data-high=[ends.map(|ends| ends.1)] {
             @if let Some(tip) = &mark.tip { title { (tip) } }
             (inner)
@@ -418,8 +528,13 @@ fn mark_group(mark: &Mark, inner: &Markup) -> Markup {
     }
 }
 
-/// The marker of an arm at a point.
-fn dot(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
+/// A value as the marker of its arm at a point.
+fn dot(mark: &Mark, at: (f64, f64), look: Look) -> Markup {
+    mark_group(mark, &marker(mark, at, look))
+}
+
+/// The marker of an arm at a point, hollow or filled.
+fn marker(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
     let path = match look.marker {
         Marker::Circle => format!(
             "M{} {}a3.6 3.6 0 1 0 7.2 0a3.6 3.6 0 1 0 -7.2 0Z",
@@ -432,14 +547,13 @@ fn dot(mark: &Mark, (x, y): (f64, f64), look: Look) -> Markup {
         Marker::Wedge => format!("M{} {}l4.2 -7h-8.4Z", px(x), px(y + 4.2)),
     };
 
-    let inner = html! {
+    html! {
         @if mark.hollow {
             path.paper d=(path) fill="#ffffff" stroke-width="1.6" {}
         } @else {
             path d=(path) stroke="none" {}
         }
-    };
-    mark_group(mark, &inner)
+    }
 }
 
 /// Marks in the order of the lower axis, as stretches that end where one of `all` has no mark.

@@ -54,6 +54,21 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
+    /// A table of text; all columns but those in `left` are aligned to the right.
+    pub(crate) fn of_text(names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> Self {
+        let row = |cells: Vec<String>| Row {
+            arm: String::new(),
+            section: String::new(),
+            cells: cells.into_iter().map(Cell::from).collect(),
+        };
+        Grid {
+            header: names.iter().map(ToString::to_string).collect(),
+            left: left.to_vec(),
+            rows: rows.into_iter().map(row).collect(),
+            ..Grid::default()
+        }
+    }
+
     /// The table as text.
     pub(crate) fn draw(&self, style: Style) -> String {
         match style {

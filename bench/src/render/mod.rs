@@ -14,7 +14,7 @@ use std::io::IsTerminal as _;
 
 use comfy_table::Table;
 
-use grid::{Cell, Grid, Row};
+use grid::Grid;
 
 /// Form in which a table is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,18 +49,7 @@ impl Style {
     /// Draws rows of text; all columns but those in `left` are aligned to the right.
     #[must_use]
     pub fn table(self, names: &[&str], rows: Vec<Vec<String>>, left: &[usize]) -> String {
-        let row = |cells: Vec<String>| Row {
-            arm: String::new(),
-            section: String::new(),
-            cells: cells.into_iter().map(Cell::from).collect(),
-        };
-        Grid {
-            header: names.iter().map(ToString::to_string).collect(),
-            left: left.to_vec(),
-            rows: rows.into_iter().map(row).collect(),
-            ..Grid::default()
-        }
-        .draw(self)
+        Grid::of_text(names, rows, left).draw(self)
     }
 }
 

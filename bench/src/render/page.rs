@@ -8,6 +8,7 @@ use super::grid::Grid;
 use super::looks::Looks;
 use crate::host::environment::Environment;
 use crate::render::units::{self, or_unknown};
+use crate::results::ordered::distinct;
 use crate::results::{EffortName, RunRecord, RunStatus};
 
 const PAGE_STYLE: &str = include_str!("page.css");
@@ -23,16 +24,23 @@ pub(crate) struct Chapter {
     pub(crate) tables: Vec<Markup>,
 }
 
+/// A run that the page is about.
+pub(crate) struct PageRun<'a> {
+    /// Its name in the charts and tables; empty if the page is about one run.
+    pub(crate) name: &'static str,
+    pub(crate) record: &'a RunRecord,
+    /// Raw data files: names and links from the page.
+    pub(crate) files: Vec<(String, String)>,
+}
+
 /// Contents of the page.
 pub(crate) struct Page<'a> {
-    pub(crate) record: &'a RunRecord,
+    pub(crate) runs: Vec<PageRun<'a>>,
     pub(crate) looks: Looks<'a>,
     pub(crate) map: Option<Picture>,
     pub(crate) chapters: Vec<Chapter>,
     /// Description of the method.
     pub(crate) method: Markup,
-    /// Raw data files: names and links from the page.
-    pub(crate) files: &'a [(String, String)],
 }
 
 /// A rendered report: the page, and its charts as separate files.
@@ -79,7 +87,7 @@ impl Page<'_> {
                 body {
                     header {
                         h1 { (title) }
-                        (self.origin())
+                        @for run in &self.runs { (origin(run)) }
                     }
                     (self.legend())
                     main {
@@ -97,40 +105,6 @@ impl Page<'_> {
             }
         };
         page.into_string() + "\n"
-    }
-
-    /// Line on the run and its machine, and warnings about it.
-    fn origin(&self) -> Markup {
-        let RunRecord {
-            environment,
-            effort,
-            status,
-            ..
-        } = self.record;
-        let machine = &environment.machine;
-
-        html! {
-            p { (format!(
-                "A {effort} run of {}, on {} with {} CPUs ({}), Linux {}.",
-                environment.started.split('T').next().unwrap_or_default(),
-                machine.cpu_model,
-                machine.logical_cpus,
-                machine.virtualisation,
-                environment.kernel.as_deref().unwrap_or("of unknown version"),
-            )) }
-            @if *status != RunStatus::Complete {
-                p.warning { (format!("This run is not complete: {status}. What is here is what was finished.")) }
-            }
-            @if *effort != EffortName::Full {
-                p.warning { "Quick runs have few blocks: they find large differences only." }
-            }
-            @if environment.profile.as_deref() != Some("release") {
-                p.warning { "Not a release build: the figures say little about the models." }
-            }
-            @if environment.dirty == Some(true) {
-                p.warning { "Built from a checkout with changes that no commit has." }
-            }
-        }
     }
 
     /// Arms and their colours; the script turns them into buttons that show and hide an arm.
@@ -175,13 +149,28 @@ impl Page<'_> {
         }
     }
 
+    /// A column for each run, under its name.
     fn environment(&self) -> Markup {
-        let rows = facts(self.record);
+        let facts: Vec<_> = self.runs.iter().map(|run| facts(run.record)).collect();
+        let names = facts.iter().flatten().map(|(name, _)| *name);
+        let row = |name: &str| -> Vec<String> {
+            let values = facts
+                .iter()
+                .map(|facts| facts.iter().find(|(own, _)| *own == name));
+            values
+                .map(|fact| fact.map(|(_, value)| value.clone()).unwrap_or_default())
+                .collect()
+        };
         html! {
             section #environment {
                 h2 { "Environment" }
                 div.scroll role="group" aria-label="environment" tabindex="0" { table.facts {
-                    @for (name, value) in rows { tr { th scope="row" { (name) } td { (value) } } }
+                    @if self.runs.len() > 1 {
+                        thead { tr { td {} @for run in &self.runs { th.left scope="col" { (run.name) } } } }
+                    }
+                    tbody { @for name in distinct(names) {
+                        tr { th scope="row" { (name) } @for value in row(name) { td { (value) } } }
+                    } }
                 } }
             }
         }
@@ -191,8 +180,52 @@ impl Page<'_> {
         html! {
             section #files {
                 h2 { "Raw data" }
-                ul { @for (name, place) in self.files { li { a href=(place) { (name) } ": " (about(name)) } } }
+                @for run in &self.runs {
+                    @if !run.name.is_empty() { h3 { (run.name) } }
+                    ul { @for (name, place) in &run.files { li { a href=(place) { (name) } ": " (about(name)) } } }
+                }
             }
+        }
+    }
+}
+
+/// Line on a run and its machine, and warnings about it.
+fn origin(run: &PageRun<'_>) -> Markup {
+    let RunRecord {
+        environment,
+        effort,
+        status,
+        ..
+    } = run.record;
+    let machine = &environment.machine;
+    let lead = match run.name {
+        "" => String::new(),
+        name => format!("{name}: "),
+    };
+    let revision = environment.short_revision();
+    let revision = revision.map(|name| format!(", revision {name}"));
+
+    html! {
+        p { (format!(
+            "{lead}A {effort} run of {}{}, on {} with {} CPUs ({}), Linux {}.",
+            environment.started.split('T').next().unwrap_or_default(),
+            revision.unwrap_or_default(),
+            machine.cpu_model,
+            machine.logical_cpus,
+            machine.virtualisation,
+            environment.kernel.as_deref().unwrap_or("of unknown version"),
+        )) }
+        @if *status != RunStatus::Complete {
+            p.warning { (format!("{lead}This run is not complete: {status}. What is here is what was finished.")) }
+        }
+        @if *effort != EffortName::Full {
+            p.warning { (lead) "Quick runs have few blocks: they find large differences only." }
+        }
+        @if environment.profile.as_deref() != Some("release") {
+            p.warning { (lead) "Not a release build: the figures say little about the models." }
+        }
+        @if environment.dirty == Some(true) {
+            p.warning { (lead) "Built from a checkout with changes that no commit has." }
         }
     }
 }

@@ -12,9 +12,7 @@ use crate::results::FILES;
 use crate::{noteln, outln};
 
 /// Location of a report about a results folder.
-pub(crate) struct ReportLocation<'a> {
-    /// The results folder.
-    folder: &'a Path,
+pub(crate) struct ReportLocation {
     /// File of the page.
     page: PathBuf,
     /// Folder of the page.
@@ -23,24 +21,22 @@ pub(crate) struct ReportLocation<'a> {
     charts: PathBuf,
 }
 
-impl<'a> ReportLocation<'a> {
-    /// Creates the folder for the page; `report.html` in the results folder if not given.
-    pub(crate) fn create(folder: &'a Path, page: Option<&Path>) -> anyhow::Result<Self> {
-        let page = page.map_or_else(|| folder.join("report.html"), Path::to_owned);
+impl ReportLocation {
+    /// Creates the folder for the page, whose charts must not get into the results folders.
+    pub(crate) fn create(page: PathBuf, results: &[&Path]) -> anyhow::Result<Self> {
         let charts = page.with_extension("");
         let parent = match page.parent() {
             Some(parent) if !parent.as_os_str().is_empty() => parent,
             _ => Path::new("."),
         };
         let location = ReportLocation {
-            folder,
             parent: parent.to_owned(),
             charts,
             page,
         };
 
         fs::create_dir_all(&location.parent).with_context(|| location.failure())?;
-        if location.charts == location.page || location.charts == folder {
+        if location.charts == location.page || results.contains(&location.charts.as_path()) {
             bail!(
                 "{} leaves no name for the charts' folder: end it in .html",
                 location.page.display()
@@ -53,16 +49,16 @@ impl<'a> ReportLocation<'a> {
         format!("cannot write the report to {}", self.page.display())
     }
 
-    /// Names of the raw data files that exist, and links to them from the page.
-    pub(crate) fn links(&self) -> anyhow::Result<Vec<(String, String)>> {
+    /// Names of the raw data files of a results folder, and links to them from the page.
+    pub(crate) fn links(&self, results: &Path) -> anyhow::Result<Vec<(String, String)>> {
         let to_folder = || -> std::io::Result<PathBuf> {
             Ok(relative(
                 &self.parent.canonicalize()?,
-                &self.folder.canonicalize()?,
+                &results.canonicalize()?,
             ))
         };
         let to_folder = to_folder().with_context(|| self.failure())?;
-        let existing = FILES.iter().filter(|name| self.folder.join(name).exists());
+        let existing = FILES.iter().filter(|name| results.join(name).exists());
         Ok(existing
             .map(|name| ((*name).to_owned(), url_path(&to_folder.join(name))))
             .collect())

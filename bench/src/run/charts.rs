@@ -431,7 +431,7 @@ fn clients_as(count: Option<u32>, condition: &ConditionKey) -> String {
 }
 
 /// `throughput-steady-8-threads`: the words that tell a chart from others.
-fn file_name(name: &str, scenario: &str, place: &str) -> String {
+pub(super) fn file_name(name: &str, scenario: &str, place: &str) -> String {
     let common = ["client", "clients", "as", "placement", "at", "of", "peak"];
     let words = place
         .split(|letter: char| !letter.is_ascii_alphanumeric())
@@ -488,6 +488,7 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
         tag: line.condition().tag(line.model()),
         tip: Some(Tip { place, value }),
         hollow: line.starved() > 0,
+        run: None,
     })
 }
 

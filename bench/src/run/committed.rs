@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::stored::check_measured;
 use super::workload::Workload;
+use crate::host::environment::short_revision;
 use crate::host::machine_key::MachineKey;
-use crate::render::units::plural;
+use crate::render::units::{or_unknown, plural};
 use crate::results::summary::summarize;
 use crate::results::{
     BlockRow, ConditionKey, Metric, RunStatus, SummaryRow, ValidityFlag, read_blocks, read_slices,
@@ -20,7 +21,7 @@ use crate::results::{
 use crate::scenario::{View, Views};
 
 /// Metrics that are compared and followed over time.
-const FOLLOWED_METRICS: [Metric; 3] = [
+pub(super) const FOLLOWED_METRICS: [Metric; 3] = [
     Metric::Throughput,
     Metric::LatencyP99,
     Metric::CpuPerRequest,
@@ -35,6 +36,8 @@ pub(super) struct CommittedRun {
     pub(super) name: String,
     /// Time of its start, in RFC 3339.
     pub(super) started: String,
+    /// Revision of the executable.
+    revision: Option<String>,
     machine: MachineKey,
     /// The other hosts of servers and clients; none if those were on the same machine.
     hosts: Vec<HostHead>,
@@ -77,6 +80,7 @@ struct EnvironmentHead {
     machine: MachineKey,
     #[serde(default)]
     awake: bool,
+    revision: Option<String>,
     profile: Option<String>,
     dirty: Option<bool>,
 }
@@ -118,6 +122,7 @@ impl CommittedRun {
             mostly_invalid: mostly_invalid(&blocks),
             flaws: flaws(&head, &blocks),
             started: head.environment.started,
+            revision: head.environment.revision,
             machine: head.environment.machine,
             hosts: head.hosts,
             awake: head.environment.awake,
@@ -203,12 +208,25 @@ impl CommittedRun {
         own.difference(other.workloads.get(scenario)?)
     }
 
+    /// Its revision, day and machine in a few words, for a chart.
+    pub(super) fn origin(&self) -> String {
+        let revision = self.revision.as_deref().and_then(short_revision);
+        let revision = or_unknown(revision, str::to_owned);
+        let day = self.started.split('T').next().unwrap_or_default();
+        format!("{revision} of {day}, {}", self.machine_name())
+    }
+
     /// The name of the folder, and the facts that make the run's figures doubtful.
     pub(super) fn title(&self) -> String {
         match &self.flaws[..] {
             [] => self.name.clone(),
             flaws => format!("{} ({})", self.name, flaws.join("; ")),
         }
+    }
+
+    /// The arms of its rows, with repetitions.
+    pub(super) fn arms(&self) -> impl Iterator<Item = &str> {
+        self.summary.iter().map(|row| row.model.as_str())
     }
 
     /// The rows of the followed metrics, by arm.

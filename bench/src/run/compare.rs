@@ -10,8 +10,10 @@ use anyhow::bail;
 use super::committed::{CommittedRun, KEY_COLUMNS, NOT_VALID, SeriesKey};
 use super::machines::across_machines;
 use super::scenario_report::fixed;
-use crate::render::Style;
-use crate::render::units::{self, UNBOUNDED, or_unknown, plural};
+use crate::render::grid::Grid;
+use crate::render::units::{self, UNBOUNDED, UNKNOWN, or_unknown, plural};
+use crate::render::{Part, Style};
+use crate::results::ordered::distinct;
 use crate::results::{ConditionKey, Metric, SummaryRow};
 
 /// Options of a comparison.
@@ -28,47 +30,117 @@ pub struct CompareOptions {
 }
 
 /// The table of a comparison and the notes below it.
-pub fn compare(options: &CompareOptions) -> anyhow::Result<String> {
-    let reference = options.reference.as_deref();
-    let before = CommittedRun::read(&options.before, reference)?;
-    let after = CommittedRun::read(&options.after, reference)?;
-    let unlike = before.difference(&after);
-    if let Some(unlike) = &unlike
-        && !options.allow_unlike
-    {
-        bail!(
-            "the machines were not of the same kind: {unlike}; --allow-unlike compares ratios only"
-        );
+pub fn compare(options: &CompareOptions, style: Style) -> anyhow::Result<String> {
+    let runs = ComparedRuns::read(options)?;
+    let comparison = Comparison::new(&runs);
+
+    let mut notes = comparison.sentences(None);
+    notes.extend(comparison.notes());
+    let mut parts = vec![
+        Part::Table(comparison.table(None, Detail::Estimates)),
+        Part::Lines(notes),
+    ];
+    parts.extend(runs.agreement());
+    let texts: Vec<String> = parts.iter().map(|part| part.text(style)).collect();
+    Ok(texts.join("\n\n") + "\n")
+}
+
+/// Two runs that may be compared.
+pub(crate) struct ComparedRuns {
+    pub(super) before: CommittedRun,
+    pub(super) after: CommittedRun,
+    /// The difference between the kinds of their machines, which leaves ratios only.
+    unlike: Option<String>,
+}
+
+impl ComparedRuns {
+    /// Reads both results folders. Fails if they have no arm in common, and if the machines were not of the same kind,
+    /// unless that is allowed.
+    pub(crate) fn read(options: &CompareOptions) -> anyhow::Result<Self> {
+        let reference = options.reference.as_deref();
+        let before = CommittedRun::read(&options.before, reference)?;
+        let after = CommittedRun::read(&options.after, reference)?;
+
+        let unlike = before.difference(&after);
+        if let Some(unlike) = &unlike
+            && !options.allow_unlike
+        {
+            bail!(
+                "the machines were not of the same kind: {unlike}; --allow-unlike compares ratios only"
+            );
+        }
+        let runs = ComparedRuns {
+            before,
+            after,
+            unlike,
+        };
+        Comparison::new(&runs).check_common_arm()?;
+        Ok(runs)
     }
 
-    let comparison = Comparison::new(&before, &after);
-    if !comparison.has_common_arm() {
-        let differences = &comparison.different_workloads;
-        let why = differences.values().map(|why| format!("; {why}"));
-        bail!(
-            "the two runs have no arm in common{}",
-            why.collect::<String>()
-        );
+    /// The runs with their names in sentences and tables.
+    pub(super) fn named(&self) -> [(&'static str, &CommittedRun); 2] {
+        [("before", &self.before), ("after", &self.after)]
     }
-    let table = comparison.table(unlike.is_none());
-    let notes = comparison.notes(unlike.as_deref()).join("\n");
-    let agreement = match unlike {
-        Some(_) => {
-            let machine = |run| (CommittedRun::machine_name(run), vec![run]);
-            format!(
-                "\n{}\n",
-                across_machines(&[machine(&before), machine(&after)])
-            )
+
+    /// The arms of both runs, with repetitions.
+    pub(super) fn arms(&self) -> impl Iterator<Item = &str> {
+        let runs = [&self.before, &self.after].into_iter();
+        runs.flat_map(CommittedRun::arms)
+    }
+
+    /// The ratios that both kinds of machines have; nothing about one kind.
+    pub(super) fn agreement(&self) -> Vec<Part> {
+        if self.unlike.is_none() {
+            return Vec::new();
         }
-        None => String::new(),
-    };
-    Ok(format!("{table}\n\n{notes}\n{agreement}"))
+        across_machines(&self.named().map(|(_, run)| (run.machine_name(), vec![run])))
+    }
+}
+
+/// Figure of an arm that is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Quantity {
+    /// Ratio to the reference arm of the same run.
+    Ratio,
+    /// The metric itself.
+    Estimate,
+}
+
+impl Quantity {
+    /// First word of a sentence, and the name of one figure.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Quantity::Ratio => ("In short", "ratio"),
+            Quantity::Estimate => ("Absolute", "figure"),
+        }
+    }
+
+    pub(super) fn of(self, row: &SummaryRow) -> Figure {
+        match self {
+            Quantity::Ratio => Figure {
+                value: row.ratio,
+                ends: row.ratio_low.zip(row.ratio_high),
+            },
+            Quantity::Estimate => Figure {
+                value: row.estimate,
+                ends: row.low.zip(row.high),
+            },
+        }
+    }
+}
+
+/// Detail of the figures in a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    Estimates,
+    /// Estimates with their intervals.
+    Intervals,
 }
 
 /// Rows of two runs.
-struct Comparison<'a> {
-    before: &'a CommittedRun,
-    after: &'a CommittedRun,
+pub(super) struct Comparison<'a> {
+    runs: &'a ComparedRuns,
     earlier: BTreeMap<SeriesKey, &'a SummaryRow>,
     later: BTreeMap<SeriesKey, &'a SummaryRow>,
     /// Scenarios whose workloads differ between the runs, each with a sentence on the difference.
@@ -76,20 +148,38 @@ struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    fn new(before: &'a CommittedRun, after: &'a CommittedRun) -> Self {
-        let names = before.workloads().map(|(name, _)| name);
+    pub(super) fn new(runs: &'a ComparedRuns) -> Self {
+        let names = runs.before.workloads().map(|(name, _)| name);
         let different_workloads = names.filter_map(|name| {
-            let difference = before.workload_difference(after, name)?;
+            let difference = runs.before.workload_difference(&runs.after, name)?;
             let sentence = format!("the workloads of {name} differ: {difference}");
             Some((name.to_owned(), sentence))
         });
         Comparison {
-            before,
-            after,
-            earlier: before.by_key(),
-            later: after.by_key(),
+            runs,
+            earlier: runs.before.by_key(),
+            later: runs.after.by_key(),
             different_workloads: different_workloads.collect(),
         }
+    }
+
+    /// Fails if the runs have no arm in common.
+    fn check_common_arm(&self) -> anyhow::Result<()> {
+        if self.scenarios().is_empty() {
+            let differences = self.different_workloads.values();
+            let why: Vec<String> = differences.map(|why| format!("; {why}")).collect();
+            bail!("the two runs have no arm in common{}", why.concat());
+        }
+        Ok(())
+    }
+
+    /// The scenarios with an arm that both runs have.
+    pub(super) fn scenarios(&self) -> Vec<&str> {
+        let common = self
+            .earlier
+            .keys()
+            .filter(|key| self.is_comparable(key) && self.later.contains_key(key));
+        distinct(common.map(|key| key.condition.scenario.as_str()))
     }
 
     fn is_comparable(&self, key: &SeriesKey) -> bool {
@@ -98,106 +188,114 @@ impl<'a> Comparison<'a> {
             .contains_key(&key.condition.scenario)
     }
 
-    fn has_common_arm(&self) -> bool {
-        let mut keys = self.earlier.keys();
-        keys.any(|key| self.is_comparable(key) && self.later.contains_key(key))
+    /// The compared quantities: absolute figures only on one kind of machine.
+    pub(super) fn quantities(&self) -> &'static [Quantity] {
+        match self.runs.unlike {
+            None => &[Quantity::Ratio, Quantity::Estimate],
+            Some(_) => &[Quantity::Ratio],
+        }
     }
 
-    /// Every arm under the conditions that both runs have, also the arms that only one of them has.
-    fn table(&self, absolute: bool) -> String {
+    /// The rows of both runs under a key.
+    pub(super) fn rows(&self, key: &SeriesKey) -> [Option<&'a SummaryRow>; 2] {
+        [&self.earlier, &self.later].map(|rows| rows.get(key).copied())
+    }
+
+    /// Every arm under the conditions that both runs have, also the arms that only one of them has; those of one
+    /// scenario if it is given.
+    pub(super) fn keys(&self, scenario: Option<&str>) -> BTreeSet<&SeriesKey> {
         let (earlier, later) = (conditions(&self.earlier), conditions(&self.later));
         let common: BTreeSet<_> = earlier.intersection(&later).copied().collect();
-        let keys: BTreeSet<&SeriesKey> = self
-            .earlier
-            .keys()
-            .chain(self.later.keys())
-            .filter(|key| self.is_comparable(key) && common.contains(&key.condition))
-            .filter(|key| absolute || self.has_ratio(key))
-            .collect();
-        let rows = keys.into_iter().map(|key| self.cells(key, absolute));
+        let absolute = self.quantities().contains(&Quantity::Estimate);
+        let is_wanted =
+            |key: &SeriesKey| scenario.is_none_or(|name| key.condition.scenario == name);
 
-        let mut names = KEY_COLUMNS.to_vec();
-        names.extend(["ratio before", "ratio after", "change"]);
-        if absolute {
-            names.extend(["before", "after", "change"]);
-        }
-        Style::Plain.table(&names, rows.collect(), &[0, 2, 3, 4, 5])
+        let keys = self.earlier.keys().chain(self.later.keys());
+        keys.filter(|key| self.is_comparable(key) && common.contains(&key.condition))
+            .filter(|key| absolute || self.has_ratio(key))
+            .filter(|key| is_wanted(key))
+            .collect()
     }
 
-    fn cells(&self, key: &SeriesKey, absolute: bool) -> Vec<String> {
-        let before = self.earlier.get(key).copied();
-        let after = self.later.get(key).copied();
-        let ratio = |run: &CommittedRun, row: Option<&SummaryRow>| {
-            or_unknown(row, |row| {
-                let mark = run.mark(row).unwrap_or(' ');
-                or_unknown(row.ratio, |ratio| format!("{}{mark}", fixed(ratio, 3)))
-            })
-        };
+    /// The table of all scenarios, or of one.
+    pub(super) fn table(&self, scenario: Option<&str>, detail: Detail) -> Grid {
+        let mut names = KEY_COLUMNS.to_vec();
+        names.extend(["ratio before", "ratio after", "change"]);
+        if self.quantities().contains(&Quantity::Estimate) {
+            names.extend(["before", "after", "change"]);
+        }
+        let keys = self.keys(scenario);
+        let rows = keys.into_iter().map(|key| self.cells(key, detail));
+        Grid::of_text(&names, rows.collect(), &[0, 2, 3, 4, 5])
+    }
+
+    fn cells(&self, key: &SeriesKey, detail: Detail) -> Vec<String> {
+        let rows = self.rows(key);
         let mut cells = key.cells("");
-        cells.extend([ratio(self.before, before), ratio(self.after, after)]);
-
-        cells.push(or_unknown(self.change_of_ratio(key), |change| {
-            change.to_string()
-        }));
-
-        if absolute {
-            let of_estimate = |row: &SummaryRow| Figure {
-                value: row.estimate,
-                ends: row.low.zip(row.high),
-            };
-            cells.extend([before, after].map(estimate));
-            let (before, after) = (before.map(of_estimate), after.map(of_estimate));
-            cells.push(or_unknown(Change::between(before, after), |change| {
-                change.to_string()
-            }));
+        for &quantity in self.quantities() {
+            for ((_, run), row) in self.runs.named().into_iter().zip(rows) {
+                cells.push(or_unknown(row, |row| match quantity {
+                    Quantity::Ratio => ratio_text(run, row, detail),
+                    Quantity::Estimate => estimate_text(row, detail),
+                }));
+            }
+            let change = self.change(key, quantity);
+            cells.push(or_unknown(change, |change| change.to_string()));
         }
         cells
     }
 
     /// An arm has a ratio in one of the runs: it is not the reference of both.
     fn has_ratio(&self, key: &SeriesKey) -> bool {
-        let row = |rows: &BTreeMap<SeriesKey, &SummaryRow>| rows.get(key).and_then(|row| row.ratio);
-        row(&self.earlier).or(row(&self.later)).is_some()
+        let mut rows = self.rows(key).into_iter().flatten();
+        rows.any(|row| row.ratio.is_some())
     }
 
-    /// Change of an arm's ratio. Ratios to different arms have none.
-    fn change_of_ratio(&self, key: &SeriesKey) -> Option<Change> {
-        let before = self.earlier.get(key).copied()?;
-        let after = self.later.get(key).copied()?;
-        if before.reference != after.reference {
+    /// Change of a figure of an arm. Ratios to different arms have none.
+    pub(super) fn change(&self, key: &SeriesKey, quantity: Quantity) -> Option<Change> {
+        let [before, after] = self.rows(key);
+        let (before, after) = before.zip(after)?;
+        if quantity == Quantity::Ratio && before.reference != after.reference {
             return None;
         }
-        let of_ratio = |row: &SummaryRow| Figure {
-            value: row.ratio,
-            ends: row.ratio_low.zip(row.ratio_high),
-        };
-        Change::between(Some(of_ratio(before)), Some(of_ratio(after)))
+        Change::between(quantity.of(before), quantity.of(after))
     }
 
-    /// The answer in a sentence: how many ratios changed, and which one most.
-    fn in_short(&self) -> String {
-        let keys = self.earlier.keys().filter(|key| self.is_comparable(key));
-        let changes = keys.filter_map(|key| Some((key, self.change_of_ratio(key)?)));
-        let changes: Vec<(&SeriesKey, Change)> = changes.collect();
+    /// The answer in sentences, one for each quantity: how many figures changed, and which one most; of all scenarios,
+    /// or of one.
+    pub(super) fn sentences(&self, scenario: Option<&str>) -> Vec<String> {
+        let keys = self.keys(scenario);
+        let quantities = self.quantities().iter();
+        quantities
+            .map(|quantity| self.sentence(&keys, *quantity))
+            .collect()
+    }
+
+    fn sentence(&self, keys: &BTreeSet<&SeriesKey>, quantity: Quantity) -> String {
+        let changes = keys
+            .iter()
+            .filter_map(|key| Some((key, self.change(key, quantity)?)));
+        let changes: Vec<(&&SeriesKey, Change)> = changes.collect();
         let resolved: Vec<_> = changes
             .iter()
             .filter(|(_, change)| change.is_resolved)
             .collect();
 
+        let (lead, noun) = quantity.words();
         let factor = |change: &Change| (change.percent / 100.0).ln_1p().abs();
         let most = resolved
             .iter()
             .max_by(|(_, a), (_, b)| factor(a).total_cmp(&factor(b)));
         match most {
-            _ if changes.is_empty() => "In short: no ratio is in both runs.".to_owned(),
+            _ if changes.is_empty() => format!("{lead}: no {noun} is in both runs."),
             None => format!(
-                "In short: of {} none changed beyond the intervals.",
-                plural(changes.len(), "ratio")
+                "{lead}: of {} none changed beyond the intervals.",
+                plural(changes.len(), noun)
             ),
             Some((key, change)) => format!(
-                "In short: {} of {} changed beyond the intervals, most {} of `{}` in {} with {}: {:+.1} %.",
+                "{lead}: {} of {} changed beyond the intervals, most {} of `{}` in {} with {}: {:+.1} %.",
                 resolved.len(),
-                plural(changes.len(), "ratio"),
+                plural(changes.len(), noun),
                 key.metric,
                 key.model,
                 key.condition.scenario,
@@ -207,23 +305,22 @@ impl<'a> Comparison<'a> {
         }
     }
 
-    fn notes(&self, unlike: Option<&str>) -> Vec<String> {
-        let mut notes = vec![self.in_short()];
-        notes.push(format!(
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = vec![format!(
             "Ratio: to the reference arm of the same run. * the intervals of the two runs do not overlap. \
              {NOT_VALID} at least half of the blocks are not valid."
-        ));
+        )];
+        let unlike = self.runs.unlike.iter();
         notes.extend(unlike.map(|unlike| {
             format!("Ratios only, since the machines were not of the same kind: {unlike}.")
         }));
 
         let differences = self.different_workloads.values();
         notes.extend(differences.map(|difference| format!("Not compared: {difference}.")));
-        let (earlier, later) = (conditions(&self.earlier), conditions(&self.later));
-        notes.extend(only_in("before", earlier.difference(&later)));
-        notes.extend(only_in("after", later.difference(&earlier)));
+        notes.extend(only_in("before", &self.earlier, &self.later));
+        notes.extend(only_in("after", &self.later, &self.earlier));
 
-        for (name, run) in [("before", self.before), ("after", self.after)] {
+        for (name, run) in self.runs.named() {
             notes.push(format!("{name}: {}", run.title()));
         }
         notes
@@ -234,36 +331,68 @@ fn conditions<'a>(rows: &'a BTreeMap<SeriesKey, &SummaryRow>) -> BTreeSet<&'a Co
     rows.keys().map(|key| &key.condition).collect()
 }
 
-/// Note on conditions that only one of the runs has, by scenario.
-fn only_in<'a>(
+/// Note on what only one of the runs has: conditions by scenario, and arms of the conditions that both have.
+fn only_in(
     name: &str,
-    conditions: impl Iterator<Item = &'a &'a ConditionKey>,
+    own: &BTreeMap<SeriesKey, &SummaryRow>,
+    other: &BTreeMap<SeriesKey, &SummaryRow>,
 ) -> Option<String> {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    for condition in conditions {
-        *counts.entry(&condition.scenario).or_default() += 1;
+    let shared = conditions(other);
+    let arms = |rows: &BTreeMap<SeriesKey, &SummaryRow>| -> BTreeSet<(ConditionKey, String)> {
+        let keys = rows.keys();
+        keys.map(|key| (key.condition.clone(), key.model.clone()))
+            .collect()
+    };
+    let mut missing: BTreeMap<String, BTreeSet<ConditionKey>> = BTreeMap::new();
+    for (condition, model) in arms(own).difference(&arms(other)) {
+        let what = if shared.contains(condition) {
+            format!("{model} in {}", condition.scenario)
+        } else {
+            condition.scenario.clone()
+        };
+        missing.entry(what).or_default().insert(condition.clone());
     }
-    if counts.is_empty() {
+    if missing.is_empty() {
         return None;
     }
 
-    let counts = counts.into_iter();
-    let counts: Vec<String> = counts
-        .map(|(scenario, count)| format!("{scenario} ({})", plural(count, "condition")))
+    let counts: Vec<String> = missing
+        .iter()
+        .map(|(what, conditions)| format!("{what} ({})", plural(conditions.len(), "condition")))
         .collect();
     Some(format!("Only {name}: {}.", counts.join(", ")))
 }
 
 /// A value and the ends of its interval.
 #[derive(Clone, Copy)]
-struct Figure {
-    value: Option<f64>,
-    ends: Option<(f64, f64)>,
+pub(super) struct Figure {
+    pub(super) value: Option<f64>,
+    pub(super) ends: Option<(f64, f64)>,
 }
 
-fn estimate(row: Option<&SummaryRow>) -> String {
-    let known = row.and_then(|row| Some((row.metric, row.estimate?)));
-    or_unknown(known, |(metric, value)| with_unit(metric, value))
+impl Figure {
+    /// Text of the value, with its interval if that is wanted.
+    fn text(self, detail: Detail, show: impl Fn(f64) -> String) -> String {
+        let ends = self.ends.filter(|_| detail == Detail::Intervals);
+        let interval = ends.map(|(low, high)| format!(" [{}, {}]", show(low), show(high)));
+        or_unknown(self.value, &show) + &interval.unwrap_or_default()
+    }
+}
+
+fn ratio_text(run: &CommittedRun, row: &SummaryRow, detail: Detail) -> String {
+    let figure = Quantity::Ratio.of(row);
+    if figure.value.is_none() {
+        return UNKNOWN.to_owned();
+    }
+    let mark = run.mark(row).unwrap_or(' ');
+    let text = figure.text(detail, |ratio| fixed(ratio, 3));
+    format!("{text}{mark}")
+}
+
+fn estimate_text(row: &SummaryRow, detail: Detail) -> String {
+    Quantity::Estimate
+        .of(row)
+        .text(detail, |value| with_unit(row.metric, value))
 }
 
 fn with_unit(metric: Metric, value: f64) -> String {
@@ -279,7 +408,7 @@ fn with_unit(metric: Metric, value: f64) -> String {
 
 /// Change from one run to the other.
 #[derive(Clone, Copy)]
-struct Change {
+pub(super) struct Change {
     percent: f64,
     /// The intervals of the two runs do not overlap.
     is_resolved: bool,
@@ -287,8 +416,7 @@ struct Change {
 
 impl Change {
     /// Zero and values without bound have none.
-    fn between(before: Option<Figure>, after: Option<Figure>) -> Option<Self> {
-        let (before, after) = before.zip(after)?;
+    fn between(before: Figure, after: Figure) -> Option<Self> {
         let (from, to) = before.value.zip(after.value)?;
         if from <= 0.0 || !from.max(to).is_finite() {
             return None;
@@ -316,18 +444,20 @@ mod tests {
 
     #[test]
     fn a_change_from_nothing_has_no_percentage() {
-        let figure = |value: f64| {
-            Some(Figure {
-                value: Some(value),
-                ends: Some((value, value)),
-            })
+        let figure = |value: f64| Figure {
+            value: Some(value),
+            ends: Some((value, value)),
+        };
+        let missing = Figure {
+            value: None,
+            ends: None,
         };
         let change =
             |before, after| Change::between(before, after).map(|change| change.to_string());
         assert_eq!(change(figure(0.0), figure(0.0)), None);
         assert_eq!(change(figure(0.0), figure(5.0)), None);
         assert_eq!(change(figure(f64::INFINITY), figure(5.0)), None);
-        assert_eq!(change(figure(5.0), None), None);
+        assert_eq!(change(figure(5.0), missing), None);
         assert_eq!(change(figure(5.0), figure(0.0)).unwrap(), "-100.0 %*");
         assert_eq!(change(figure(5.0), figure(5.0)).unwrap(), "+0.0 % ");
     }

@@ -57,7 +57,9 @@ fn on_machines(runs: &[CommittedRun]) -> String {
             }
         }
         if machines.len() > 1 {
-            text += &(across_machines(&machines) + "\n\n");
+            for part in across_machines(&machines) {
+                text += &(part.text(Style::Plain) + "\n\n");
+            }
         }
     }
     text

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::committed::{CommittedRun, KEY_COLUMNS};
 use super::history::{RunRatio, SeriesId, Workloads, key_cells, ratios_by_series};
-use crate::render::Style;
+use crate::render::Part;
+use crate::render::grid::Grid;
 use crate::render::units::plural;
 use crate::stats::RatioVerdict;
 
@@ -38,7 +39,7 @@ impl Agreement {
 
 /// A sentence on the ratios that several of these kinds of machines have, and a table of those that are resolved
 /// on each of them. Of several runs on a machine, the newest that has the ratio counts.
-pub(super) fn across_machines(machines: &[MachineRuns<'_>]) -> String {
+pub(super) fn across_machines(machines: &[MachineRuns<'_>]) -> Vec<Part> {
     let runs: Vec<&CommittedRun> = machines
         .iter()
         .flat_map(|(_, runs)| runs)
@@ -68,9 +69,9 @@ pub(super) fn across_machines(machines: &[MachineRuns<'_>]) -> String {
         }
     }
 
-    let sentence = sentence(&counts);
+    let sentence = Part::Lines(vec![sentence(&counts)]);
     if rows.is_empty() {
-        return sentence;
+        return vec![sentence];
     }
     rows.sort_by_key(|(agreement, _)| *agreement);
     let mut names = KEY_COLUMNS.to_vec();
@@ -78,7 +79,7 @@ pub(super) fn across_machines(machines: &[MachineRuns<'_>]) -> String {
     names.push("");
     let rows = rows.into_iter().map(|(_, cells)| cells).collect();
     let left: Vec<usize> = [0, 2, 3, 4, 5].into_iter().chain(6..names.len()).collect();
-    format!("{sentence}\n\n{}", Style::Plain.table(&names, rows, &left))
+    vec![sentence, Part::Table(Grid::of_text(&names, rows, &left))]
 }
 
 fn cells(

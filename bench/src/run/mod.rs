@@ -4,6 +4,7 @@ mod capacity;
 mod charts;
 mod committed;
 pub mod compare;
+pub(crate) mod compare_page;
 mod dependence;
 pub mod engine;
 pub mod history;

@@ -10,8 +10,8 @@ use super::stored::StoredRun;
 use super::verdict::RankingGroup;
 use super::winner_map::winner_map;
 use crate::render::looks::Looks;
-use crate::render::page::{Chapter, Page, table_part};
-use crate::results::{BlockPercentiles, RunRecord, read_percentiles};
+use crate::render::page::{Chapter, Page, PageRun, table_part};
+use crate::results::{BlockPercentiles, read_percentiles};
 use crate::scenario::View;
 
 /// Results of a run, as a page shows them.
@@ -32,11 +32,7 @@ impl RunResults {
 }
 
 /// The page of a run.
-pub(crate) fn page<'a>(
-    record: &'a RunRecord,
-    results: &'a RunResults,
-    files: &'a [(String, String)],
-) -> Page<'a> {
+pub(crate) fn page<'a>(runs: Vec<PageRun<'a>>, results: &'a RunResults) -> Page<'a> {
     let StoredRun {
         summary,
         blocks,
@@ -61,10 +57,10 @@ pub(crate) fn page<'a>(
     }
     let map = winner_map(&map_rows, &looks);
 
+    let scenarios = &runs[0].record.scenarios;
     let chapters = reports.iter().zip(&groups).map(|(report, groups)| Chapter {
         name: report.name.to_owned(),
-        question: record
-            .scenarios
+        question: scenarios
             .get(report.name)
             .map(|scenario| scenario.question.clone()),
         verdicts: report.verdicts(groups),
@@ -72,12 +68,11 @@ pub(crate) fn page<'a>(
         tables: report.parts().iter().map(table_part).collect(),
     });
     Page {
-        record,
+        runs,
         map,
         chapters: chapters.collect(),
         looks,
         method: method(),
-        files,
     }
 }
 

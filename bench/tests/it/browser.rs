@@ -26,6 +26,8 @@ struct Found {
 #[derive(Deserialize)]
 struct Shown {
     arm: String,
+    /// Run of a value on a page of two runs.
+    run: Option<String>,
     metric: String,
     value: f64,
     low: Option<f64>,
@@ -117,8 +119,8 @@ fn committed(document: &str, command: &str) -> PathBuf {
     root.join(rest.split(['`', ' ']).next().unwrap())
 }
 
-/// Makes the report of a results folder, looks at it in windows of all kinds, and shows what is found.
-fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
+/// Makes the report of one or two results folders, looks at it in windows of all kinds, and shows what is found.
+fn look_at_report(folders: &[&Path], each: impl Fn(&Found)) {
     let Some(browser) = chromium() else {
         eprintln!("skipped: there is no Chromium");
         return;
@@ -127,7 +129,7 @@ fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
     let out = TempDir::new().unwrap();
     let page = out.path().join("report.html");
     let mut command = executable();
-    command.arg("report").arg(folder).arg("-o").arg(&page);
+    command.arg("report").args(folders).arg("-o").arg(&page);
 
     assert_eq!(finish(command).code, Some(0));
 
@@ -161,13 +163,46 @@ fn look_at_report(folder: &Path, each: impl Fn(&Found)) {
 fn the_report_of_the_committed_run_is_whole_and_true() {
     let folder = committed("docs/results.md", "`echobench table ");
     let summary = read_summary(&folder).unwrap().expect("a summary");
-    look_at_report(&folder, |found| equal(&summary, found));
+    look_at_report(&[&folder], |found| equal(&summary, found));
 }
 
 #[test]
 fn the_report_of_the_committed_claims_is_whole() {
     let folder = committed("docs/claims.md", "`echobench claims --from ");
-    look_at_report(&folder, |found| assert!(found.charts > 0));
+    look_at_report(&[&folder], |found| assert!(found.charts > 0));
+}
+
+#[test]
+fn the_report_of_two_committed_runs_is_whole_and_true() {
+    let results = Path::new(env!("CARGO_MANIFEST_DIR")).join("../results");
+    let names = [
+        "2026-11-21-75b2800-xeon-2cpu-kvm",
+        "2026-11-21-eddd0ca-xeon-2cpu-kvm",
+    ];
+    let folders = names.map(|name| results.join(name));
+    let [before, after] = folders
+        .each_ref()
+        .map(|folder| read_summary(folder).unwrap().unwrap());
+
+    look_at_report(&[&folders[0], &folders[1]], |found| {
+        for (name, summary) in [("before", &before), ("after", &after)] {
+            let marks = found
+                .marks
+                .iter()
+                .filter(|mark| mark.run.as_deref() == Some(name));
+            let marks: Vec<&Shown> = marks.collect();
+            for mark in &marks {
+                let is_own = |row: &&SummaryRow| {
+                    row.condition().tag(&row.model) == mark.arm && row.metric.name() == mark.metric
+                };
+                shows(mark, summary.iter().find(is_own));
+            }
+            let throughputs = summary
+                .iter()
+                .filter(|row| row.metric == Metric::Throughput);
+            assert_eq!(marks.len(), 3 * throughputs.count(), "{name}");
+        }
+    });
 }
 
 /// Every number shown is one of the summary, and every throughput of the summary is shown.
@@ -181,27 +216,8 @@ fn equal(summary: &[SummaryRow], found: &Found) {
 
     let rows: HashMap<_, &SummaryRow> = summary.iter().map(|row| (key(row), row)).collect();
     for shown in found.marks.iter().chain(&found.cells) {
-        let place = format!("{} {}", shown.arm, shown.metric);
-        let row = rows
-            .get(&(shown.arm.clone(), shown.metric.clone()))
-            .expect(&place);
-        assert!(
-            same(Some(shown.value), row.estimate),
-            "{place}: {}",
-            shown.value
-        );
-        if shown.low.is_some() {
-            let interval = same(shown.low, row.low) && same(shown.high, row.high);
-            assert!(interval, "{place}: {:?} to {:?}", shown.low, shown.high);
-        }
-        let read = number(&shown.text);
-        let far = (read - shown.value).abs();
-        assert!(
-            far <= 0.5 || far <= shown.value.abs() * 0.006,
-            "{place}: {} is not {}",
-            shown.text,
-            shown.value
-        );
+        let row = rows.get(&(shown.arm.clone(), shown.metric.clone()));
+        shows(shown, row.copied());
     }
 
     for row in summary
@@ -219,6 +235,26 @@ fn equal(summary: &[SummaryRow], found: &Found) {
             "{tag} is in no table"
         );
     }
+}
+
+/// The values of a mark or a cell are those of a row, also in its words.
+fn shows(shown: &Shown, row: Option<&SummaryRow>) {
+    let place = format!("{} {}", shown.arm, shown.metric);
+    let row = row.expect(&place);
+    let is_estimate = same(Some(shown.value), row.estimate);
+    assert!(is_estimate, "{place}: {}", shown.value);
+    if shown.low.is_some() {
+        let interval = same(shown.low, row.low) && same(shown.high, row.high);
+        assert!(interval, "{place}: {:?} to {:?}", shown.low, shown.high);
+    }
+
+    let far = (number(&shown.text) - shown.value).abs();
+    assert!(
+        far <= 0.5 || far <= shown.value.abs() * 0.006,
+        "{place}: {} is not {}",
+        shown.text,
+        shown.value
+    );
 }
 
 /// Equal but for the last digit, which reading JSON may cost.

@@ -617,6 +617,199 @@ fn a_newer_schema_is_named() {
     report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
 }
 
+/// A page of two runs, and its charts.
+struct Pair {
+    place: TempDir,
+    before: TempDir,
+    after: TempDir,
+}
+
+impl Pair {
+    fn new(before: &Made, after: &Made) -> Self {
+        Pair {
+            place: TempDir::new().unwrap(),
+            before: before.folder(),
+            after: after.folder(),
+        }
+    }
+
+    fn page(&self) -> PathBuf {
+        self.place.path().join("both.html")
+    }
+
+    fn report(&self, arguments: &[&str]) -> Finished {
+        let after = self.after.path().to_str().unwrap();
+        let page = self.page();
+        let all = [&[after, "-o", page.to_str().unwrap()], arguments].concat();
+        report(self.before.path(), &all)
+    }
+
+    fn compare(&self, arguments: &[&str]) -> String {
+        let mut command = executable();
+        let folders = [self.before.path(), self.after.path()];
+        command.arg("compare").args(folders).args(arguments);
+        let end = finish(command);
+        assert_eq!(end.code, Some(0), "{end:?}");
+        end.stdout
+    }
+
+    fn chart(&self, name: &str) -> String {
+        let path = self.place.path().join("both").join(name);
+        fs::read_to_string(path.with_extension("svg")).unwrap()
+    }
+}
+
+/// The number of marks of an arm and run in a chart of two runs.
+fn marks_of(chart: &str, arm: &str, run: &str) -> usize {
+    let words = format!("/{arm}\" data-run=\"{run}\"");
+    chart.matches(&words).count()
+}
+
+fn faster(factor: fn(&str) -> f64) -> Made {
+    Made {
+        factor,
+        ..Made::PLAIN
+    }
+}
+
+#[test]
+fn two_runs_stand_side_by_side() {
+    let pair = Pair::new(
+        &Made::PLAIN,
+        &faster(|model| if model == "async" { 1.5 } else { 1.0 }),
+    );
+    let end = pair.report(&[]);
+    assert_eq!(end.code, Some(0), "{end:?}");
+    let html = fs::read_to_string(pair.page()).unwrap();
+
+    let chart = pair.chart("pair-throughput_per_second-steady-threads");
+    for arm in ["thread", "fork", "async"] {
+        assert_eq!(marks_of(&chart, arm, "before"), 3, "{arm}: {chart}");
+        assert_eq!(marks_of(&chart, arm, "after"), 3, "{arm}: {chart}");
+    }
+    // The marks of the earlier run are open.
+    let open = chart.matches("<path class=\"paper\"").count();
+    assert_eq!(open, 9, "{chart}");
+    assert_eq!(chart.matches("+50.0 %*").count(), 3, "{chart}");
+    assert!(chart.contains("Open, before: ") && chart.contains("Filled, after: "));
+    assert!(html.contains("async, 8 threads, before") && html.contains("async, 8 threads, after"));
+
+    // The sentences of `compare`, with arms as code.
+    let text = pair.compare(&[]);
+    let sentences = text.lines().filter(|line| {
+        ["In short: ", "Absolute: ", "before: ", "after: "]
+            .iter()
+            .any(|lead| line.starts_with(lead))
+    });
+    let mut count = 0;
+    for sentence in sentences {
+        for piece in sentence.split('`') {
+            assert!(html.contains(piece), "{piece} is not in {html}");
+        }
+        count += 1;
+    }
+    assert_eq!(count, 4, "{text}");
+    assert!(
+        html.contains("<th class=\"left\" scope=\"col\">before</th>"),
+        "{html}"
+    );
+    assert_eq!(html.matches(">blocks.csv</a>").count(), 2, "{html}");
+}
+
+#[test]
+fn what_one_of_two_runs_has_alone_is_said() {
+    let other = Made {
+        models: &["thread", "pool"],
+        clients: &[8, 64],
+        ..Made::PLAIN
+    };
+    let pair = Pair::new(&Made::PLAIN, &other);
+    assert_eq!(pair.report(&[]).code, Some(0));
+    let html = fs::read_to_string(pair.page()).unwrap();
+    let text = pair.compare(&[]);
+    for words in [
+        "Only before: async in steady (2 conditions), fork in steady (2 conditions), steady (1 condition).",
+        "Only after: pool in steady (2 conditions).",
+    ] {
+        assert!(html.contains(words), "{words}: {html}");
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let chart = pair.chart("pair-throughput_per_second-steady-threads");
+    assert_eq!(marks_of(&chart, "pool", "before"), 0, "{chart}");
+    assert_eq!(marks_of(&chart, "pool", "after"), 2, "{chart}");
+}
+
+#[test]
+fn unlike_machines_have_no_common_page_but_on_demand() {
+    let pair = Pair::new(
+        &Made::PLAIN,
+        &faster(|model| if model == "fork" { 0.5 } else { 1.0 }),
+    );
+    edit(pair.after.path(), "run.json", |text| {
+        let (start, rest) = text.split_once("\"cpu_model\":").unwrap();
+        let (_, end) = rest.split_once(',').unwrap();
+        format!("{start}\"cpu_model\": \"Abacus\",{end}")
+    });
+    pair.report(&[])
+        .refused(&["not of the same kind", "CPU model", "--allow-unlike"]);
+    assert!(!pair.page().exists());
+
+    assert_eq!(pair.report(&["--allow-unlike"]).code, Some(0));
+    let html = fs::read_to_string(pair.page()).unwrap();
+    let chart = pair.chart("pair-throughput_per_second-steady-threads");
+    assert!(chart.contains("ratio to the reference arm"), "{chart}");
+    assert!(series(&chart, "fork").contains("-50.0 %*"), "{chart}");
+    assert!(
+        !chart.contains("data-series=\"thread\"") && !html.contains("100,000/s"),
+        "{chart}"
+    );
+    assert!(html.contains("Ratios only, since"), "{html}");
+    assert!(html.contains("on several kinds of machines"), "{html}");
+}
+
+#[test]
+fn two_folders_that_have_no_common_page_are_refused() {
+    let pair = Pair::new(
+        &Made {
+            models: &["thread"],
+            ..Made::PLAIN
+        },
+        &Made {
+            models: &["fork"],
+            ..Made::PLAIN
+        },
+    );
+    pair.report(&[]).refused(&["no arm in common"]);
+    assert!(!pair.page().exists());
+    pair.report(&["--slo", "p99=1ms"])
+        .refused(&["--slo", "two runs"]);
+
+    let claims = ledger(&starts());
+    let claims = claims.path().to_str().unwrap();
+    report(pair.before.path(), &[claims]).refused(&["ledger of claims", "claims --from"]);
+    let alone = report(pair.before.path(), &["--allow-unlike"]);
+    assert_eq!(alone.code, Some(1), "{alone:?}");
+    assert!(alone.stderr.contains("AFTER"), "{alone:?}");
+}
+
+#[test]
+fn a_comparison_in_markdown_has_the_same_sentences() {
+    let pair = Pair::new(
+        &Made::PLAIN,
+        &faster(|model| if model == "async" { 1.5 } else { 1.0 }),
+    );
+    let (text, markdown) = (pair.compare(&[]), pair.compare(&["--markdown"]));
+    let sentences = |text: &str| -> Vec<String> {
+        let lines = text.lines().map(|line| line.trim_end().to_owned());
+        lines
+            .filter(|line| line.starts_with("In short") || line.starts_with("Absolute"))
+            .collect()
+    };
+    assert_eq!(sentences(&text).len(), 2, "{text}");
+    assert_eq!(sentences(&text), sentences(&markdown));
+    assert!(markdown.starts_with("| scenario "), "{markdown}");
+}
+
 /// A page of results, and the results folder that its tables and pictures are made from.
 fn page_of_results(name: &str) -> (PathBuf, String, String) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))

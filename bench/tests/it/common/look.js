@@ -54,6 +54,7 @@ addEventListener("load", () => {
   const optional = (text) => (text === undefined ? null : Number(text));
   const shown = (element, arm, text) => ({
     arm,
+    run: element.dataset.run,
     metric: element.dataset.metric,
     value: Number(element.dataset.value),
     low: optional(element.dataset.low),
