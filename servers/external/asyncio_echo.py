@@ -1,4 +1,4 @@
-"""Echo (RFC 862) with a task per connection on one thread: python3 asyncio_echo.py PORT"""
+"""Echo (RFC 862) with a task per connection on one thread: python3 asyncio_echo.py PORT ADDRESS"""
 
 import asyncio
 import sys
@@ -17,8 +17,8 @@ async def echo(reader, writer):
 
 
 async def main():
-    port = int(sys.argv[1])
-    server = await asyncio.start_server(echo, "127.0.0.1", port, backlog=4096, reuse_address=True)
+    port, address = int(sys.argv[1]), sys.argv[2]
+    server = await asyncio.start_server(echo, address, port, backlog=4096, reuse_address=True)
     await server.serve_forever()
 
 

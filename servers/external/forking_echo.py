@@ -1,4 +1,4 @@
-"""Echo (RFC 862) with a process per connection: python3 forking_echo.py PORT"""
+"""Echo (RFC 862) with a process per connection: python3 forking_echo.py PORT ADDRESS"""
 
 import signal
 import socketserver
@@ -23,5 +23,5 @@ class Server(socketserver.ForkingTCPServer):
 
 
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-with Server(("127.0.0.1", int(sys.argv[1])), Echo) as server:
+with Server((sys.argv[2], int(sys.argv[1])), Echo) as server:
     server.serve_forever()

@@ -120,7 +120,7 @@ fn measure(args: &MeasureArgs) -> anyhow::Result<ExitCode> {
     };
     let baseline = open("baseline", &args.baseline)?;
     let candidate = open("candidate", &args.candidate)?;
-    let options = args.form.options();
+    let options = args.form.options()?;
     let gate = options.gate(baseline, candidate)?;
 
     catch_interrupts()?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::hosts::HostsArgs;
 use crate::gate::engine::{GateOutcome, GateTask, execute};
 use crate::gate::export::{Export, Format};
 use crate::gate::options::GateOptions;
@@ -21,8 +22,8 @@ Examples:
   echobench gate --baseline 'mine=python3 base/server.py {port}' \\
                  --candidate 'mine=python3 head/server.py {port}' --export markdown=gate.md
 
-A command line is an echo server of any kind (docs/protocol.md). It has to listen on 127.0.0.1,
-port {port}. Reports name it after its program, or by NAME in NAME='COMMAND {port}'.
+A command line is an echo server of any kind (docs/protocol.md). It has to listen on {address},
+port {port}; {address} is 127.0.0.1, or that of --server-address. Reports name it after its program, or by NAME in NAME='COMMAND {port}'.
 
 Exit codes: 0 pass; 1 it could not be done; 2 a regression, or wrong replies; 3 inconclusive.";
 
@@ -80,13 +81,15 @@ pub struct GateForm {
     /// Seed of orders and traffic [default: from the clock]
     #[arg(long)]
     seed: Option<u64>,
+
+    #[command(flatten)]
+    hosts: HostsArgs,
 }
 
 impl GateForm {
     /// The same for the engine.
-    #[must_use]
-    pub fn options(&self) -> GateOptions {
-        GateOptions {
+    pub fn options(&self) -> anyhow::Result<GateOptions> {
+        Ok(GateOptions {
             scenario: self.scenario.clone(),
             models: self.models.clone(),
             effort: if self.quick {
@@ -97,7 +100,8 @@ impl GateForm {
             blocks: self.blocks,
             placement: self.placement,
             seed: super::seed(self.seed),
-        }
+            hosts: self.hosts.options()?,
+        })
     }
 }
 
@@ -111,7 +115,7 @@ pub(super) fn run(args: &GateArgs) -> anyhow::Result<ExitCode> {
     let outcome = execute(&GateTask {
         baseline: args.baseline.clone(),
         candidate: args.candidate.clone(),
-        options: args.form.options(),
+        options: args.form.options()?,
         format: args.format,
         exports: args.export.clone(),
         out: args.out.clone(),

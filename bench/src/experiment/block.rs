@@ -182,10 +182,7 @@ impl RunningBlock<'_> {
         let placement = self.condition.placement;
         let [server_cpus, _] = self.hosts.cpus(placement, 0)?;
         let mut supervise = pinned("supervise", &server_cpus);
-        supervise.extend(arm.supervised()?);
-        if let Some(address) = self.hosts.listen(index)? {
-            supervise.extend(["--listen".to_owned(), address.to_string()]);
-        }
+        supervise.extend(arm.supervised(self.hosts.listen(index)?)?);
         let server = self.hosts.server();
         let supervisor = server.start(&format!("the server {}", arm.name), &supervise)?;
 

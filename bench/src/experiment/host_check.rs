@@ -10,6 +10,7 @@ use super::block::server_is_ready;
 use super::hosts::{Clocks, Hosts};
 use crate::processes::messages::{FromDriver, Start};
 use crate::render::units::{count, duration, or_unknown, plural};
+use crate::scenario::arm::Arm;
 
 /// Requests of each load host: too few to be a load.
 const REQUESTS: u64 = 20;
@@ -61,12 +62,8 @@ pub fn check(hosts: &Hosts) -> anyhow::Result<Vec<String>> {
 
 /// The shortest request of each load host to a server on the host of the servers, which ends afterwards.
 fn round_trips(hosts: &Hosts, roles: &[&str], clocks: &Clocks) -> anyhow::Result<Vec<u64>> {
-    let mut supervise = ["supervise", "--own", "--", "serve", "thread"]
-        .map(str::to_owned)
-        .to_vec();
-    if let Some(address) = hosts.listen(0)? {
-        supervise.extend(["--listen".to_owned(), address.to_string()]);
-    }
+    let mut supervise = vec!["supervise".to_owned()];
+    supervise.extend(Arm::of_model("thread").supervised(hosts.listen(0)?)?);
     let server = hosts.server().start("the server", &supervise)?;
     let (target, _) = server_is_ready(&server, Instant::now() + TIMEOUT)?;
 

@@ -137,26 +137,22 @@ impl HostsOptions {
         all.all(|host| host.launcher.is_none())
     }
 
-    /// Fails if a scenario cannot be run on these hosts.
-    pub fn check(&self, scenario: &Scenario) -> anyhow::Result<()> {
-        let name = &scenario.name;
-        if let Some(external) = scenario.external.first() {
-            bail!(
-                "{name}: the server of another project, '{}', cannot be started on another host; name the \
-                 models to run with --models",
-                external.name
-            );
-        }
-
-        let at_once = if scenario.alternate {
-            scenario.models.len()
-        } else {
-            1
-        };
+    /// Fails if so many servers of a scenario cannot listen at once.
+    pub fn check_ports(&self, scenario: &Scenario, servers: usize) -> anyhow::Result<()> {
         if let Some(address) = &self.server_address {
-            address
-                .of_arm(at_once.saturating_sub(1))
-                .with_context(|| name.clone())?;
+            let last = address.of_arm(servers.saturating_sub(1));
+            last.with_context(|| scenario.name.clone())?;
+        }
+        Ok(())
+    }
+
+    /// Fails if a placement is chosen: servers and clients have hosts of their own.
+    pub fn check_placement(&self, chosen: Option<Placement>) -> anyhow::Result<()> {
+        if let Some(placement) = chosen.filter(|_| !self.are_none()) {
+            bail!(
+                "--placement {placement} is for one host; leave it out: servers and clients are on hosts of \
+                 their own"
+            );
         }
         Ok(())
     }
@@ -245,6 +241,27 @@ impl HostInUse {
         cpus.len().max(1)
     }
 
+    /// The reason why this host cannot serve an arm of a scenario, if there is one.
+    fn reason_to_skip(&self, arm: &Arm, scenario: &Scenario) -> anyhow::Result<Option<String>> {
+        let Site::Remote(host) = &self.site else {
+            return Ok(arm.skip.clone());
+        };
+        if let Some(model) = arm.model() {
+            return Ok(self.description.unavailable.get(model.name).cloned());
+        }
+
+        // Wherever it is, it does no work.
+        if scenario.asks_for_work() {
+            return Ok(arm.skip.clone());
+        }
+        let mut external = scenario.external.iter();
+        let external = external.find(|external| external.name == arm.name);
+        match external.and_then(|external| external.needs.as_deref()) {
+            Some(program) => host.missing(program),
+            None => Ok(None),
+        }
+    }
+
     fn match_clock(&self) -> anyhow::Result<ClockMatch> {
         match &self.site {
             Site::Here => Ok(ClockMatch::SAME),
@@ -315,6 +332,14 @@ impl Hosts {
         match &self.apart {
             None => &Site::Here,
             Some(apart) => &apart.hosts[0].site,
+        }
+    }
+
+    /// The host of the servers as the user knows it, after what is said of a server; nothing for this one.
+    pub(crate) fn server_in_words(&self) -> String {
+        match self.server() {
+            Site::Here => String::new(),
+            Site::Remote(host) => format!(" on the {host}"),
         }
     }
 
@@ -398,19 +423,18 @@ impl Hosts {
     }
 
     /// The arms of a condition, of which those that the host of the servers cannot serve are skipped.
-    #[must_use]
-    pub fn adapted(&self, condition: &Condition) -> Condition {
+    pub fn adapted(&self, condition: &Condition) -> anyhow::Result<Condition> {
         let Some(apart) = &self.apart else {
-            return condition.clone();
+            return Ok(condition.clone());
         };
-        let unavailable = &apart.hosts[0].description.unavailable;
-        let arms = condition.arms.iter().cloned().map(|arm| Arm {
-            skip: arm
-                .model()
-                .and_then(|model| unavailable.get(model.name).cloned()),
-            ..arm
+        let arms = condition.arms.iter().map(|arm| {
+            let skip = apart.server().reason_to_skip(arm, &condition.scenario)?;
+            Ok(Arm {
+                skip,
+                ..arm.clone()
+            })
         });
-        condition.with_arms(arms.collect())
+        Ok(condition.with_arms(arms.collect::<anyhow::Result<_>>()?))
     }
 
     /// Matches all clocks.

@@ -10,6 +10,7 @@ use super::server::GateServer;
 use super::{Observer, WrongReplies};
 use crate::host::files::write_file;
 use crate::host::signals::catch_interrupts;
+use crate::processes::site::HostFailed;
 use crate::results::{RunStatus, Writer};
 use crate::{noteln, out};
 
@@ -46,13 +47,13 @@ pub enum GateOutcome {
 
 /// Runs a gate and writes its report.
 pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
+    catch_interrupts()?;
     let baseline = GateServer::open("baseline", &task.baseline)?;
     let candidate = GateServer::open("candidate", &task.candidate)?;
     let gate = task.options.gate(baseline, candidate)?;
     let exports = task.exports.iter().map(Export::open);
     let exports: Vec<ExportFile> = exports.collect::<anyhow::Result<_>>()?;
 
-    catch_interrupts()?;
     gate.rehearse()?;
 
     let mut record = task.options.record(&gate);
@@ -76,7 +77,7 @@ pub fn execute(task: &GateTask) -> anyhow::Result<GateOutcome> {
     if let Some(writer) = &writer {
         record.status = match &result {
             Ok(_) => RunStatus::Complete,
-            Err(error) => RunStatus::Failed(format!("{error:#}")),
+            Err(error) => RunStatus::Failed(HostFailed::nameless(error)),
         };
         record.environment.finish();
         published &= note_error(writer.record(&record));

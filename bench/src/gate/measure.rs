@@ -1,6 +1,7 @@
 //! Measurement of a gate: three arms of each model, block by block, until the rule decides.
 
 use std::fmt;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
@@ -42,6 +43,8 @@ pub struct Gate {
     pub seed: u64,
     /// Additional arguments of the candidate.
     pub candidate_options: Vec<String>,
+    /// The hosts of servers and clients.
+    pub hosts: Rc<Hosts>,
 }
 
 /// Receivers of what a gate measures.
@@ -128,10 +131,14 @@ impl Gate {
             let arm = Arm::of_external(external)?;
             let outcome = condition
                 .with_arms(vec![arm])
-                .run_block(&Hosts::here(), 1, self.seed)?;
+                .run_block(&self.hosts, 1, self.seed)?;
             let row = outcome.blocks.first().context("a row of the arm")?;
             if let Some(problem) = problem_of_stranger(row, self.effort.gap) {
-                bail!("cannot measure the {side} {}: {problem}", server.title());
+                let place = self.hosts.server_in_words();
+                bail!(
+                    "cannot measure the {side} {}{place}: {problem}",
+                    server.title()
+                );
             }
         }
         Ok(())
@@ -358,7 +365,7 @@ impl<'g> Session<'g> {
         observer: &mut Observer<'_>,
     ) -> anyhow::Result<()> {
         for subject in &mut self.subjects {
-            subject.run_block(block, self.gate.seed, began, observer)?;
+            subject.run_block(block, self.gate, began, observer)?;
         }
         Ok(())
     }
@@ -375,14 +382,14 @@ impl Subject {
     fn run_block(
         &mut self,
         block: u32,
-        seed: u64,
+        gate: &Gate,
         began: Instant,
         observer: &mut Observer<'_>,
     ) -> anyhow::Result<()> {
         // Shuffled: the place in the start order may favour an arm.
         let mut condition = self.condition.clone();
-        fastrand::Rng::with_seed(seed ^ u64::from(block)).shuffle(&mut condition.arms);
-        let outcome = condition.run_block(&Hosts::here(), block, seed)?;
+        fastrand::Rng::with_seed(gate.seed ^ u64::from(block)).shuffle(&mut condition.arms);
+        let outcome = condition.run_block(&gate.hosts, block, gate.seed)?;
 
         if let Some(writer) = &mut observer.writer {
             let length = condition.block_time();

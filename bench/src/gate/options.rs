@@ -1,14 +1,18 @@
 //! Options of a gate, and the workload that they select.
 
+use std::rc::Rc;
+
 use anyhow::bail;
 use echobench_clients::raise_file_limit;
 
 use super::Gate;
+use super::measure::ARMS;
 use super::server::GateServer;
+use crate::experiment::hosts::{Hosts, HostsOptions};
 use crate::host::environment::Environment;
 use crate::results::{EffortName, RunRecord, RunStatus, SCHEMA_VERSION};
-use crate::scenario::arm::{External, PORT};
-use crate::scenario::{Effort, Placement, Scenario, Values};
+use crate::scenario::arm::{ADDRESS, External, PORT};
+use crate::scenario::{Effort, Placement, Scenario};
 
 /// The workload of a gate.
 #[derive(Clone, Debug)]
@@ -25,12 +29,17 @@ pub struct GateOptions {
     pub placement: Option<Placement>,
     /// Seed of the orders of the arms and of the clients' traffic.
     pub seed: u64,
+    /// The hosts of servers and clients.
+    pub hosts: HostsOptions,
 }
 
 impl GateOptions {
     /// The gate between two servers. Fails if it cannot decide anything.
     pub fn gate(&self, baseline: GateServer, candidate: GateServer) -> anyhow::Result<Gate> {
         let mut scenario = self.scenario()?;
+        if self.hosts.server.launcher.is_some() {
+            refuse_builds(&baseline, &candidate)?;
+        }
         match (&baseline, &candidate) {
             (GateServer::Build(_), GateServer::Build(_)) => {}
             (GateServer::External(_), GateServer::External(external)) => {
@@ -40,14 +49,15 @@ impl GateOptions {
                 "one side is an executable of echobench, the other a command line with {PORT}: give two of a kind"
             ),
         }
-        let loads = scenario.loads();
-        for (_, _, placement) in &loads {
-            placement.cpus()?;
+        if self.hosts.are_none() {
+            check_runnable(&scenario)?;
+        } else {
+            scenario.place(&[Placement::Apart]);
+            self.hosts.check_ports(&scenario, ARMS.len())?;
         }
-        let most = loads.iter().map(|(clients, ..)| *clients).max();
-        raise_file_limit(most.unwrap_or(0))?;
 
         let gate = Gate {
+            hosts: Rc::new(Hosts::here()),
             baseline,
             candidate,
             effort: self.effort(&scenario),
@@ -57,7 +67,10 @@ impl GateOptions {
         };
 
         gate.check()?;
-        Ok(gate)
+        Ok(Gate {
+            hosts: Rc::new(Hosts::connect(&self.hosts)?),
+            ..gate
+        })
     }
 
     /// The record of a gate that is about to run.
@@ -71,7 +84,7 @@ impl GateOptions {
             status: RunStatus::Running,
             resumed: Vec::new(),
             environment: Environment::capture(),
-            hosts: Vec::new(),
+            hosts: gate.hosts.records(),
             scenarios: [(scenario.name.clone(), scenario)].into_iter().collect(),
         }
     }
@@ -102,6 +115,7 @@ impl GateOptions {
             }
         }
 
+        self.hosts.check_placement(self.placement)?;
         if let Some(placement) = self.placement {
             scenario.place(&[placement]);
         }
@@ -113,7 +127,7 @@ impl GateOptions {
         if !self.models.is_empty() {
             bail!("--models: a command line is one server, without models");
         }
-        if scenario.traffic.work != Values::default() {
+        if scenario.asks_for_work() {
             bail!(
                 "scenario '{}' asks for work, and a server of another project only echoes",
                 scenario.name
@@ -134,4 +148,28 @@ impl GateOptions {
             ..effort
         }
     }
+}
+
+/// Fails for executables where servers run on another host: the files are here.
+fn refuse_builds(baseline: &GateServer, candidate: &GateServer) -> anyhow::Result<()> {
+    for (side, server) in [("baseline", baseline), ("candidate", candidate)] {
+        if matches!(server, GateServer::Build(_)) {
+            bail!(
+                "the {side} is an executable of this host, and servers run on another one: give the command that \
+                 serves there, as in '/path/there/echobench serve thread --listen {ADDRESS}:{PORT}'"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Fails where the scenario cannot be run on this host.
+fn check_runnable(scenario: &Scenario) -> anyhow::Result<()> {
+    let loads = scenario.loads();
+    for (_, _, placement) in &loads {
+        placement.cpus()?;
+    }
+    let most = loads.iter().map(|(clients, ..)| *clients).max();
+    raise_file_limit(most.unwrap_or(0))?;
+    Ok(())
 }

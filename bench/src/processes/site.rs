@@ -114,9 +114,12 @@ pub(crate) struct HostFailed {
 }
 
 impl HostFailed {
-    /// The failure without the name of the host.
-    pub(crate) fn nameless(&self) -> String {
-        format!("{}: {}", self.role, self.reason)
+    /// An error as a record keeps it, which names no hosts.
+    pub(crate) fn nameless(error: &anyhow::Error) -> String {
+        match error.downcast_ref::<HostFailed>() {
+            Some(failed) => format!("{}: {}", failed.role, failed.reason),
+            None => format!("{error:#}"),
+        }
     }
 }
 
@@ -139,6 +142,13 @@ pub(crate) struct RemoteHost {
     pub(crate) description: Description,
 }
 
+/// The host by its duty and its launcher, by which the user knows it.
+impl fmt::Display for RemoteHost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.role, self.launcher)
+    }
+}
+
 /// An answer of the agent itself.
 enum Answer {
     /// A reading of the clock there, and the instant of its arrival here.
@@ -148,6 +158,7 @@ enum Answer {
         arrived_ns: u64,
     },
     Description(Box<Description>),
+    Missing(Option<String>),
     Watched(Box<MachineWatch>),
 }
 
@@ -282,9 +293,17 @@ impl RemoteHost {
     pub(crate) fn machine_watched(&self) -> anyhow::Result<MachineWatch> {
         match self.answer()? {
             Answer::Watched(watch) => Ok(*watch),
-            Answer::Clock { .. } | Answer::Description(_) => {
-                bail!(self.failed("its agent answered something else than the machine"))
-            }
+            _ => bail!(self.failed("its agent answered something else than the machine")),
+        }
+    }
+
+    /// The reason for skipping what needs a program, if the host does not have it.
+    pub(crate) fn missing(&self, program: &str) -> anyhow::Result<Option<String>> {
+        let program = program.to_owned();
+        self.send(&ToAgent::Find { program })?;
+        match self.answer()? {
+            Answer::Missing(reason) => Ok(reason),
+            _ => bail!(self.failed("its agent answered something else than a program")),
         }
     }
 
@@ -451,6 +470,7 @@ fn handle(line: &[u8], answers: &Sender<Answer>, routes: &Routes) -> bool {
             arrived_ns,
         },
         FromAgent::Description(description) => Answer::Description(description),
+        FromAgent::Missing(reason) => Answer::Missing(reason),
         FromAgent::Watched(watch) => Answer::Watched(watch),
     };
     answers.send(answer).is_ok()

@@ -81,19 +81,11 @@ pub fn execute(task: &RunTask, view: RunView) -> anyhow::Result<RunOutcome> {
 
     let outcome = run.measure_all().and_then(|()| run.finish());
     outcome.inspect_err(|error| {
-        run.record.status = RunStatus::Failed(nameless(error));
+        run.record.status = RunStatus::Failed(HostFailed::nameless(error));
         // The disk may be full; then the record says that the run is under way, which is resumed as well.
         let _ = run.writer.record(&run.record);
         noteln!("not complete: finished blocks are kept; for the others: {resume}");
     })
-}
-
-/// An error as a record keeps it, which names no hosts.
-fn nameless(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<HostFailed>() {
-        Some(failed) => failed.nameless(),
-        None => format!("{error:#}"),
-    }
 }
 
 /// A run in progress: its rows so far, in memory and on disk.
@@ -235,7 +227,7 @@ impl ActiveRun {
         let conditions: Vec<Condition> = conditions
             .iter()
             .map(|condition| self.hosts.adapted(condition))
-            .collect();
+            .collect::<anyhow::Result<_>>()?;
         let notes = resolution::notes(&conditions).into_iter();
         let notes = notes.chain(self.hosts.idle_notes(&conditions));
         for note in notes.chain(capacity::expected_times(&conditions, &self.record)) {

@@ -72,12 +72,8 @@ impl RunOptions {
 
     /// Fails if an option is given that has no meaning for other hosts.
     fn check_hosts_options(&self) -> anyhow::Result<()> {
-        if let Some(placement) = self.traffic.placements.first() {
-            bail!(
-                "--placement {placement} is for one host; leave it out: servers and clients are on hosts of \
-                 their own"
-            );
-        }
+        self.hosts
+            .check_placement(self.traffic.placements.first().copied())?;
         if self.no_cpu_idle {
             bail!("--no-cpu-idle holds for this host only; leave it out");
         }
@@ -97,7 +93,12 @@ impl RunOptions {
 
         let is_placed = !self.traffic.placements.is_empty();
         if !self.hosts.are_none() {
-            self.hosts.check(&scenario)?;
+            let servers = if scenario.alternate {
+                scenario.models.len() + scenario.external.len()
+            } else {
+                1
+            };
+            self.hosts.check_ports(&scenario, servers)?;
             scenario.place(&[Placement::Apart]);
         } else if !is_placed && scenario.leave_out_impossible_placements() {
             noteln!(

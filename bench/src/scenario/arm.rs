@@ -1,5 +1,6 @@
 //! Arms of an experiment: their names, and the command lines that start their servers.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Placeholder of the port in the command line of an external server.
 pub const PORT: &str = "{port}";
+/// Placeholder of the address on which it has to listen.
+pub const ADDRESS: &str = "{address}";
 
 /// External servers that are shipped with echobench. Their text is part of the executable, which then
 /// works without any other file.
@@ -129,22 +132,30 @@ impl Arm {
         Ok(command)
     }
 
-    /// The arguments of `supervise` for this server.
-    pub fn supervised(&self) -> anyhow::Result<Vec<String>> {
-        let mut arguments = Vec::new();
-        match self.program {
+    /// The arguments of `supervise` for this server, which is to listen on the address, or on one of its choice.
+    pub fn supervised(&self, listen: Option<SocketAddr>) -> anyhow::Result<Vec<String>> {
+        let listen = listen.map(|address| ["--listen".to_owned(), address.to_string()]);
+        let listen = listen.into_iter().flatten();
+        let own = |flag: &str| vec![flag.to_owned()];
+
+        Ok(match self.program {
+            Program::External(_) => {
+                let words = own("--external").into_iter().chain(listen);
+                words.chain(own("--")).chain(self.command()?).collect()
+            }
+            Program::Build(_) => {
+                let words = own("--").into_iter().chain(self.command()?);
+                words.chain(listen).collect()
+            }
             // Each host has this executable at a place of its own.
             Program::Own => {
-                arguments.extend(["--own", "--"].map(str::to_owned));
-                arguments.extend_from_slice(&self.arguments);
-                return Ok(arguments);
+                let words = ["--own", "--"].map(str::to_owned).into_iter();
+                words
+                    .chain(self.arguments.iter().cloned())
+                    .chain(listen)
+                    .collect()
             }
-            Program::External(_) => arguments.push("--external".to_owned()),
-            Program::Build(_) => {}
-        }
-        arguments.push("--".to_owned());
-        arguments.extend(self.command()?);
-        Ok(arguments)
+        })
     }
 }
 
@@ -165,8 +176,8 @@ fn serve(model: &str) -> Vec<String> {
 pub struct External {
     /// The name in tables.
     pub name: String,
-    /// Its command line, quoted as for a shell. `{port}` is replaced by the port to listen on, and the name
-    /// of a shipped server, as in `{asyncio_echo.py}`, by its text.
+    /// Its command line, quoted as for a shell. `{port}` is replaced by the port to listen on, `{address}` by the
+    /// address, and the name of a shipped server, as in `{asyncio_echo.py}`, by its text.
     pub command: String,
     /// A program that it needs; without it the arm is skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -206,9 +217,12 @@ impl External {
         }
 
         let words = self.words()?;
-        if words[0].contains(PORT) {
+        if let Some(place) = [PORT, ADDRESS]
+            .iter()
+            .find(|place| words[0].contains(**place))
+        {
             bail!(
-                "external server '{name}': {PORT} stands where its program is named; for a variable write \
+                "external server '{name}': {place} stands where its program is named; for a variable write \
                  env PORT={PORT} server"
             );
         }
@@ -222,14 +236,7 @@ impl External {
 
     /// The reason why it cannot run here, if a program that it needs is missing.
     fn missing(&self) -> Option<String> {
-        let needs = self.needs.as_deref()?;
-        let found = std::env::var_os("PATH").is_some_and(|path| {
-            std::env::split_paths(&path).any(|folder| {
-                let file = folder.join(needs).metadata();
-                file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
-            })
-        });
-        (!found).then(|| format!("{needs} is not installed"))
+        missing(self.needs.as_deref()?)
     }
 }
 
@@ -257,6 +264,17 @@ impl FromStr for External {
     }
 }
 
+/// The reason for skipping what needs a program that this host does not have.
+pub(crate) fn missing(program: &str) -> Option<String> {
+    let found = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).any(|folder| {
+            let file = folder.join(program).metadata();
+            file.is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
+        })
+    });
+    (!found).then(|| format!("{program} is not installed"))
+}
+
 /// The name of the program that a command line starts, without its folder.
 fn name_of_program(command: &str) -> String {
     let words = shlex::split(command).unwrap_or_default();
@@ -280,6 +298,23 @@ mod tests {
         let own = Arm::of_model("thread");
         assert_eq!(own.name, "thread");
         assert_eq!(own.command().unwrap()[1..], ["serve", "thread"]);
+    }
+
+    #[test]
+    fn each_server_is_told_its_address_in_its_own_way() {
+        let address = Some("10.0.0.1:7".parse().unwrap());
+        let told = |arm: Arm| arm.supervised(address).unwrap().join(" ");
+        let external = "mine=server {address} {port}".parse().unwrap();
+        assert_eq!(
+            told(Arm::of_external(&external).unwrap()),
+            "--external --listen 10.0.0.1:7 -- server {address} {port}"
+        );
+        assert_eq!(
+            told(Arm::of_model("thread")),
+            "--own -- serve thread --listen 10.0.0.1:7"
+        );
+        let build = Arm::of_build("old".into(), Path::new("/old"), "thread");
+        assert_eq!(told(build), "-- /old serve thread --listen 10.0.0.1:7");
     }
 
     #[test]
@@ -309,7 +344,7 @@ mod tests {
             PORT,
         ];
 
-        assert_eq!(arm.supervised().unwrap(), expected);
+        assert_eq!(arm.supervised(None).unwrap(), expected);
         assert_eq!((arm.name.as_str(), arm.skip), ("mine", None));
     }
 
@@ -331,6 +366,7 @@ mod tests {
             ("mine=server", "where the port goes"),
             ("mine=server 'open {port}", "open quote"),
             ("fork=server {port}", "name of a model"),
+            ("x={address}/server {port}", "program is named"),
         ] {
             let error = text.parse::<External>().unwrap_err().to_string();
             assert!(error.contains(word), "{text}: {error}");

@@ -659,6 +659,12 @@ impl Scenario {
         }
     }
 
+    /// Whether its requests ask for work, which servers of other projects do not do.
+    #[must_use]
+    pub fn asks_for_work(&self) -> bool {
+        self.traffic.work != Values::default()
+    }
+
     /// The arms, models first. External servers only echo: where requests ask for work, they are skipped.
     pub fn arms(&self) -> anyhow::Result<Vec<Arm>> {
         let mut arms: Vec<_> = self
@@ -669,7 +675,7 @@ impl Scenario {
 
         for external in &self.external {
             let mut arm = Arm::of_external(external)?;
-            if self.traffic.work != Values::default() {
+            if self.asks_for_work() {
                 arm.skip = Some("an external server does no work, it only echoes".to_owned());
             }
             arms.push(arm);

@@ -67,7 +67,7 @@ impl VerifyTarget {
         }
 
         let mut arguments = vec!["supervise".to_owned()];
-        arguments.extend(arm.supervised()?);
+        arguments.extend(arm.supervised(None)?);
         let supervisor = Site::Here.start(&format!("the server {}", arm.name), &arguments)?;
         let ready = server_is_ready(&supervisor, Instant::now() + START_LIMIT);
         let (address, _) = ready.map_err(with_advice)?;

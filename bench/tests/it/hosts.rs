@@ -146,6 +146,220 @@ fn one_side_may_stay_on_this_host() {
     }
 }
 
+/// The executable under test as if it were of another project, at the address that it is given.
+fn stranger() -> String {
+    let program = env!("CARGO_BIN_EXE_echobench");
+    format!("'{program}' serve thread --listen {{address}}:{{port}}")
+}
+
+#[test]
+fn servers_of_other_projects_run_on_the_host_of_the_servers() {
+    // An address of loopback that nothing uses without being told.
+    let address = "127.82.0.1";
+    let place = Place::with(SCENARIO);
+    let mark = launcher(&place, "mark", r#"ON_SERVER_HOST=yes exec "$@""#);
+    let script = place.path("started");
+    let wrapped = format!(
+        "mine=sh -c 'echo $0 $ON_SERVER_HOST >> {}; {} & wait' {{address}}",
+        script.display(),
+        stranger().replace('\'', "")
+    );
+    let mut command = place.run(&["--models", "thread", "--external", &wrapped]);
+    command.args(["--server-on", &mark, "--server-address", address]);
+    command.args(["--clients-on", "env", "--clients-on", "env"]);
+    let finished = finish(command);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+
+    let started = fs::read_to_string(script).unwrap();
+    assert_eq!(started, format!("{address} yes\n").repeat(3));
+    let rows = place.rows("blocks.csv");
+    assert_eq!(rows.len(), 6);
+    for row in rows {
+        assert_eq!(row["status"], "ok", "{row:?}");
+        assert!(number(&row, "answered") > 0, "{row:?}");
+        assert!(!row["cpu_ns_per_request"].is_empty(), "{row:?}");
+        // It does not count for itself.
+        assert_eq!(row["server_requests"].is_empty(), row["model"] == "mine");
+    }
+}
+
+#[test]
+fn servers_of_other_projects_that_cannot_run_there_have_a_reason() {
+    let needing = "[[external]]\nname = \"lost\"\ncommand = \"x {port}\"\nneeds = \"no-such-program\"\n[traffic]";
+    let place = Place::with(&SCENARIO.replace("[traffic]", needing));
+    let own = stranger().replace("{address}", "127.0.0.2");
+    let elsewhere = format!("elsewhere={own}");
+    let options = ["--blocks", "1", "--external", &elsewhere];
+    let options = [&options[..], &["--external", "none=no-such-program {port}"]].concat();
+    let finished = finish(run(&place, "env", &["env"], &options));
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    for row in place.rows("blocks.csv") {
+        let words = match row["model"].as_str() {
+            "lost" => "no-such-program is not installed",
+            "elsewhere" => "no connection to 127.0.0.1:",
+            "none" => "cannot start 'no-such-program'",
+            _ => "ok",
+        };
+        assert!(row["status"].contains(words), "{row:?}");
+    }
+}
+
+#[test]
+fn a_program_is_looked_for_on_the_host_of_the_servers() {
+    let needing = "[[external]]\nname = \"there\"\ncommand = \"only-there {address} {port}\"\nneeds = \"only-there\"\n[traffic]";
+    let place = Place::with(&SCENARIO.replace("[traffic]", needing));
+    let bin = place.path("bin");
+    fs::create_dir(&bin).unwrap();
+    let serve = stranger()
+        .replace("{address}", "\"$1\"")
+        .replace("{port}", "\"$2\"");
+    launcher(&place, "bin/only-there", &format!("exec {serve}"));
+    let server = format!("env PATH={}:/usr/bin:/bin", bin.display());
+
+    let finished = finish(run(&place, &server, &["env"], &["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    let rows = place.rows("blocks.csv");
+    let there = rows.iter().find(|row| row["model"] == "there").unwrap();
+    assert_eq!(there["status"], "ok");
+    assert!(number(there, "answered") > 0, "{there:?}");
+}
+
+/// A gate of two servers with the servers on one host, and the clients on others.
+fn gate(place: &Place, server: &str, sides: [&str; 2], options: &[&str]) -> Command {
+    let mut command = executable();
+    command.current_dir(place.folder.path()).arg("gate");
+    command.args(["--baseline", sides[0], "--candidate", sides[1]]);
+    command.args(["--scenario", "tiny.toml", "--out", "results", "--seed", "7"]);
+    command.args(["--server-on", server]);
+    command.args(["--clients-on", "env", "--clients-on", "env"]);
+    if !options.contains(&"--server-address") {
+        command.args(["--server-address", "127.0.0.1"]);
+    }
+    command.args(options);
+    command
+}
+
+/// A scenario with the least number of blocks that decides.
+const GATE: &str = r#"question = "Is it slower?"
+models = ["thread"]
+clients = [2]
+
+[traffic]
+payload_bytes = 64
+timeout = "5s"
+
+[quick]
+blocks = 22
+rounds = 2
+slice = "10ms"
+ramp = "2ms"
+gap = "5ms"
+
+[full]
+blocks = 22
+rounds = 2
+slice = "10ms"
+ramp = "2ms"
+gap = "5ms"
+"#;
+
+#[test]
+fn a_gate_compares_servers_on_another_host() {
+    let place = Place::with(GATE);
+    let server = stranger();
+    let finished = finish(gate(&place, "setsid", [&server, &server], &["--quick"]));
+    assert!(matches!(finished.code, Some(0 | 3)), "{finished:?}");
+    let rows = place.rows("blocks.csv");
+    assert!(rows.len() >= 3 * 11 && rows.len().is_multiple_of(3));
+    for row in rows {
+        assert_eq!(
+            (row["status"].as_str(), row["placement"].as_str()),
+            ("ok", "apart")
+        );
+        assert!(number(&row, "answered") > 0, "{row:?}");
+    }
+    let record = fs::read_to_string(place.results().join("run.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["hosts"].as_array().unwrap().len(), 3);
+}
+
+#[test]
+fn builds_are_compared_with_their_clients_on_another_host() {
+    let place = Place::with(GATE);
+    let own = env!("CARGO_BIN_EXE_echobench");
+    let mut command = executable();
+    command.current_dir(place.folder.path()).arg("gate");
+    command.args(["--baseline", own, "--candidate", own]);
+    command.args(["--scenario", "tiny.toml", "--out", "results", "--quick"]);
+    command.args(["--clients-on", "env", "--server-address", "127.0.0.1"]);
+    let finished = finish(command);
+    assert!(matches!(finished.code, Some(0 | 3)), "{finished:?}");
+    let rows = place.rows("blocks.csv");
+    assert_counts_agree(&place, rows.len());
+}
+
+#[test]
+fn a_gate_that_cannot_be_measured_on_hosts_is_refused_in_one_line() {
+    let place = Place::with(GATE);
+    let (own, server) = (env!("CARGO_BIN_EXE_echobench"), stranger());
+    let elsewhere = server.replace("{address}", "127.0.0.2");
+    for (launcher, candidate, words) in [
+        (
+            "env",
+            "./none {port}",
+            &[
+                "the candidate `./none {port}` on the server host (env): ",
+                "No such file",
+            ][..],
+        ),
+        (
+            "env",
+            &elsewhere,
+            &[
+                "server host (env)",
+                "no connection to 127.0.0.1:",
+                "by {address}",
+            ],
+        ),
+        (
+            "false",
+            &server,
+            &["server host (false): its launcher did not start"],
+        ),
+    ] {
+        finish(gate(&place, launcher, [&server, candidate], &[])).refused(words);
+        assert!(!place.results().exists(), "{candidate}");
+    }
+    let builds = gate(&place, "env", [own, own], &[]);
+    finish(builds).refused(&[
+        "the baseline is an executable of this host",
+        "/path/there/echobench",
+    ]);
+    let placed = gate(&place, "env", [&server, &server], &["--placement", "same"]);
+    finish(placed).refused(&["leave it out"]);
+    let few = ["--server-address", "127.0.0.1:7000-7001"];
+    let ports = gate(&place, "env", [&server, &server], &few);
+    finish(ports).refused(&["tiny", "more arms than there are ports"]);
+}
+
+#[test]
+fn a_gate_whose_host_fails_says_which() {
+    let place = Place::with(GATE);
+    let server = stranger();
+    let relay = launcher(&place, "relay", RELAY);
+    let options = ["--blocks", "1000"];
+    let running = Running::start(gate(&place, &relay, [&server, &server], &options));
+    one_block_is_kept(&place);
+    for pid in with_words(&running, "echobench agent") {
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    let finished = running.end();
+    assert_eq!(finished.code, Some(1), "{finished:?}");
+    assert!(finished.stderr.contains(" host"), "{finished:?}");
+    assert!(place.status().contains(" host"), "{}", place.status());
+    assert!(!place.status().contains("relay"), "{}", place.status());
+}
+
 #[test]
 fn slices_are_further_apart_by_a_slow_connection() {
     let place = Place::with(SCENARIO);
@@ -220,7 +434,6 @@ fn options_that_make_no_sense_are_refused() {
         (&address, "no host is named"),
         (&["--placement", "split"], "leave it out"),
         (&["--no-cpu-idle"], "this host only"),
-        (&["--external", "x=server {port}"], "on another host"),
         (&["--placement", "apart"], "unknown placement"),
     ] {
         let mut command = place.run(options);
@@ -237,6 +450,12 @@ fn options_that_make_no_sense_are_refused() {
     }
 
     let mut command = place.run(&both);
+    command.args(["--server-address", "127.0.0.1:7000"]);
+    finish(command).refused(&["more arms than there are ports"]);
+
+    // Each server of another project needs a port as well.
+    let mut command = place.run(&both);
+    command.args(["--models", "thread", "--external", "x=server {port}"]);
     command.args(["--server-address", "127.0.0.1:7000"]);
     finish(command).refused(&["more arms than there are ports"]);
 }

@@ -125,7 +125,7 @@ fn servers_in_python_conform() {
         return;
     }
     for name in ["threading", "forking", "asyncio"] {
-        let command = format!("{name}=python3 -c {{{name}_echo.py}} {{port}}");
+        let command = format!("{name}=python3 -c {{{name}_echo.py}} {{port}} {{address}}");
         echoes_only(&verify(&["--external", &command]));
     }
 }

@@ -34,6 +34,8 @@ pub(crate) enum ToAgent {
     Lease { seconds: u64 },
     /// Describe the host. Answered by [`FromAgent::Description`].
     Describe,
+    /// Find a program. Answered by [`FromAgent::Missing`].
+    Find { program: String },
     /// Start a process of this executable.
     Start { id: u32, arguments: Vec<String> },
     /// Pass a message to a process.
@@ -54,6 +56,8 @@ pub(crate) enum FromAgent {
     Clock { received_ns: u64, sent_ns: u64 },
     /// The host.
     Description(Box<Description>),
+    /// The reason for skipping what needs a program, if there is one.
+    Missing(Option<String>),
     /// A message of a process.
     Said { id: u32, message: Box<RawValue> },
     /// A process has ended.

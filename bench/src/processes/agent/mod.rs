@@ -23,6 +23,7 @@ use super::child::ChildProcess;
 use super::messages::{line_of, send};
 use crate::host::machine::MachineWatch;
 use crate::host::threads;
+use crate::scenario::arm::missing;
 
 /// Lease of an agent that has been granted none yet: time for the other hosts to start.
 const FIRST_LEASE: Duration = Duration::from_secs(600);
@@ -61,6 +62,7 @@ pub fn run(_: &AgentArgs) -> anyhow::Result<ExitCode> {
             ToAgent::End { id } => drop(children.remove(&id)),
             ToAgent::Watch { start_ns, end_ns } => watch(start_ns, end_ns)?,
             ToAgent::Describe => send(&FromAgent::Description(Box::new(Description::capture())))?,
+            ToAgent::Find { program } => send(&FromAgent::Missing(missing(&program)))?,
             ToAgent::Clock | ToAgent::Lease { .. } => {}
         }
     }

@@ -22,6 +22,7 @@ use super::messages::{self, FromSupervisor, ToSupervisor};
 use super::ready_address;
 use crate::host::cpus;
 use crate::host::process_tree::{self, CpuTime, Memory};
+use crate::scenario::arm::{ADDRESS, PORT};
 
 /// Time for a server to drain, beyond its own limit, before it is killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -44,6 +45,10 @@ pub struct SuperviseArgs {
     /// its output is only of interest if it fails
     #[arg(long)]
     external: bool,
+
+    /// Address on which an external server is to listen; port 0 for a free one
+    #[arg(long, default_value = "127.0.0.1:0", requires = "external")]
+    listen: SocketAddr,
 
     /// The server is this executable: the command line has only its arguments
     #[arg(long, conflicts_with = "external")]
@@ -69,7 +74,7 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
 
     let (send, events) = unbounded();
     let child = if args.external {
-        start_external(&args.command, &send)?
+        start_external(&args.command, args.listen, &send)?
     } else if args.own {
         let own = std::env::current_exe().context("cannot find this executable")?;
         start(&own, &args.command, &send)?
@@ -155,7 +160,8 @@ impl Supervisor {
                 Ok(Event::Connected(address)) => self.report_ready(address)?,
                 Ok(Event::Unreachable(address)) => {
                     self.kill(&format!(
-                        "no connection to {address} within {CONNECT_TIMEOUT:?}"
+                        "no connection to {address} within {CONNECT_TIMEOUT:?}: its command has to make it listen \
+                         there, by {ADDRESS} and {PORT}"
                     ));
                 }
 

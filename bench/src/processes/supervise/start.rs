@@ -1,7 +1,7 @@
 //! Starting the server of a supervisor, and turning everything that happens to it into events.
 
 use std::io::{self, BufRead as _, BufReader, Read};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -18,7 +18,7 @@ use super::Event;
 use crate::host::threads;
 use crate::processes::child::bind_lifetime;
 use crate::processes::messages::{self, FromSupervisor};
-use crate::scenario::arm::PORT;
+use crate::scenario::arm::{ADDRESS, PORT};
 
 /// Time for an external server until it accepts connections.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,12 +51,20 @@ pub(super) fn start(
     Ok(child)
 }
 
-/// Starts a server of another kind, which is told its port and does not say when it listens.
-pub(super) fn start_external(words: &[String], events: &Sender<Event>) -> anyhow::Result<Child> {
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|free| free.local_addr());
-    let address = free.context("no port is free for the server")?;
-    let port = address.port().to_string();
-    let words: Vec<_> = words.iter().map(|word| word.replace(PORT, &port)).collect();
+/// Starts a server of another kind, which is told where to listen and does not say when it does.
+pub(super) fn start_external(
+    words: &[String],
+    listen: SocketAddr,
+    events: &Sender<Event>,
+) -> anyhow::Result<Child> {
+    let free = TcpListener::bind(listen).and_then(|free| free.local_addr());
+    let address = match free {
+        Ok(address) => address,
+        Err(error) => return report_failed_start(&format!("cannot listen on {listen}: {error}")),
+    };
+    let (ip, port) = (address.ip().to_string(), address.port().to_string());
+    let told = |word: &String| word.replace(PORT, &port).replace(ADDRESS, &ip);
+    let words: Vec<_> = words.iter().map(told).collect();
     let (program, arguments) = words.split_first().context("no server command")?;
 
     let (output, input) = io::pipe()?;
@@ -78,7 +86,10 @@ pub(super) fn start_external(words: &[String], events: &Sender<Event>) -> anyhow
 
     let child = match child {
         Ok(child) => child,
-        Err(error) => return report_failed_start(program, error),
+        Err(error) => {
+            let refused = threads::refused(&cannot_start(program), error);
+            return report_failed_start(&format!("{refused:#}"));
+        }
     };
     forward_external(output, child.id(), events.clone())?;
     await_connection(address, events.clone())?;
@@ -86,10 +97,10 @@ pub(super) fn start_external(words: &[String], events: &Sender<Event>) -> anyhow
 }
 
 /// Reports a failed start as the end of the server, which it is for the experiment, and exits.
-fn report_failed_start(program: &str, error: io::Error) -> anyhow::Result<Child> {
+fn report_failed_start(status: &str) -> anyhow::Result<Child> {
     messages::send(&FromSupervisor::Exited {
         clean: false,
-        status: format!("{:#}", threads::refused(&cannot_start(program), error)),
+        status: status.to_owned(),
         cpu_ns: 0,
         counters: None,
     })?;
