@@ -7,7 +7,7 @@ use crate::claims::CLAIMS;
 use crate::claims::table::{Judged, headlines, interval, judged, label, notes, value};
 use crate::render::Part;
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
+use crate::render::chart::{Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps, stacked};
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, PageRun, table_part};
 use crate::render::units::plural;
@@ -24,9 +24,12 @@ const STARTS: [(&str, &str); 3] = [
 pub(crate) fn page<'a>(runs: Vec<PageRun<'a>>, rows: &'a [ClaimRow]) -> Page<'a> {
     let judged = judged(rows, CLAIMS);
     let chart = start_costs(rows);
-    let arms = chart.iter().flat_map(|chart| &chart.series);
+    let arms = chart.iter().flat_map(|(_, chart)| &chart.series);
     let looks = Looks::new(arms.map(|series| series.arm));
-    let charts: Vec<Picture> = chart.iter().map(|chart| chart.draw(&looks)).collect();
+    let charts: Vec<Picture> = chart
+        .iter()
+        .map(|(frame, chart)| stacked(frame, std::slice::from_ref(chart), &looks))
+        .collect();
 
     let chapter = Chapter {
         name: "claims".to_owned(),
@@ -118,7 +121,7 @@ fn tag(row: &ClaimRow) -> String {
 }
 
 /// Chart of C1's curves; none if it was not measured.
-fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
+fn start_costs(rows: &[ClaimRow]) -> Option<(Frame, LineChart<'static>)> {
     let of = |metric: &'static str| rows.iter().filter(move |row| row.metric == metric);
     let all = || STARTS.iter().flat_map(|(_, metric)| of(metric));
     let mut places: Vec<&str> = Vec::new();
@@ -154,17 +157,18 @@ fn start_costs(rows: &[ClaimRow]) -> Option<LineChart<'static>> {
         notes.push("Without a band: too few blocks for an interval.".to_owned());
     }
 
-    (!series.is_empty()).then(|| LineChart {
-        frame: Frame {
-            name: "start-cost".to_owned(),
-            title: "Cost of a start against the parent\u{2019}s memory".to_owned(),
-            subtitle: "a thread, a forked process, a new program (spawn); on one CPU".to_owned(),
-            notes,
-        },
+    let frame = Frame {
+        name: "start-cost".to_owned(),
+        title: "Cost of a start against the parent\u{2019}s memory".to_owned(),
+        subtitle: "a thread, a forked process, a new program (spawn); on one CPU".to_owned(),
+        notes,
+    };
+    let chart = LineChart {
         x: Axis::steps("resident memory of the process that starts them", &places),
         y: Axis::amounts("time of one start and end", Unit::Time, &ends),
         series,
-    })
+    };
+    (!chart.series.is_empty()).then_some((frame, chart))
 }
 
 fn mark(arm: &str, metric: &'static str, row: &ClaimRow, x: f64) -> Option<Mark> {

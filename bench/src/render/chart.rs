@@ -13,6 +13,8 @@ const WIDTH: f64 = 440.0;
 const PLOT_HEIGHT: f64 = 200.0;
 const TOP: f64 = 66.0;
 const LEFT: f64 = 58.0;
+/// Distance from one panel to the next below it.
+const PANEL: f64 = PLOT_HEIGHT + 68.0;
 /// Height of a line of small type.
 const LINE: f64 = 14.0;
 /// Height of a bar, its gap included.
@@ -48,7 +50,7 @@ pub(crate) struct Mark {
     pub(crate) tag: String,
     /// None for a point that only shapes the line.
     pub(crate) tip: Option<Tip>,
-    /// Drawn hollow: the value has a fault, or belongs to the earlier of two runs.
+    /// Drawn hollow: the value has a fault or is not valid, or belongs to the earlier of two runs.
     pub(crate) hollow: bool,
     /// Run that it belongs to, where a chart shows several.
     pub(crate) run: Option<&'static str>,
@@ -70,9 +72,8 @@ pub(crate) struct Frame {
     pub(crate) notes: Vec<String>,
 }
 
-/// Chart of lines, one for each series.
+/// Lines over two axes, one for each series: a chart, or a panel of one.
 pub(crate) struct LineChart<'a> {
-    pub(crate) frame: Frame,
     pub(crate) x: Axis,
     pub(crate) y: Axis,
     pub(crate) series: Vec<Series<'a>>,
@@ -189,15 +190,30 @@ fn short_label(arm: &str) -> String {
     arm.chars().take(LONGEST - 1).chain(['…']).collect()
 }
 
+/// Charts with the same lower axis, one below the other.
+pub(crate) fn stacked(frame: &Frame, panels: &[LineChart<'_>], looks: &Looks<'_>) -> Picture {
+    let series = panels.iter().flat_map(|panel| &panel.series);
+    let names = series.map(|series| text_width(&short_label(series.arm)));
+    let right = WIDTH - names.fold(0.0, f64::max) - 20.0;
+    let last = PANEL * panels.len().saturating_sub(1) as f64;
+    let height = TOP + PLOT_HEIGHT + last + 42.0 + LINE * frame.notes.len() as f64;
+
+    let body = html! {
+        @for (index, panel) in panels.iter().enumerate() {
+            g transform=[(index > 0).then(|| format!("translate(0 {})", px(PANEL * index as f64)))] {
+                (panel.plot(right, looks))
+            }
+        }
+    };
+    let marks = panels.iter().flat_map(|panel| &panel.series);
+    let marks = marks.flat_map(marks_of);
+    let values = marks.filter_map(|mark| mark.tip.clone()).collect();
+    Picture::new(frame, (WIDTH, height), values, &body)
+}
+
 impl LineChart<'_> {
-    pub(crate) fn draw(&self, looks: &Looks<'_>) -> Picture {
-        let names = self
-            .series
-            .iter()
-            .map(|series| text_width(&short_label(series.arm)));
-        let right = WIDTH - names.fold(0.0, f64::max) - 20.0;
-        let bottom = TOP + PLOT_HEIGHT;
-        let height = bottom + 42.0 + LINE * self.frame.notes.len() as f64;
+    /// The axes, and the lines up to `right` with the names of the arms beside them.
+    fn plot(&self, right: f64, looks: &Looks<'_>) -> Markup {
         let at = |mark: &Mark| {
             (
                 LEFT + self.x.place(mark.x) * (right - LEFT),
@@ -205,7 +221,7 @@ impl LineChart<'_> {
             )
         };
 
-        let body = html! {
+        html! {
             (self.axes(right))
             @for (series, label) in self.series.iter().zip(self.labels(at)) {
                 @let look = looks.of(series.arm);
@@ -225,10 +241,7 @@ impl LineChart<'_> {
                     }
                 }
             }
-        };
-        let values = self.series.iter().flat_map(marks_of);
-        let values = values.filter_map(|mark| mark.tip.clone()).collect();
-        Picture::new(&self.frame, (WIDTH, height), values, &body)
+        }
     }
 
     /// Height of a value.

@@ -1,13 +1,17 @@
 //! Charts of a scenario, from its summary and its histograms. A chart without data is not drawn; a missing
 //! value is a gap.
 
+use std::collections::BTreeSet;
+
 use super::scenario_report::{ArmLine, Load, ScenarioReport, THROUGHPUT};
 use crate::render::axis::{Axis, Unit};
-use crate::render::chart::{BarChart, Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps};
+use crate::render::chart::{
+    BarChart, Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps, stacked,
+};
 use crate::render::looks::Looks;
 use crate::results::ordered::entry;
 use crate::results::summary::interval_of;
-use crate::results::{BlockPercentiles, ConditionKey, Metric};
+use crate::results::{BlockPercentiles, BlockRow, ConditionKey, Metric};
 use crate::scenario::Placement;
 use crate::stats::median;
 
@@ -106,6 +110,10 @@ const SUMMARY_PERCENTILES: [(f64, Metric, &str); 4] = [
     (0.9999, Metric::LatencyP9999, "p99.99"),
 ];
 
+/// Panels of latency over time: metric and name.
+const TIME_PANELS: [(Metric, &str); 2] =
+    [(Metric::LatencyP99, "p99"), (Metric::LatencyP50, "median")];
+
 /// Points of a percentile curve in each decade of the remaining requests.
 const POINTS_PER_DECADE: u32 = 10;
 
@@ -127,6 +135,7 @@ pub(super) fn charts(
         pictures.extend(charts.against_rate(name, metric, title));
     }
     pictures.extend(charts.percentiles(percentiles));
+    pictures.extend(charts.over_time());
     pictures
 }
 
@@ -225,13 +234,13 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
         }
 
         let title = format!("{} against clients", spec.title);
+        let frame = self.frame(spec.name, place, title, all_lines, spec.metric);
         let chart = LineChart {
-            frame: self.frame(spec.name, place, title, all_lines, spec.metric),
             x: Axis::occurring("clients", &clients),
             y: y.clone(),
             series,
         };
-        Some(chart.draw(self.looks))
+        Some(stacked(&frame, &[chart], self.looks))
     }
 
     /// A series for each arm, interrupted where one of the values `all` on the lower axis is missing.
@@ -268,8 +277,8 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             let rates = lines
                 .iter()
                 .filter_map(|line| line.estimate(Metric::PlannedRate));
+            let frame = self.frame(name, place, title.to_owned(), lines, metric);
             let chart = LineChart {
-                frame: self.frame(name, place, title.to_owned(), lines, metric),
                 x: Axis::from_zero(
                     "requests per second, planned",
                     Unit::Rate,
@@ -282,7 +291,7 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
                 ),
                 series,
             };
-            Some(chart.draw(self.looks))
+            Some(stacked(&frame, &[chart], self.looks))
         };
         facets.iter().filter_map(chart).collect()
     }
@@ -363,18 +372,61 @@ impl<'r, 'a> ScenarioCharts<'r, 'a> {
             .flat_map(|mark| [[mark.y; 2], ends(mark)].concat())
             .collect();
 
-        let load = condition
-            .load_percent
-            .map(|percent| format!(" at {percent} % of peak"));
-        let place = clients_as(Some(condition.clients), &condition) + &load.unwrap_or_default();
+        let place = section(&condition);
         let title = "Latency by percentile".to_owned();
+        let frame = self.frame("latency", &place, title, lines, Metric::LatencyP50);
         let chart = LineChart {
-            frame: self.frame("latency", &place, title, lines, Metric::LatencyP50),
             x: Axis::quantiles(highest),
             y: Axis::amounts("latency", Unit::Time, &values),
             series,
         };
-        Some(chart.draw(self.looks))
+        Some(stacked(&frame, &[chart], self.looks))
+    }
+
+    /// Latency of each block under each condition, in the order of time: drift, and single bad moments.
+    fn over_time(&self) -> Vec<Picture> {
+        let shown = |line: &ArmLine<'_>| line.load() != Load::Step;
+        let facets = self.facets(shown, |condition| condition.tag(""));
+        facets
+            .iter()
+            .filter_map(|(_, lines)| self.time_chart(lines))
+            .collect()
+    }
+
+    /// A panel for each percentile; none for a single block.
+    fn time_chart(&self, lines: &[&'r ArmLine<'a>]) -> Option<Picture> {
+        let condition = lines.first()?.condition();
+        let rows = self.report.blocks.iter();
+        let rows = rows.filter(|row| row.condition() == condition);
+        let rows: Vec<&BlockRow> = rows.copied().collect();
+
+        let panels = TIME_PANELS
+            .iter()
+            .filter_map(|(metric, name)| time_panel(lines, &rows, *metric, name));
+        let panels: Vec<LineChart<'_>> = panels.collect();
+        if panels.is_empty() {
+            return None;
+        }
+
+        let mut notes = vec![
+            "A point is a block: fresh processes, and slices of all arms in turns.".to_owned(),
+        ];
+        if rows.iter().any(|row| !row.validity.is_valid()) {
+            notes.push(
+                "Hollow: the block is not valid for this arm; its value says why.".to_owned(),
+            );
+        }
+        let frame = Frame {
+            notes,
+            ..self.frame(
+                "time",
+                &section(&condition),
+                "Latency over time".to_owned(),
+                lines,
+                Metric::LatencyP50,
+            )
+        };
+        Some(stacked(&frame, &panels, self.looks))
     }
 
     fn frame(
@@ -428,6 +480,14 @@ fn clients_as(count: Option<u32>, condition: &ConditionKey) -> String {
         Some(count) => format!("{count} clients as {place}"),
         None => format!("clients as {place}"),
     }
+}
+
+/// `8 clients as threads`, and the share of the peak in a rate sweep.
+fn section(condition: &ConditionKey) -> String {
+    let load = condition
+        .load_percent
+        .map(|percent| format!(" at {percent} % of peak"));
+    clients_as(Some(condition.clients), condition) + &load.unwrap_or_default()
 }
 
 /// `throughput-steady-8-threads`: the words that tell a chart from others.
@@ -489,6 +549,69 @@ fn mark(line: &ArmLine<'_>, metric: Metric, unit: Unit) -> Option<Mark> {
         tip: Some(Tip { place, value }),
         hollow: line.starved() > 0,
         run: None,
+    })
+}
+
+/// A metric of each block in the order of time; none if there are no two blocks.
+fn time_panel<'a>(
+    lines: &[&ArmLine<'a>],
+    rows: &[&BlockRow],
+    metric: Metric,
+    name: &str,
+) -> Option<LineChart<'a>> {
+    let blocks: BTreeSet<u32> = rows.iter().map(|row| row.block).collect();
+    let names: Vec<String> = blocks.iter().map(ToString::to_string).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let places: Vec<f64> = (0..blocks.len()).map(|place| place as f64).collect();
+
+    let mut values = Vec::new();
+    let mut series = Vec::new();
+    for line in lines {
+        let mark = |row: &&BlockRow| {
+            let place = blocks.iter().position(|block| *block == row.block)?;
+            block_mark(row, metric, name, places[place])
+        };
+        let own = rows.iter().filter(|row| row.model == line.model());
+        let marks: Vec<Mark> = own.filter_map(mark).collect();
+        values.extend(marks.iter().map(|mark| mark.y));
+
+        // A block without a value is a gap.
+        let stretches = split_at_gaps(marks, &places);
+        if !stretches.is_empty() {
+            series.push(Series {
+                arm: line.model(),
+                stretches,
+            });
+        }
+    }
+
+    let is_drawn = blocks.len() > 1 && !series.is_empty();
+    is_drawn.then(|| LineChart {
+        x: Axis::steps("block, in the order of time", &names),
+        y: Axis::amounts(&format!("{name} of each block"), Unit::Time, &values),
+        series,
+    })
+}
+
+/// A metric in one block as a mark, hollow if the block is not valid. A value without bound has none.
+fn block_mark(row: &BlockRow, metric: Metric, name: &str, x: f64) -> Option<Mark> {
+    let value = metric.of_block(row).filter(|value| value.is_finite())?;
+    let is_valid = row.validity.is_valid();
+    let mut text = Unit::Time.show(value);
+    if !is_valid {
+        text = format!("{text}, {}", row.validity.to_string().replace(';', ", "));
+    }
+
+    Some(Mark {
+        x,
+        y: value,
+        tag: row.condition().tag(&row.model),
+        tip: Some(Tip {
+            place: format!("{}, block {}, {name}", row.model, row.block),
+            value: text,
+        }),
+        hollow: !is_valid,
+        ..Mark::default()
     })
 }
 

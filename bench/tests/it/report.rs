@@ -617,6 +617,61 @@ fn a_newer_schema_is_named() {
     report(folder.path(), &[]).refused(&[&["claims.csv, line 3"][..], &words].concat());
 }
 
+#[test]
+fn latency_over_time_has_every_block() {
+    let disturbed = |row: &str| row.contains(",fork,7,ok,");
+    let folder = Made {
+        clients: &[8],
+        fails: |model, _| model == "async",
+        ..Made::PLAIN
+    }
+    .folder();
+    edit(folder.path(), "blocks.csv", |text| {
+        let row = |row: &str| {
+            let row = row.to_owned() + "\n";
+            if !disturbed(&row) {
+                return row;
+            }
+            // One bad moment, in a block that is not valid.
+            let row = row.replace(",valid,", ",disturbed,");
+            row.replace(",160000,", ",4000000,")
+        };
+        text.lines().map(row).collect()
+    });
+    let made = rendered_from(folder);
+
+    let chart = made.chart("time-steady-8-threads");
+    for arm in ["thread", "fork"] {
+        let words = format!("<title>{arm}, block ");
+        assert_eq!(chart.matches(&words).count(), 2 * 11, "{arm}: {chart}");
+    }
+    assert!(!chart.contains("<title>async"), "{chart}");
+    assert!(
+        chart.contains("<title>thread, block 7, p99: 160 µs</title>"),
+        "{chart}"
+    );
+    assert!(
+        chart.contains("<title>fork, block 7, p99: 4.00 ms, disturbed</title>"),
+        "{chart}"
+    );
+    assert!(
+        chart.contains("<title>fork, block 7, median: 80.0 µs, disturbed</title>"),
+        "{chart}"
+    );
+    assert_eq!(chart.matches("<path class=\"paper\"").count(), 2, "{chart}");
+    assert!(chart.contains("Hollow: the block is not valid"), "{chart}");
+    assert!(made.html.contains("id=\"time-steady-8-threads\""));
+}
+
+#[test]
+fn a_single_block_has_no_course_of_time() {
+    let made = rendered(&Made {
+        blocks: 1,
+        ..Made::PLAIN
+    });
+    assert!(!made.html.contains("Latency over time"), "{}", made.html);
+}
+
 /// A page of two runs, and its charts.
 struct Pair {
     place: TempDir,
