@@ -35,8 +35,7 @@ struct RunningArm {
 
 /// The clients of an arm on one load host.
 struct LoadProcess {
-    /// The load host, from 0.
-    host: usize,
+    share: Share,
     process: Process,
 }
 
@@ -70,7 +69,7 @@ impl Condition {
         let running = RunningBlock {
             condition: self,
             hosts,
-            schedule: Schedule::new(self, &mut random, clocks.separation_ns()),
+            schedule: Schedule::new(self, &mut random, hosts.separation_ns(&clocks)),
             clocks,
             seed,
         };
@@ -118,6 +117,7 @@ impl RunningBlock<'_> {
             hosts: self.hosts,
             machines,
             clock_bound_ns: self.clocks.bound_until_ns(&clocks_after),
+            clocks: [&self.clocks, &clocks_after],
         };
         Ok(block.outcome(&observed))
     }
@@ -189,10 +189,10 @@ impl RunningBlock<'_> {
         let name = format!("the clients of {}", arm.name);
         let sites = self.hosts.loads();
         let mut loads = Vec::new();
-        for Share { host, .. } in self.hosts.shares(self.condition.clients) {
-            let [_, client_cpus] = self.hosts.cpus(placement, host)?;
-            let process = sites[host].start(&name, &pinned("drive", &client_cpus))?;
-            loads.push(LoadProcess { host, process });
+        for share in self.hosts.shares(self.condition.clients) {
+            let [_, client_cpus] = self.hosts.cpus(placement, share.host)?;
+            let process = sites[share.host].start(&name, &pinned("drive", &client_cpus))?;
+            loads.push(LoadProcess { share, process });
         }
         Ok((supervisor, loads))
     }
@@ -236,7 +236,8 @@ impl RunningBlock<'_> {
     /// An arm that cannot be told has failed.
     fn start_load(&self, arms: &mut [anyhow::Result<RunningArm>]) -> u64 {
         let clients = u64::from(self.condition.clients) * arms.len() as u64;
-        let lead_ns = LEAD_NS + clients * LEAD_PER_CLIENT_NS + 2 * self.clocks.separation_ns();
+        let lead_ns =
+            LEAD_NS + clients * LEAD_PER_CLIENT_NS + 2 * self.hosts.separation_ns(&self.clocks);
         let start_ns = clock::now() + lead_ns;
 
         for (index, arm) in arms.iter_mut().enumerate() {
@@ -244,7 +245,7 @@ impl RunningBlock<'_> {
             let watch = self.watch(index, self.clocks.server().there(start_ns));
             let mut sent = started.supervisor.send(&watch);
             for load in &mut started.loads {
-                let start_ns = self.clocks.load(load.host).there(start_ns);
+                let start_ns = self.clocks.load(load.share.host).there(start_ns);
                 sent = sent.and_then(|()| load.process.send(&Start { start_ns }));
             }
             if let Err(error) = sent {
@@ -326,7 +327,7 @@ impl RunningArm {
         let watched = self.supervisor.receive(deadline)?;
         let loads = self.loads.iter();
         let loads: anyhow::Result<Vec<LoadPart>> = loads
-            .map(|load| load_part(load, &clocks.load(load.host), deadline))
+            .map(|load| load_part(load, &clocks.load(load.share.host), deadline))
             .collect();
 
         let mut observed = Observed::of_loads(loads?, self.memory_before);
@@ -369,7 +370,7 @@ fn load_part(
         } => {
             report.shift_instants(-clock.offset_ns());
             Ok(LoadPart {
-                host: load.host,
+                share: load.share,
                 report,
                 late_ns,
             })

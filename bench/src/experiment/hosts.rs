@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use super::condition::Condition;
+use super::reach;
 use super::shares::{Share, shares};
 use crate::host::cpus::{CpuList, cpu_ranges};
 use crate::host::machine::{MachineWatch, socket_bytes};
@@ -196,15 +197,17 @@ pub(crate) struct HostInUse {
     bound_cpus: Vec<usize>,
     pub(crate) source_addresses: Vec<IpAddr>,
     weight: u32,
+    /// Of a load host: round trip to the host of the servers.
+    pub(crate) network_rtt_ns: Option<u64>,
 }
 
 impl HostInUse {
-    fn connect(role: String, options: &HostOptions) -> anyhow::Result<Self> {
+    fn connect(role: String, options: &HostOptions, server: IpAddr) -> anyhow::Result<Self> {
         let (site, description) = match &options.launcher {
-            None => (Site::Here, Description::capture()),
+            None => (Site::Here, Description::capture(server)),
             Some(launcher) => {
                 let executable = executable_path(options.executable.as_ref())?;
-                let host = RemoteHost::connect(&role, launcher, &executable)?;
+                let host = RemoteHost::connect(&role, launcher, &executable, server)?;
                 let description = host.description.clone();
                 (Site::Remote(host), description)
             }
@@ -228,6 +231,7 @@ impl HostInUse {
             bound_cpus: bound_cpus.to_vec(),
             source_addresses: options.source_addresses.clone(),
             weight: options.weight,
+            network_rtt_ns: None,
             description,
         })
     }
@@ -288,7 +292,8 @@ impl Hosts {
         Hosts { apart: None }
     }
 
-    /// Starts the agents of all hosts, one after the other: a server of sessions may refuse many at once.
+    /// Starts the agents of all hosts, one after the other: a server of sessions may refuse many at once. Fails if a
+    /// load host does not reach a server on the server's host.
     pub fn connect(options: &HostsOptions) -> anyhow::Result<Self> {
         if options.are_none() {
             if !options.words.is_empty() {
@@ -304,6 +309,7 @@ impl Hosts {
         let mut hosts = vec![HostInUse::connect(
             "server host".to_owned(),
             &options.server,
+            address.ip(),
         )?];
         let here = [HostOptions::default()];
         let loads = match &options.loads[..] {
@@ -315,11 +321,21 @@ impl Hosts {
                 1 => "load host".to_owned(),
                 _ => format!("load host {number}"),
             };
-            hosts.push(HostInUse::connect(role, load)?);
+            hosts.push(HostInUse::connect(role, load, address.ip())?);
         }
-        Ok(Hosts {
+        let mut hosts = Hosts {
             apart: Some(ApartHosts { hosts, address }),
-        })
+        };
+
+        let round_trips = reach::round_trips(&hosts)?;
+        let loads = hosts
+            .apart
+            .iter_mut()
+            .flat_map(|apart| &mut apart.hosts[1..]);
+        for (host, ns) in loads.zip(round_trips) {
+            host.network_rtt_ns = Some(ns);
+        }
+        Ok(hosts)
     }
 
     /// The hosts, if servers and clients are not both on this one.
@@ -349,6 +365,12 @@ impl Hosts {
             None => vec![&Site::Here],
             Some(apart) => apart.loads().iter().map(|host| &host.site).collect(),
         }
+    }
+
+    /// The duty of a load host, as in `load host 2`.
+    pub(super) fn load_role(&self, load: usize) -> &str {
+        let apart = self.apart.as_ref();
+        apart.map_or("this host", |apart| &apart.loads()[load].role)
     }
 
     /// The load hosts of a number of clients.
@@ -405,6 +427,23 @@ impl Hosts {
         counts.into_iter().filter_map(note).collect()
     }
 
+    /// The launchers of these hosts, by their numbers among all, a line each.
+    #[must_use]
+    pub fn launchers_of(&self, hosts: impl IntoIterator<Item = usize>) -> Vec<String> {
+        let Some(apart) = &self.apart else {
+            return Vec::new();
+        };
+        let numbers: BTreeSet<usize> = hosts.into_iter().collect();
+        let named = numbers
+            .into_iter()
+            .filter_map(|number| apart.hosts.get(number));
+        let line = |host: &HostInUse| match host.site.remote() {
+            Some(remote) => format!("{} is: {}", host.role, remote.launcher()),
+            None => format!("{} is this host", host.role),
+        };
+        named.map(line).collect()
+    }
+
     /// The address on which the server of an arm listens, from 0; `None` for that of its own choice.
     pub(crate) fn listen(&self, arm: usize) -> anyhow::Result<Option<SocketAddr>> {
         let apart = self.apart.as_ref();
@@ -418,6 +457,10 @@ impl Hosts {
         let records = hosts.map(|host| HostRecord {
             role: host.role.clone(),
             environment: host.description.environment.clone(),
+            network_card: host.description.network.card.clone(),
+            mtu_bytes: host.description.network.mtu_bytes,
+            congestion_control: host.description.network.congestion_control.clone(),
+            network_rtt_ns: host.network_rtt_ns,
         });
         records.collect()
     }
@@ -442,6 +485,13 @@ impl Hosts {
         let hosts = self.apart.iter().flat_map(|apart| &apart.hosts);
         let matches: anyhow::Result<Vec<ClockMatch>> = hosts.map(HostInUse::match_clock).collect();
         Ok(Clocks(matches?))
+    }
+
+    /// Time by which slices have to be further apart than on one host.
+    pub(super) fn separation_ns(&self, clocks: &Clocks) -> u64 {
+        let hosts = self.apart.iter().flat_map(|apart| &apart.hosts);
+        let round_trips = hosts.filter_map(|host| host.network_rtt_ns);
+        clocks.separation_ns(round_trips.max().unwrap_or(0))
     }
 
     /// Lets every host go on for a block of this length without this run.
@@ -551,11 +601,12 @@ impl Clocks {
         round_trips.max().unwrap_or(0)
     }
 
-    /// Time by which slices have to be further apart than on one host: a request may be under way, and two
-    /// hosts may each be off by the bound of their clocks.
-    pub(crate) fn separation_ns(&self) -> u64 {
+    /// Time by which slices have to be further apart than on one host: a request may be under way in a network with
+    /// this round trip, or on the slowest connection to an agent, and two hosts may each be off by the bound of their
+    /// clocks.
+    pub(crate) fn separation_ns(&self, network_rtt_ns: u64) -> u64 {
         let bounds = self.0.iter().map(ClockMatch::bound_ns);
-        self.round_trip_ns() + 2 * bounds.max().unwrap_or(0)
+        self.round_trip_ns().max(network_rtt_ns) + 2 * bounds.max().unwrap_or(0)
     }
 
     /// The largest error of any clock until `after` was taken; `None` if there is only this host.
@@ -584,6 +635,18 @@ mod tests {
         assert_eq!(one.of_arm(0).unwrap(), "[fd00::1]:7".parse().unwrap());
         let plain: ServerAddress = "fd00::1".parse().unwrap();
         assert_eq!(plain.of_arm(0).unwrap(), "[fd00::1]:0".parse().unwrap());
+    }
+
+    #[test]
+    fn slices_are_apart_by_the_longest_round_trip() {
+        // Exchanges of 400 ns in all, so the clock is known to within 200 ns.
+        let mut clock = ClockMatch::UNKNOWN;
+        clock.exchange(1_000, 1_200, 1_200, 1_400);
+        let clocks = Clocks(vec![ClockMatch::SAME, clock]);
+        assert_eq!(clocks.separation_ns(0), 400 + 2 * 200);
+        assert_eq!(clocks.separation_ns(300), 400 + 2 * 200);
+        assert_eq!(clocks.separation_ns(5_000), 5_000 + 2 * 200);
+        assert_eq!(Clocks(Vec::new()).separation_ns(0), 0);
     }
 
     #[test]

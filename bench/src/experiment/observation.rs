@@ -8,12 +8,15 @@ use echobench_clients::{
 };
 
 use super::condition::Condition;
-use super::hosts::{ApartHosts, Hosts};
+use super::hosts::{Clocks, Hosts};
 use super::schedule::Schedule;
+use super::shares::Share;
 use crate::host::machine::MachineWatch;
 use crate::host::process_tree::{CpuTime, Memory};
 use crate::results::histogram_log::interval_line;
-use crate::results::{BlockRow, BlockStatus, SCHEMA_VERSION, SliceRow, Validity, ValidityFlag};
+use crate::results::{
+    BlockRow, BlockStatus, HostRow, SCHEMA_VERSION, SliceRow, Validity, ValidityFlag,
+};
 use crate::scenario::Placement;
 use crate::stats::median;
 
@@ -28,22 +31,51 @@ const CLOCK_SHARE: u64 = 4;
 
 /// The report of a load process.
 pub(crate) struct LoadPart {
-    /// The load host, from 0.
-    pub(crate) host: usize,
+    pub(crate) share: Share,
     /// Its report, on the clock of this host.
     pub(crate) report: LoadReport,
     /// Time by which it was told the start too late.
     pub(crate) late_ns: u64,
 }
 
+/// The figures of the clients of one load process.
+pub(crate) struct LoadFigures {
+    pub(crate) share: Share,
+    pub(crate) cpu_ns: u64,
+    /// Time by which it was told the start too late.
+    pub(crate) late_ns: u64,
+    pub(crate) answered: u64,
+    /// Requests of an open loop that were sent late.
+    late: u64,
+    /// Replies in the measured parts of all slices.
+    pub(crate) replies: u64,
+    pub(crate) latency_p99_ns: Option<u64>,
+    /// Shortest time to connect.
+    pub(crate) connect_min_ns: Option<u64>,
+}
+
+impl LoadFigures {
+    fn of(part: &LoadPart) -> Self {
+        let total = part.report.total();
+        LoadFigures {
+            share: part.share,
+            cpu_ns: part.report.cpu_ns,
+            late_ns: part.late_ns,
+            answered: total.answered,
+            late: total.late,
+            replies: total.replies_in_window,
+            latency_p99_ns: Percentiles::of(&total.latency, total.lost).p99,
+            connect_min_ns: (!total.connect.is_empty()).then(|| total.connect.min()),
+        }
+    }
+}
+
 /// The reports of an arm's processes.
 pub(crate) struct Observed {
     /// Those of all clients.
     pub(crate) report: LoadReport,
-    /// Load hosts, from 0, each with the CPU time of its clients.
-    pub(crate) load_cpu_ns: Vec<(usize, u64)>,
-    /// Time by which the last of the load processes was told the start too late.
-    pub(crate) late_ns: u64,
+    /// The figures of each load process.
+    pub(crate) loads: Vec<LoadFigures>,
     /// Readings of CPU time at the start and after each slice.
     pub(crate) cpu: Vec<Option<CpuTime>>,
     pub(crate) memory_before: Option<Memory>,
@@ -64,11 +96,7 @@ pub(crate) struct Observed {
 impl Observed {
     /// The reports of the load processes together, without those of the server.
     pub(crate) fn of_loads(loads: Vec<LoadPart>, memory_before: Option<Memory>) -> Self {
-        let load_cpu_ns = loads
-            .iter()
-            .map(|part| (part.host, part.report.cpu_ns))
-            .collect();
-        let late_ns = loads.iter().map(|part| part.late_ns).max();
+        let figures = loads.iter().map(LoadFigures::of).collect();
         let reports = loads.into_iter().map(|part| part.report);
         let report = reports.reduce(|mut all, part| {
             all.add(part);
@@ -77,8 +105,7 @@ impl Observed {
 
         Observed {
             report: report.unwrap_or_default(),
-            load_cpu_ns,
-            late_ns: late_ns.unwrap_or(0),
+            loads: figures,
             cpu: Vec::new(),
             memory_before,
             memory: None,
@@ -101,7 +128,7 @@ impl Observed {
     }
 
     /// CPU time of the server over all slices.
-    fn server_slices_ns(&self) -> Option<u64> {
+    pub(super) fn server_slices_ns(&self) -> Option<u64> {
         let (first, last) = self.first_cpu().zip(self.last_cpu())?;
         Some(last.total_ns().saturating_sub(first.total_ns()))
     }
@@ -126,6 +153,8 @@ pub struct BlockOutcome {
     pub slices: Vec<SliceRow>,
     /// A row for each arm.
     pub blocks: Vec<BlockRow>,
+    /// A row for each host; none if there is only this.
+    pub hosts: Vec<HostRow>,
     /// The latencies of each arm, in the order of `blocks`.
     pub latencies: Vec<DurationHistogram>,
     /// Wrong replies, and counts that differ between client and server.
@@ -157,6 +186,8 @@ pub(crate) struct Block<'a> {
     pub(crate) machines: Vec<MachineWatch>,
     /// Largest error of the clock of any host; `None` if there is only this.
     pub(crate) clock_bound_ns: Option<u64>,
+    /// The clocks of the hosts before and after the block.
+    pub(crate) clocks: [&'a Clocks; 2],
 }
 
 impl Block<'_> {
@@ -183,6 +214,7 @@ impl Block<'_> {
         }
 
         outcome.slices.sort_by_key(|row| row.start_ns);
+        outcome.hosts = self.host_rows(arms, &other_cpus);
         outcome
     }
 
@@ -191,10 +223,10 @@ impl Block<'_> {
         let mut own_ns = vec![0; self.machines.len()];
         for arm in arms.iter().flatten() {
             own_ns[0] += arm.server_slices_ns().unwrap_or(0);
-            for (load, cpu_ns) in &arm.load_cpu_ns {
+            for load in &arm.loads {
                 // A single host has servers and clients.
-                let host = (load + 1) % self.machines.len().max(1);
-                own_ns[host] += cpu_ns;
+                let host = (load.share.host + 1) % self.machines.len().max(1);
+                own_ns[host] += load.cpu_ns;
             }
         }
 
@@ -376,7 +408,7 @@ impl Block<'_> {
     }
 
     /// Time in which an arm was under load.
-    fn load_ns(&self, arm: usize) -> f64 {
+    pub(super) fn load_ns(&self, arm: usize) -> f64 {
         let effort = &self.condition.effort;
         let slices = self.schedule.slots_of(arm).count() as u64;
         (slices * (effort.ramp.ns() + effort.slice.ns())) as f64
@@ -457,14 +489,12 @@ impl Block<'_> {
             validity.insert(ValidityFlag::Generator);
         }
 
-        // Up to the end of the first ramp, nothing is measured.
-        let started_late = observed.late_ns > self.condition.effort.ramp.ns();
-        if started_late || total.late as f64 > LATE * total.answered as f64 {
+        // One late host is enough: its clients put another load on the server.
+        if observed.loads.iter().any(|load| self.was_late(load)) {
             validity.insert(ValidityFlag::Late);
         }
 
-        let bounds = self.clock_bound_ns.zip(self.schedule.least_gap_ns());
-        if bounds.is_some_and(|(bound, gap)| bound > gap / CLOCK_SHARE) {
+        if self.is_clock_unknown(self.clock_bound_ns) {
             validity.insert(ValidityFlag::Clock);
         }
 
@@ -483,11 +513,26 @@ impl Block<'_> {
         validity
     }
 
+    /// Whether a load process was told the start, or sent requests, too late.
+    pub(super) fn was_late(&self, load: &LoadFigures) -> bool {
+        // Up to the end of the first ramp, nothing is measured.
+        load.late_ns > self.condition.effort.ramp.ns()
+            || load.late as f64 > LATE * load.answered as f64
+    }
+
+    /// Whether an error of a clock blurs the gaps between slices.
+    pub(super) fn is_clock_unknown(&self, bound_ns: Option<u64>) -> bool {
+        let bounds = bound_ns.zip(self.schedule.least_gap_ns());
+        bounds.is_some_and(|(bound, gap)| bound > gap / CLOCK_SHARE)
+    }
+
     /// Whether the clients used all the CPU time they could have while the server did not. Threads and
     /// processes that share CPUs with the server never count: each side takes CPU time from the other.
     fn generator_was_the_limit(&self, row: &BlockRow, arm: usize, observed: &Observed) -> bool {
-        if let Some(apart) = self.hosts.apart() {
-            return self.a_load_host_was_the_limit(apart, row, arm, observed);
+        if self.hosts.apart().is_some() {
+            // One load host without CPU time is enough to slow down its clients.
+            let mut loads = observed.loads.iter();
+            return loads.any(|load| self.load_was_the_limit(load, arm, row.server_cpus));
         }
         let Some((clients, server)) = row.client_cpus.zip(row.server_cpus) else {
             return false;
@@ -506,31 +551,22 @@ impl Block<'_> {
         clients >= SATURATED * all as f64 && server < SATURATED * server_cpus.len() as f64
     }
 
-    /// The same on hosts of their own: one load host without CPU time is enough to slow down its clients.
-    fn a_load_host_was_the_limit(
+    /// The same of a load host, whose clients have CPUs of their own.
+    pub(super) fn load_was_the_limit(
         &self,
-        apart: &ApartHosts,
-        row: &BlockRow,
+        load: &LoadFigures,
         arm: usize,
-        observed: &Observed,
+        server_cpus: Option<f64>,
     ) -> bool {
-        let one_thread = self.condition.driver == Driver::Tasks;
-        let load_ns = self.load_ns(arm);
-        let mut loads = observed.load_cpu_ns.iter();
-        let is_limit = loads.any(|(load, cpu_ns)| {
-            let cpus = if one_thread {
-                1
-            } else {
-                apart.loads()[*load].cpus()
-            };
-            *cpu_ns as f64 / load_ns >= SATURATED * cpus as f64
-        });
-
-        let server_cpus = apart.server().cpus() as f64;
-        is_limit
-            && row
-                .server_cpus
-                .is_some_and(|used| used < SATURATED * server_cpus)
+        let Some((apart, server)) = self.hosts.apart().zip(server_cpus) else {
+            return false;
+        };
+        let cpus = match self.condition.driver {
+            Driver::Tasks => 1,
+            Driver::Threads | Driver::Processes => apart.loads()[load.share.host].cpus(),
+        };
+        let clients = load.cpu_ns as f64 / self.load_ns(arm);
+        clients >= SATURATED * cpus as f64 && server < SATURATED * apart.server().cpus() as f64
     }
 }
 

@@ -2,12 +2,12 @@
 
 /// The clients of one load host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Share {
+pub(crate) struct Share {
     /// The load host, from 0.
-    pub(super) host: usize,
+    pub(crate) host: usize,
     /// Number of its first client, from 0.
-    pub(super) first: u32,
-    pub(super) clients: u32,
+    pub(crate) first: u32,
+    pub(crate) clients: u32,
 }
 
 /// The shares of load hosts with these weights, in the order of the hosts. They add up to all clients, and none

@@ -395,7 +395,7 @@ impl Subject {
             let length = condition.block_time();
             let start = began.elapsed().saturating_sub(length);
             let log = outcome.interval_log(start, length);
-            writer.block(&outcome.slices, &outcome.blocks, &log)?;
+            writer.block(&outcome.slices, &outcome.blocks, &outcome.hosts, &log)?;
         }
         check_sound(&outcome)?;
         (observer.blocks)(&self.name, &outcome);

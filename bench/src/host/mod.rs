@@ -7,6 +7,7 @@ pub mod environment;
 pub mod files;
 pub mod machine;
 pub mod machine_key;
+pub(crate) mod network;
 pub mod output;
 pub mod process_tree;
 pub mod signals;

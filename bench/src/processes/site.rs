@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::io::{BufRead as _, BufReader};
+use std::net::IpAddr;
 use std::process::{ChildStdout, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -174,11 +175,13 @@ struct Reported {
 }
 
 impl RemoteHost {
-    /// Starts the agent of a host by a launcher. `executable` is the path of this executable there.
+    /// Starts the agent of a host by a launcher. `executable` is the path of this executable there, `server` the
+    /// address of the servers.
     pub(crate) fn connect(
         role: &str,
         launcher: &[String],
         executable: &str,
+        server: IpAddr,
     ) -> anyhow::Result<Arc<Self>> {
         let failed = |reason: String| HostFailed {
             role: role.to_owned(),
@@ -202,7 +205,7 @@ impl RemoteHost {
         let hello = greeted.map_err(|_| failed(no_hello(executable)))?;
         check_build(&hello, executable).map_err(|error| failed(error.to_string()))?;
 
-        input.send_line(&line_of(&ToAgent::Describe)?)?;
+        input.send_line(&line_of(&ToAgent::Describe { server })?)?;
         let described = next_of(role, &answers, Instant::now() + START_TIMEOUT);
         let Ok(Answer::Description(description)) = described else {
             return Err(failed("it did not describe its host".to_owned()).into());
@@ -216,6 +219,11 @@ impl RemoteHost {
             next_id: AtomicU32::new(0),
             description: *description,
         }))
+    }
+
+    /// The launcher, by which the user knows the host.
+    pub(crate) fn launcher(&self) -> &str {
+        &self.launcher
     }
 
     /// The failure of this host for a reason.

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use super::column::RunStatus;
 use super::metric::Metric;
 use super::record::RunRecord;
-use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
-use super::{BLOCKS, CLAIMS, RECORD, SCHEMA_VERSION, SLICES, SUMMARY};
+use super::rows::{BlockRow, ClaimRow, HostRow, SliceRow, SummaryRow};
+use super::{BLOCKS, CLAIMS, HOSTS, RECORD, SCHEMA_VERSION, SLICES, SUMMARY};
 
 /// The slices of a results folder.
 pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
@@ -20,6 +20,14 @@ pub fn read_slices(folder: &Path) -> anyhow::Result<Vec<SliceRow>> {
 /// The blocks of a results folder.
 pub fn read_blocks(folder: &Path) -> anyhow::Result<Vec<BlockRow>> {
     read(folder, BLOCKS)
+}
+
+/// The hosts of a run in each of its blocks; none of a run on one host.
+pub fn read_hosts(folder: &Path) -> anyhow::Result<Vec<HostRow>> {
+    if !folder.join(HOSTS).exists() {
+        return Ok(Vec::new());
+    }
+    read(folder, HOSTS)
 }
 
 /// Whether a results folder is that of a ledger of claims, not that of a run.

@@ -37,6 +37,14 @@ pub struct HostRecord {
     pub role: String,
     /// The machine and its build.
     pub environment: Environment,
+    /// Driver of the network card towards the other side; `loopback`, or `virtual` without a device.
+    pub network_card: Option<String>,
+    /// Largest packet of that card.
+    pub mtu_bytes: Option<u64>,
+    /// Congestion control of TCP connections, such as `cubic`.
+    pub congestion_control: Option<String>,
+    /// Of a load host: shortest of twenty round trips of a request before the first block.
+    pub network_rtt_ns: Option<u64>,
 }
 
 impl RunRecord {

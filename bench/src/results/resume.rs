@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, bail};
 
 use super::read::read_lines;
-use super::{BLOCKS, BlockRow, LATENCY, SLICES, SUMMARY, SliceRow, Writer};
+use super::{BLOCKS, BlockRow, HOSTS, HostRow, LATENCY, SLICES, SUMMARY, SliceRow, Writer};
 use crate::results::histogram_log::interval_log_header;
 
 /// Finished part of an interrupted run.
@@ -18,12 +18,17 @@ pub struct ResumableRun {
     pub slices: Vec<SliceRow>,
     /// Rows of these blocks.
     pub blocks: Vec<BlockRow>,
+    /// Their hosts; none if everything is on one.
+    pub hosts: Vec<HostRow>,
     /// Time since the zero of the interval log.
     pub log_age: Duration,
 }
 
 /// Rows that a run plans to write.
 pub trait PlannedRows {
+    /// Number of hosts, each with a row in every block; 0 if everything is on one.
+    fn hosts(&self) -> usize;
+
     /// Names of the arms of a block, given the row of the first of them; `None` for a row that is not planned.
     fn arms(&self, first: &BlockRow) -> Option<Vec<String>>;
 
@@ -42,7 +47,9 @@ impl Writer {
         planned: &impl PlannedRows,
     ) -> anyhow::Result<(Self, ResumableRun)> {
         // Opening creates the files, so a lost one has to be noticed before.
-        for name in [BLOCKS, SLICES, LATENCY] {
+        let has_hosts = planned.hosts() > 0;
+        let hosts_file = has_hosts.then_some(HOSTS);
+        for name in [BLOCKS, SLICES, LATENCY].into_iter().chain(hosts_file) {
             if !folder.join(name).exists() {
                 bail!(
                     "{} has no {name}; restore it, or start a new run",
@@ -51,8 +58,8 @@ impl Writer {
             }
         }
 
-        let mut writer = Self::open(folder)?;
-        let (blocks, blocks_end) = finished_blocks(folder, planned)?;
+        let mut writer = Self::open(folder, has_hosts)?;
+        let (blocks, blocks_end, count) = finished_blocks(folder, planned)?;
         let finished: BTreeSet<_> = blocks
             .iter()
             .map(|row| (row.condition(), row.model.as_str(), row.block))
@@ -65,6 +72,24 @@ impl Writer {
         };
         let (slices, slices_end) = leading_rows(slices, is_kept);
         check_slices(folder, planned, &blocks, &slices)?;
+
+        let hosts: Vec<(HostRow, u64)> = if has_hosts {
+            read_lines(folder, HOSTS)?
+        } else {
+            Vec::new()
+        };
+        let (hosts, hosts_end) = leading_rows(hosts, |row: &HostRow| {
+            let key = (row.condition(), row.model.as_str(), row.block);
+            finished.contains(&key)
+        });
+        let expected = count * planned.hosts();
+        if hosts.len() != expected {
+            bail!(
+                "{}/hosts.csv has {} of {expected} rows of finished blocks; restore it, or start a new run",
+                folder.display(),
+                hosts.len()
+            );
+        }
 
         let lines = blocks.iter().filter(|row| row.is_ok()).count();
         let log = fs::read_to_string(folder.join(LATENCY))
@@ -83,6 +108,9 @@ impl Writer {
         truncate(&writer.blocks, blocks_end)?;
         truncate(&writer.slices, slices_end)?;
         truncate(&writer.latency, log_end)?;
+        if let Some(file) = &writer.hosts {
+            truncate(file, hosts_end)?;
+        }
         if log_end == 0 {
             writer.latency.write_all(interval_log_header().as_bytes())?;
         }
@@ -97,6 +125,7 @@ impl Writer {
         let kept = ResumableRun {
             slices,
             blocks,
+            hosts,
             log_age: log_age(&log).unwrap_or_default(),
         };
         Ok((writer, kept))
@@ -158,13 +187,13 @@ pub fn check_slices(
     Ok(())
 }
 
-/// The rows of the finished blocks, and the position of their end in the file.
+/// The rows of the finished blocks, the position of their end in the file, and the number of blocks.
 fn finished_blocks(
     folder: &Path,
     planned: &impl PlannedRows,
-) -> anyhow::Result<(Vec<BlockRow>, u64)> {
+) -> anyhow::Result<(Vec<BlockRow>, u64, usize)> {
     let lines: Vec<(BlockRow, u64)> = read_lines(folder, BLOCKS)?;
-    let mut finished = 0;
+    let (mut finished, mut count) = (0, 0);
 
     while let Some((first, _)) = lines.get(finished) {
         let arms = planned.arms(first).unwrap_or_default();
@@ -184,11 +213,12 @@ fn finished_blocks(
             break;
         }
         finished += arms.len();
+        count += 1;
     }
 
     let end = finished.checked_sub(1).map_or(0, |last| lines[last].1);
     let blocks = lines.into_iter().take(finished).map(|(row, _)| row);
-    Ok((blocks.collect(), end))
+    Ok((blocks.collect(), end, count))
 }
 
 /// Position of the end of an interval log with a number of histograms; 0 if its head is not whole.

@@ -109,7 +109,7 @@ macro_rules! has_condition {
     )*};
 }
 
-has_condition!(SliceRow, BlockRow, SummaryRow);
+has_condition!(SliceRow, BlockRow, HostRow, SummaryRow);
 
 /// One arm in one slice: the raw observation.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -410,6 +410,63 @@ pub struct SummaryRow {
     pub ratio_level: Option<f64>,
     /// Result of the comparison with the reference.
     pub verdict: Option<RatioVerdict>,
+}
+
+/// One host in one block.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HostRow {
+    /// Version of the columns.
+    pub schema_version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// Number of clients, on all load hosts together.
+    pub clients: u32,
+    /// Form of the clients.
+    pub driver: Driver,
+    /// CPUs of servers and clients.
+    pub placement: Placement,
+    /// Rate of a rate sweep, as a percentage of each arm's own peak; empty for a closed loop.
+    pub load_percent: Option<u32>,
+    /// Name of the traffic among the scenario's conditions; empty if all have the same.
+    pub traffic: String,
+    /// Number of the step of a capacity search, from 1; empty elsewhere.
+    pub step: Option<u32>,
+    /// Name of the block's first arm: arms that do not alternate have blocks of their own.
+    pub model: String,
+    /// Number of the block, from 1.
+    pub block: u32,
+    /// Number of the host: 0 for that of the servers, then the load hosts.
+    pub host: u32,
+    /// `valid`, or the conditions that limited or disturbed the host.
+    pub validity: Validity,
+    /// Number of clients on a load host.
+    pub host_clients: Option<u32>,
+    /// Replies per client of a load host, divided by those of the others; median over the arms.
+    pub throughput_ratio: Option<f64>,
+    /// 99th percentile of latency on a load host, divided by that of the others; median over the arms.
+    pub latency_p99_ratio: Option<f64>,
+    /// Shortest time in which a client of a load host connected.
+    pub network_rtt_ns: Option<u64>,
+    /// Shortest round trip to the agent, before the block; empty for this host.
+    pub agent_rtt_ns: Option<u64>,
+    /// Largest error of the host's clock before the block; empty for this host.
+    pub clock_bound_before_ns: Option<u64>,
+    /// Largest error of the host's clock after the block; empty for this host.
+    pub clock_bound_after_ns: Option<u64>,
+    /// Longest time by which a load process was told the start too late.
+    pub start_late_ns: Option<u64>,
+    /// CPUs that the servers, or the clients, kept busy during the whole block.
+    pub own_cpus: f64,
+    /// CPUs that were idle during the whole block.
+    pub idle_cpus: Option<f64>,
+    /// CPUs kept busy by processes that are neither server nor client.
+    pub other_cpus: Option<f64>,
+    /// Time during the block in which the hypervisor ran another guest, over all CPUs.
+    pub steal_ns: Option<u64>,
+    /// Time during the block in which some task waited for a CPU.
+    pub cpu_pressure_ns: Option<u64>,
+    /// Longest time that a process which does nothing but watch the clock waited for a CPU.
+    pub stall_max_ns: u64,
 }
 
 /// Verdict on a claim.

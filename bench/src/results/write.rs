@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use super::histogram_log::interval_log_header;
 use super::record::RunRecord;
-use super::rows::{BlockRow, ClaimRow, SliceRow, SummaryRow};
-use super::{BLOCKS, CLAIMS, LATENCY, RECORD, SLICES, SUMMARY};
+use super::rows::{BlockRow, ClaimRow, HostRow, SliceRow, SummaryRow};
+use super::{BLOCKS, CLAIMS, HOSTS, LATENCY, RECORD, SLICES, SUMMARY};
 use crate::host::environment::Environment;
 use crate::host::files::write_file;
 
@@ -23,6 +23,8 @@ pub struct Writer {
     /// Locked, so that no two runs write to the same folder.
     pub(super) blocks: Flock<File>,
     pub(super) latency: File,
+    /// `None` if everything is on one host.
+    pub(super) hosts: Option<File>,
     /// Whether the names of the columns are written; they are with the first rows.
     pub(super) named: bool,
 }
@@ -33,7 +35,7 @@ impl Writer {
         let place = || format!("cannot write results to {}", folder.display());
         create_empty(folder)?;
 
-        let mut writer = Self::open(folder)?;
+        let mut writer = Self::open(folder, !record.hosts.is_empty())?;
         writer
             .latency
             .write_all(interval_log_header().as_bytes())
@@ -43,7 +45,7 @@ impl Writer {
     }
 
     /// Opens the files that grow.
-    pub(super) fn open(folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn open(folder: &Path, has_hosts: bool) -> anyhow::Result<Self> {
         let append = |name: &str| append_to(folder, name);
         let blocks = Flock::lock(append(BLOCKS)?, FlockArg::LockExclusiveNonblock);
 
@@ -62,6 +64,7 @@ impl Writer {
             slices: append(SLICES)?,
             blocks,
             latency: append(LATENCY)?,
+            hosts: has_hosts.then(|| append(HOSTS)).transpose()?,
             named: false,
             folder: folder.to_owned(),
         })
@@ -78,6 +81,7 @@ impl Writer {
         &mut self,
         slices: &[SliceRow],
         blocks: &[BlockRow],
+        hosts: &[HostRow],
         latency: &str,
     ) -> anyhow::Result<()> {
         let place = || format!("cannot write results to {}", self.folder.display());
@@ -89,6 +93,11 @@ impl Writer {
         self.latency
             .write_all(latency.as_bytes())
             .with_context(place)?;
+
+        if let Some(file) = &mut self.hosts {
+            file.write_all(csv_text(hosts, names)?.as_bytes())
+                .with_context(place)?;
+        }
 
         // Last, since a block with rows in this file counts as finished: a kill before it leaves the block
         // to be measured again.

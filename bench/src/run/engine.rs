@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 
 use super::capacity;
+use super::host_notes::{host_notes, host_paragraph};
 use super::notes::failures;
 use super::options::{RunOptions, check_runnable};
 use super::plan::{self, RunPlan};
@@ -26,8 +27,8 @@ use crate::processes::site::HostFailed;
 use crate::render::Style;
 use crate::results::summary::{summarize, summarize_one};
 use crate::results::{
-    BlockRow, EffortName, Metric, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow, SummaryRow,
-    Writer, create_default_folder, read_record,
+    BlockRow, EffortName, HostRow, Metric, RunRecord, RunStatus, SCHEMA_VERSION, SliceRow,
+    SummaryRow, Writer, create_default_folder, read_record,
 };
 use crate::scenario::{Scenario, View, Views};
 use crate::{noteln, out};
@@ -103,6 +104,7 @@ struct ActiveRun {
     measured: Duration,
     slices: Vec<SliceRow>,
     blocks: Vec<BlockRow>,
+    host_rows: Vec<HostRow>,
     violations: Vec<String>,
     views: Views,
     require_slo: bool,
@@ -155,6 +157,7 @@ impl ActiveRun {
             measured: Duration::ZERO,
             slices: Vec::new(),
             blocks: Vec::new(),
+            host_rows: Vec::new(),
             violations: Vec::new(),
             views,
             require_slo: view.require_slo,
@@ -201,6 +204,7 @@ impl ActiveRun {
             measured: Duration::ZERO,
             slices: kept.slices,
             blocks: kept.blocks,
+            host_rows: kept.hosts,
             views,
             require_slo: view.require_slo,
             max_time: None,
@@ -364,10 +368,12 @@ impl ActiveRun {
         let length = condition.block_time();
         let start = (self.log_age + self.began.elapsed()).saturating_sub(length);
         let log = outcome.interval_log(start, length);
-        self.writer.block(&outcome.slices, &outcome.blocks, &log)?;
+        self.writer
+            .block(&outcome.slices, &outcome.blocks, &outcome.hosts, &log)?;
 
         self.slices.extend(outcome.slices);
         self.blocks.extend(outcome.blocks);
+        self.host_rows.extend(outcome.hosts);
         self.violations.extend(outcome.violations);
         Ok(())
     }
@@ -379,11 +385,17 @@ impl ActiveRun {
         self.record.environment.finish();
         self.writer.record(&self.record)?;
 
+        let notes = host_notes(&self.host_rows, &self.record.hosts);
         out!(
-            "{}{}",
+            "{}{}{}",
             tables(&summary, &self.blocks, Style::of_stdout(), &self.views),
-            environment_notes(&self.record.environment)
+            environment_notes(&self.record.environment),
+            host_paragraph(&notes)
         );
+        // Records, and what is printed of them, name no hosts.
+        for line in self.hosts.launchers_of(notes.iter().map(|note| note.host)) {
+            noteln!("{line}");
+        }
         let folder = self.writer.folder();
         noteln!("\nresults in {}", folder.display());
         let (measured, all) = (

@@ -8,6 +8,7 @@ pub(crate) mod compare_page;
 mod dependence;
 pub mod engine;
 pub mod history;
+mod host_notes;
 mod machines;
 mod memory;
 mod notes;

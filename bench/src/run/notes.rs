@@ -226,7 +226,7 @@ fn shown_ratios(line: &ArmLine<'_>) -> Vec<String> {
 }
 
 /// Meaning of a flag, and what to do about it.
-fn cause_and_advice(flag: ValidityFlag) -> (&'static str, &'static str) {
+pub(super) fn cause_and_advice(flag: ValidityFlag) -> (&'static str, &'static str) {
     match flag {
         ValidityFlag::Disturbed => (
             "the machine was disturbed",

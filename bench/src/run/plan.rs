@@ -109,6 +109,10 @@ impl RunPlan<'_> {
 }
 
 impl PlannedRows for RunPlan<'_> {
+    fn hosts(&self) -> usize {
+        self.record.hosts.len()
+    }
+
     fn arms(&self, first: &BlockRow) -> Option<Vec<String>> {
         let condition = self.condition(first)?;
         let of_open_loop = self.record.effort_of(&condition.scenario).blocks;

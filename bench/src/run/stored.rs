@@ -5,14 +5,15 @@ use std::path::Path;
 
 use anyhow::bail;
 
+use super::host_notes::{host_notes, host_paragraph};
 use super::plan::{self, RunPlan};
 use super::tables::{environment_notes, tables};
 use crate::render::Style;
 use crate::results::ordered::distinct;
 use crate::results::summary::summarize;
 use crate::results::{
-    BlockRow, RunRecord, SliceRow, SummaryRow, check_slices, read_blocks, read_record, read_slices,
-    read_summary,
+    BlockRow, RunRecord, SliceRow, SummaryRow, check_slices, read_blocks, read_hosts, read_record,
+    read_slices, read_summary,
 };
 use crate::scenario::{View, Views};
 
@@ -52,9 +53,10 @@ impl StoredRun {
             summarize(&slices, &blocks, &views)
         };
         Ok(StoredRun {
-            notes: record
-                .map(|record| environment_notes(&record.environment))
-                .unwrap_or_default(),
+            notes: match &record {
+                None => String::new(),
+                Some(record) => notes(folder, record, &blocks)?,
+            },
             summary,
             blocks,
             views,
@@ -66,6 +68,18 @@ impl StoredRun {
     pub fn tables(&self, style: Style) -> String {
         tables(&self.summary, &self.blocks, style, &self.views) + &self.notes
     }
+}
+
+/// Notes on the environment and the hosts of a run.
+fn notes(folder: &Path, record: &RunRecord, blocks: &[BlockRow]) -> anyhow::Result<String> {
+    let finished: BTreeSet<_> = blocks
+        .iter()
+        .map(|row| (row.condition(), row.block))
+        .collect();
+    let mut hosts = read_hosts(folder)?;
+    hosts.retain(|row| finished.contains(&(row.condition(), row.block)));
+    let hosts = host_paragraph(&host_notes(&hosts, &record.hosts));
+    Ok(environment_notes(&record.environment) + &hosts)
 }
 
 /// Fails if no arm of this name was measured.

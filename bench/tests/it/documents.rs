@@ -207,13 +207,14 @@ pub(crate) fn assert_documented<'a>(sections: &[&str], names: impl IntoIterator<
     );
 }
 
-const COMMON: &str = "Columns of slices.csv, blocks.csv and summary.csv";
+pub(crate) const COMMON: &str = "Columns of slices.csv, blocks.csv and summary.csv";
 
 #[test]
 fn the_dictionary_has_every_column_of_a_run_and_of_the_claims() {
     let columns = |header: &'static str| header.split(',');
     assert_documented(&[COMMON, "slices.csv"], columns(crate::run::SLICES));
     assert_documented(&[COMMON, "blocks.csv"], columns(crate::run::BLOCKS));
+    assert_documented(&[COMMON, "hosts.csv"], columns(crate::run::HOSTS));
     assert_documented(&[COMMON, "summary.csv"], columns(crate::run::SUMMARY));
     assert_documented(&["claims.csv"], columns(crate::claims::COLUMNS));
 }

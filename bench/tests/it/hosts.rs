@@ -8,9 +8,10 @@ use std::process::{ChildStdin, Command};
 use std::thread;
 use std::time::Duration;
 
-use crate::common::place::{Place, number};
+use crate::common::place::{Place, number, table};
 use crate::common::{Finished, Running, eventually, executable, finish};
 use crate::documents::assert_documented;
+use crate::run::HOSTS;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -48,6 +49,11 @@ exec "$@""#;
 /// A launcher that passes every line on late.
 const LATE: &str = r#"late() { while IFS= read -r line; do sleep 0.01; printf '%s\n' "$line"; done; }
 late | "$@" | late"#;
+/// A launcher that passes the start of a load on too late.
+const LATE_START: &str = r#"while IFS= read -r line; do
+    case $line in *'"message":{"start_ns"'*) sleep 0.3 ;; esac
+    printf '%s\n' "$line"
+done | "$@""#;
 /// A launcher that passes input and output on, as that of a network does.
 const RELAY: &str = r#"cat | "$@" | cat"#;
 
@@ -113,6 +119,11 @@ fn counts_agree_over_several_hosts() {
     let fields = hosts["hosts"][0].as_object().unwrap().keys();
     let fields: Vec<String> = fields.map(|field| format!("hosts[].{field}")).collect();
     assert_documented(&["run.json: hosts"], fields.iter().map(String::as_str));
+    for host in hosts["hosts"].as_array().unwrap() {
+        assert_eq!(host["network_card"], "loopback", "{host}");
+        let is_load = host["role"] != "server host";
+        assert_eq!(host["network_rtt_ns"].is_number(), is_load, "{host}");
+    }
     for name in ["setsid", "A=b", "noisy", "127.0.0.1"] {
         assert!(!record.contains(name), "{name} is in the record");
     }
@@ -499,6 +510,73 @@ fn a_file_names_the_hosts() {
     assert_counts_agree(&place, 8);
     let record = fs::read_to_string(place.results().join("run.json")).unwrap();
     assert!(!record.contains("lab.toml"), "{record}");
+    check_host_rows(&place, &[1, 4], 4);
+}
+
+/// A row for each host and block, with so many clients on each load host.
+fn check_host_rows(place: &Place, clients: &[u64], blocks: u64) {
+    let text = fs::read_to_string(place.results().join("hosts.csv")).unwrap();
+    assert_eq!(text.lines().next(), Some(HOSTS));
+    let rows = place.rows("hosts.csv");
+    let mut expected = Vec::new();
+    for block in 1..=blocks {
+        expected.extend((0..=clients.len() as u64).map(|host| (block, host)));
+    }
+    let places: Vec<(u64, u64)> = rows
+        .iter()
+        .map(|row| (number(row, "block"), number(row, "host")))
+        .collect();
+    assert_eq!(places, expected);
+
+    for row in rows {
+        assert_eq!((&*row["model"], &*row["placement"]), ("thread", "apart"));
+        assert!(number(&row, "agent_rtt_ns") > 0, "{row:?}");
+        assert!(number(&row, "clock_bound_before_ns") > 0, "{row:?}");
+        assert!(row["own_cpus"].parse::<f64>().unwrap() > 0.0, "{row:?}");
+        let of_clients = [
+            "host_clients",
+            "network_rtt_ns",
+            "throughput_ratio",
+            "start_late_ns",
+        ];
+        let Some(load) = number(&row, "host").checked_sub(1) else {
+            assert!(of_clients.iter().all(|column| row[*column].is_empty()));
+            continue;
+        };
+        let load = usize::try_from(load).unwrap();
+        assert_eq!(number(&row, "host_clients"), clients[load]);
+        assert!(number(&row, "network_rtt_ns") > 0, "{row:?}");
+        assert_eq!(
+            row["throughput_ratio"].is_empty(),
+            clients.len() == 1,
+            "{row:?}"
+        );
+    }
+}
+
+#[test]
+fn a_late_host_is_named() {
+    let place = Place::with(SCENARIO);
+    let late = launcher(&place, "late", LATE_START);
+    let finished = finish(run(&place, "env", &["env", &late], &["--blocks", "1"]));
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+
+    let words = "HOST: load host 2: the load generator was late in 1 of 1 block.";
+    assert!(finished.stdout.contains(words), "{finished:?}");
+    let is_launcher = format!("load host 2 is: {late}");
+    assert!(finished.stderr.contains(&is_launcher), "{finished:?}");
+    assert!(!finished.stdout.contains(&late), "{finished:?}");
+    assert_eq!(table(&place.results(), &[]).stdout, finished.stdout);
+
+    let validities: Vec<String> = place
+        .rows("hosts.csv")
+        .iter()
+        .map(|row| row["validity"].clone())
+        .collect();
+    assert!(validities[2].contains("late"), "{validities:?}");
+    for row in place.rows("blocks.csv") {
+        assert!(row["validity"].contains("late"), "{row:?}");
+    }
 }
 
 #[test]
@@ -656,6 +734,16 @@ fn a_run_whose_host_failed_is_resumed_on_equal_hosts() {
     let finished = killed(&place, running, "echobench drive");
     assert_eq!(finished.code, Some(1), "{finished:?}");
 
+    // A killed run may leave rows of an unfinished block.
+    let path = place.results().join("hosts.csv");
+    let text = fs::read_to_string(&path).unwrap();
+    let last = text.lines().last().unwrap();
+    fs::write(
+        &path,
+        format!("{text}{}\n2,ti", last.replace(",thread,", ",thread,9")),
+    )
+    .unwrap();
+
     let resume = |hosts: &[&str]| {
         let mut command = executable();
         command
@@ -677,9 +765,16 @@ fn a_run_whose_host_failed_is_resumed_on_equal_hosts() {
     let more = [&hosts[..], &["--clients-on", "env"]].concat();
     resume(&more).refused(&["a server host and 1 load hosts"]);
 
+    let whole = fs::read_to_string(&path).unwrap();
+    let short: Vec<&str> = whole.lines().take(2).collect();
+    fs::write(&path, short.join("\n") + "\n").unwrap();
+    resume(&hosts).refused(&["hosts.csv has 1 of"]);
+    fs::write(&path, whole).unwrap();
+
     let resumed = resume(&hosts);
     assert_eq!(resumed.code, Some(0), "{resumed:?}");
     assert_counts_agree(&place, 8);
+    check_host_rows(&place, &[5], 4);
 }
 
 #[test]
@@ -756,4 +851,5 @@ fn rows_of_one_host_are_as_before() {
     }
     let record = fs::read_to_string(place.results().join("run.json")).unwrap();
     assert!(!record.contains("\"hosts\""));
+    assert!(!place.results().join("hosts.csv").exists());
 }

@@ -59,7 +59,7 @@ impl Made {
                     }
                     of_blocks.push(row);
                 }
-                writer.block(&of_slices, &of_blocks, &log).unwrap();
+                writer.block(&of_slices, &of_blocks, &[], &log).unwrap();
                 slices.extend(of_slices);
                 blocks.extend(of_blocks);
             }

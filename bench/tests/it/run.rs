@@ -27,6 +27,10 @@ pub(crate) const BLOCKS: &str = "\
     load_hosts,network_rtt_ns,clock_bound_ns,\
     memory_bytes_per_connection,kernel_stack_bytes_per_connection,\
     page_table_bytes_per_connection,socket_bytes_per_connection,server_processes,server_threads,server_cpu_ns,memory_at_rest_bytes,worker_least_connections,worker_most_connections,worker_jain_index";
+pub(crate) const HOSTS: &str = "\
+    schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,block,host,validity,\
+    host_clients,throughput_ratio,latency_p99_ratio,network_rtt_ns,agent_rtt_ns,clock_bound_before_ns,\
+    clock_bound_after_ns,start_late_ns,own_cpus,idle_cpus,other_cpus,steal_ns,cpu_pressure_ns,stall_max_ns";
 pub(crate) const SUMMARY: &str = "\
     schema_version,scenario,clients,driver,placement,load_percent,traffic,step,model,metric,estimate,low,\
     high,level,method,blocks,reference,ratio,ratio_low,ratio_high,ratio_level,verdict";

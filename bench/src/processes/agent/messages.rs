@@ -15,6 +15,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use echobench_servers::MODELS;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ use serde_json::value::RawValue;
 use crate::host::cpus::allowed_cpus;
 use crate::host::environment::{Environment, executable_sha256, kernel_id};
 use crate::host::machine::{MachineWatch, socket_bytes};
+use crate::host::network::Network;
 
 /// Requests of a run to an agent.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,8 +34,9 @@ pub(crate) enum ToAgent {
     Clock,
     /// Go on for so long, unless another lease is granted.
     Lease { seconds: u64 },
-    /// Describe the host. Answered by [`FromAgent::Description`].
-    Describe,
+    /// Describe the host, whose servers listen on this address, or whose clients connect to it. Answered by
+    /// [`FromAgent::Description`].
+    Describe { server: IpAddr },
     /// Find a program. Answered by [`FromAgent::Missing`].
     Find { program: String },
     /// Start a process of this executable.
@@ -99,13 +102,15 @@ pub(crate) struct Description {
     pub(crate) cpus: Vec<usize>,
     /// Kernel memory of a connection's end.
     pub(crate) socket_bytes: Option<u64>,
+    /// The network towards the server's address.
+    pub(crate) network: Network,
     /// Models that the host cannot serve, with the reason.
     pub(crate) unavailable: BTreeMap<String, String>,
 }
 
 impl Description {
-    /// The host that this process runs on.
-    pub(crate) fn capture() -> Self {
+    /// The host that this process runs on, in a run with its server at this address.
+    pub(crate) fn capture(server: IpAddr) -> Self {
         let reasons = MODELS.iter().filter_map(|model| {
             let reason = model.unavailable()?;
             Some((model.name.to_owned(), reason))
@@ -115,6 +120,7 @@ impl Description {
             kernel_id: kernel_id(),
             cpus: allowed_cpus().unwrap_or_default(),
             socket_bytes: socket_bytes(),
+            network: Network::towards(server),
             unavailable: reasons.collect(),
         }
     }

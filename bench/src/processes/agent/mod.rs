@@ -61,7 +61,10 @@ pub fn run(_: &AgentArgs) -> anyhow::Result<ExitCode> {
             }
             ToAgent::End { id } => drop(children.remove(&id)),
             ToAgent::Watch { start_ns, end_ns } => watch(start_ns, end_ns)?,
-            ToAgent::Describe => send(&FromAgent::Description(Box::new(Description::capture())))?,
+            ToAgent::Describe { server } => {
+                let description = Description::capture(server);
+                send(&FromAgent::Description(Box::new(description)))?;
+            }
             ToAgent::Find { program } => send(&FromAgent::Missing(missing(&program)))?,
             ToAgent::Clock | ToAgent::Lease { .. } => {}
         }
