@@ -23,12 +23,22 @@ pub(crate) const SEND_FIRST_MAX_BYTES: usize = 32 * 1024;
 /// Maximum duration of a blocking call; deadlines are checked between two of them.
 const BLOCKING_CALL_MAX: Duration = Duration::from_millis(50);
 
-/// Runs one client until it is done, and adds its results when all others are, too.
-pub(crate) fn run(plan: &Plan, mut client: Client<'_>, mut rendezvous: impl Rendezvous) {
+/// Runs one client until it is done, and adds its results when all others are, too. The load began to connect at
+/// `began_ns`.
+pub(crate) fn run(
+    plan: &Plan,
+    began_ns: u64,
+    mut client: Client<'_>,
+    mut rendezvous: impl Rendezvous,
+) {
     let mut reply = vec![0; client.message().reply_capacity()];
     let mut stream = None;
-    if client.connects_before_start() {
-        stream = connect(plan, &mut client);
+    if let Some(instant) = client.first_connect_ns(began_ns) {
+        stop::sleep_until(instant);
+        // A stop ends the ramp-up: no further client connects.
+        if clock::now() >= instant {
+            stream = connect(plan, &mut client);
+        }
     }
     let Some(start) = rendezvous.wait_for_start() else {
         return;

@@ -180,9 +180,9 @@ pub fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadE
         start()
     };
     let mut report = match plan.driver {
-        Driver::Threads => threads::run(plan, start),
-        Driver::Processes => processes::run(plan, start),
-        Driver::Tasks => tasks::run(plan, start),
+        Driver::Threads => threads::run(plan, began, start),
+        Driver::Processes => processes::run(plan, began, start),
+        Driver::Tasks => tasks::run(plan, began, start),
     }?;
 
     report.connecting_ns = connecting_ns;

@@ -110,6 +110,10 @@ pub struct Workload {
     pub active_clients: Option<u32>,
     /// Requests on a connection before it is closed and a new one opened (1: churn); `None`: no limit.
     pub requests_per_connection: Option<u64>,
+    /// Time before the start over which the clients connect, one after the other at even intervals, in nanoseconds;
+    /// 0: all at once. Without effect on clients that connect after the start.
+    #[serde(default)]
+    pub ramp_up_ns: u64,
     /// Timeout of a connection attempt, and of a reply, in nanoseconds.
     pub timeout_ns: u64,
     /// Seed of payload bytes, order of work and stagger: the same seed makes the same traffic.
@@ -127,6 +131,7 @@ impl Default for Workload {
             arrivals: None,
             active_clients: None,
             requests_per_connection: None,
+            ramp_up_ns: 0,
             timeout_ns: 5_000_000_000,
             seed: 1,
         }
@@ -211,6 +216,13 @@ impl Plan {
         self.part.map_or(self.clients, |part| part.of)
     }
 
+    /// Time at which a client connects, in nanoseconds after the first one.
+    pub(crate) fn ramp_up_of(&self, client: u32) -> u64 {
+        let (client, clients) = (u128::from(client), u128::from(self.all_clients()));
+        let delay = u128::from(self.workload.ramp_up_ns) * client / clients.max(1);
+        u64::try_from(delay).unwrap_or(u64::MAX)
+    }
+
     /// Latest time to wait for a reply, in nanoseconds after the start.
     ///
     /// It is a little before the end, and earlier with more clients: otherwise a client that is still
@@ -248,6 +260,39 @@ mod tests {
                 .sum();
             assert_eq!(sum, requests);
         }
+    }
+
+    #[test]
+    fn clients_connect_at_even_intervals() {
+        let mut plan = Plan {
+            target: "127.0.0.1:7".parse().unwrap(),
+            driver: Driver::Tasks,
+            clients: 4,
+            part: None,
+            source_addresses: Vec::new(),
+            task_threads: 1,
+            workload: Workload {
+                ramp_up_ns: 1000,
+                ..Workload::default()
+            },
+            windows: Vec::new(),
+            end_ns: None,
+        };
+        let delays = |plan: &Plan| -> Vec<u64> {
+            plan.numbers()
+                .map(|client| plan.ramp_up_of(client))
+                .collect()
+        };
+        assert_eq!(delays(&plan), [0, 250, 500, 750]);
+
+        // Several hosts share one ramp.
+        plan.part = Some(Part { first: 4, of: 8 });
+        assert_eq!(delays(&plan), [500, 625, 750, 875]);
+
+        plan.workload.ramp_up_ns = u64::MAX;
+        assert_eq!(delays(&plan)[0], u64::MAX / 2);
+        plan.workload.ramp_up_ns = 0;
+        assert_eq!(delays(&plan), [0; 4]);
     }
 
     #[test]

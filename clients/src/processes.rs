@@ -21,18 +21,23 @@ use crate::rendezvous::Rendezvous;
 use crate::report::LoadReport;
 use crate::{LoadError, blocking};
 
-pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
+pub(crate) fn run(
+    plan: &Plan,
+    began_ns: u64,
+    start: impl FnOnce() -> u64,
+) -> Result<LoadReport, LoadError> {
     let mut phases = Phases::new().map_err(LoadError::system(
         "cannot make the pipes to the client processes",
     ))?;
 
     let mut children = Children::default();
     for (nth, index) in (1..).zip(plan.numbers()) {
-        let child = spawn(plan, index, &mut phases).map_err(|error| LoadError::Spawn {
-            client: nth,
-            clients: plan.clients,
-            error,
-        })?;
+        let child =
+            spawn(plan, began_ns, index, &mut phases).map_err(|error| LoadError::Spawn {
+                client: nth,
+                clients: plan.clients,
+                error,
+            })?;
         children.0.push(child);
     }
 
@@ -139,7 +144,7 @@ impl Rendezvous for &mut Phases {
     }
 }
 
-fn spawn(plan: &Plan, index: u32, phases: &mut Phases) -> io::Result<Child> {
+fn spawn(plan: &Plan, began_ns: u64, index: u32, phases: &mut Phases) -> io::Result<Child> {
     let (report_reader, report_writer) = pipe2(OFlag::O_CLOEXEC)?;
     let parent = getpid();
     match fork()? {
@@ -150,17 +155,23 @@ fn spawn(plan: &Plan, index: u32, phases: &mut Phases) -> io::Result<Child> {
         }),
         ForkResult::Child => {
             // A client must not outlive the load process, however that one ends.
-            let result =
-                die_with(parent).and_then(|()| run_child(plan, index, phases, report_writer));
+            let result = die_with(parent)
+                .and_then(|()| run_child(plan, began_ns, index, phases, report_writer));
             exit(i32::from(result.is_err()))
         }
     }
 }
 
-fn run_child(plan: &Plan, index: u32, phases: &mut Phases, report: OwnedFd) -> io::Result<()> {
+fn run_child(
+    plan: &Plan,
+    began_ns: u64,
+    index: u32,
+    phases: &mut Phases,
+    report: OwnedFd,
+) -> io::Result<()> {
     phases.follow();
     let shared = Mutex::new(LoadReport::empty(plan.windows.len()));
-    blocking::run(plan, Client::new(plan, index, &shared), phases);
+    blocking::run(plan, began_ns, Client::new(plan, index, &shared), phases);
 
     let text = serde_json::to_vec(&*shared.lock().expect("one thread"))?;
     File::from(report).write_all(&text)

@@ -15,7 +15,11 @@ const STACK_BYTES: usize = 128 * 1024;
 /// Address space that a client needs.
 const ROOM_BYTES: usize = STACK_BYTES + 64 * 1024;
 
-pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
+pub(crate) fn run(
+    plan: &Plan,
+    began_ns: u64,
+    start: impl FnOnce() -> u64,
+) -> Result<LoadReport, LoadError> {
     let room = Room::take(plan.clients, ROOM_BYTES);
     drop(room.map_err(|(client, error)| LoadError::Spawn {
         client,
@@ -30,7 +34,12 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
         for (nth, index) in (1..).zip(plan.numbers()) {
             let client = move || {
                 let participant = rendezvous.participant();
-                blocking::run(plan, Client::new(plan, index, shared), participant);
+                blocking::run(
+                    plan,
+                    began_ns,
+                    Client::new(plan, index, shared),
+                    participant,
+                );
             };
 
             let builder = thread::Builder::new().stack_size(STACK_BYTES);

@@ -106,6 +106,10 @@ pub struct LoadArgs {
     #[arg(long, alias = "awake")]
     no_cpu_idle: bool,
 
+    /// Time over which the clients connect, at even intervals, before the first request; all at once by default
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
+    ramp_up: Duration,
+
     /// Load before the measurement, on the same connections
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = parse_duration)]
     warmup: Duration,
@@ -210,6 +214,7 @@ fn options(args: &LoadArgs) -> anyhow::Result<LoadOptions> {
             spacing: args.arrivals,
         }),
         no_cpu_idle: args.no_cpu_idle,
+        ramp_up: args.ramp_up,
         warmup: args.warmup,
         timeout: args.timeout,
         seed: args.seed,

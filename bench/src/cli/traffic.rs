@@ -67,6 +67,11 @@ pub(super) struct TrafficArgs {
     /// Requests on a connection before it is closed and another one opened (1: churn)
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(1..), help_heading = TRAFFIC)]
     requests_per_connection: Option<u64>,
+
+    /// Time over which the clients of each arm connect, at even intervals, before the first slice; all at once by
+    /// default
+    #[arg(long, value_name = "TIME", help_heading = TRAFFIC)]
+    ramp_up: Option<Span>,
 }
 
 const TRAFFIC: &str = "Traffic, in place of the scenario's";
@@ -101,6 +106,7 @@ impl TrafficArgs {
             capacity: self.capacity,
             precision: self.precision,
             requests_per_connection: self.requests_per_connection,
+            ramp_up: self.ramp_up,
             slo: view.slo,
             reference: view.reference,
         }

@@ -80,7 +80,7 @@ impl Condition {
 impl RunningBlock<'_> {
     fn run(self, block: u32) -> anyhow::Result<BlockOutcome> {
         let length = Duration::from_nanos(self.schedule.end_ns());
-        self.hosts.lease(length)?;
+        self.hosts.lease(self.ramp_up() + length)?;
         let mut arms = self.start_arms();
         fail_with_host(&arms)?;
         let start_ns = self.start_load(&mut arms);
@@ -122,6 +122,11 @@ impl RunningBlock<'_> {
         Ok(block.outcome(&observed))
     }
 
+    /// Time over which the clients connect.
+    fn ramp_up(&self) -> Duration {
+        self.condition.scenario.traffic.ramp_up.0
+    }
+
     /// Starts all servers and load processes, and waits until all clients are connected.
     fn start_arms(&self) -> Vec<anyhow::Result<RunningArm>> {
         let spawned: Vec<_> = (0..self.condition.arms.len())
@@ -147,6 +152,7 @@ impl RunningBlock<'_> {
             })
             .collect();
 
+        let deadline = Instant::now() + self.ramp_up() + TIMEOUT;
         let connected = planned.into_iter().map(|arm: anyhow::Result<RunningArm>| {
             let arm = arm?;
             for load in &arm.loads {

@@ -358,7 +358,9 @@ impl Block<'_> {
             row.first_reply_max_ns = report.first_reply_by_client.values().max().copied();
         }
 
-        if self.is_lasting() && report.connecting_ns > 0 {
+        // A ramp-up would be measured in place of the server.
+        let is_at_once = self.condition.scenario.traffic.ramp_up.0.is_zero();
+        if self.is_lasting() && is_at_once && report.connecting_ns > 0 {
             let connected = total.connections.min(u64::from(self.condition.clients));
             row.connected_per_second = Some(connected as f64 * 1e9 / report.connecting_ns as f64);
         }

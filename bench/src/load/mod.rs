@@ -78,6 +78,8 @@ pub struct LoadOptions {
     pub arrivals: Option<Arrivals>,
     /// Whether idle CPUs are kept out of their sleep states.
     pub no_cpu_idle: bool,
+    /// Time over which the clients connect, before the first request.
+    pub ramp_up: Duration,
     /// Time of load before the measurement.
     pub warmup: Duration,
     /// Time to wait for a connection, and for each reply.
@@ -241,6 +243,7 @@ impl LoadOptions {
         let times = [
             duration.unwrap_or_default(),
             self.timeout,
+            self.ramp_up,
             self.warmup,
             self.think,
         ];
@@ -248,6 +251,12 @@ impl LoadOptions {
             bail!("{time:?} is too long");
         }
 
+        let is_churn = self.requests_per_connection.is_some() || self.service == Service::Time;
+        if is_churn && !self.ramp_up.is_zero() {
+            bail!(
+                "--ramp-up spreads connections that last; leave it out where each is closed after some requests"
+            );
+        }
         if self.work.longest() >= self.timeout {
             bail!(
                 "work of {:?} cannot be answered within --timeout {:?}; give a longer timeout",
@@ -302,6 +311,7 @@ impl LoadOptions {
                     RequestKind::Time => Some(1),
                     RequestKind::Bytes | RequestKind::Name => self.requests_per_connection,
                 },
+                ramp_up_ns: nanoseconds(self.ramp_up),
                 timeout_ns: nanoseconds(self.timeout),
                 seed: self.seed,
             },

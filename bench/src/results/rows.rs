@@ -244,7 +244,7 @@ pub struct BlockRow {
     /// Median time to connect.
     pub connect_p50_ns: Option<u64>,
     /// Connections opened per second before the first slice, the start of the clients included; empty
-    /// under churn.
+    /// under churn, and with a ramp-up.
     pub connected_per_second: Option<f64>,
     /// CPU time of the server's process tree over all slices, for each answered request.
     pub cpu_ns_per_request: Option<f64>,

@@ -96,6 +96,7 @@ impl Progress {
 /// Approximate duration of a block, processes included; good enough for the time left.
 pub(super) fn expected_ms(condition: &Condition) -> u64 {
     let processes = u32::try_from(condition.arms.len()).unwrap_or(1) * condition.clients;
-    let time = condition.block_time() + START_PER_BLOCK + START_PER_CLIENT * processes;
+    let connecting = condition.scenario.traffic.ramp_up.0 + START_PER_CLIENT * processes;
+    let time = condition.block_time() + START_PER_BLOCK + connecting;
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -32,6 +32,8 @@ pub struct TrafficOptions {
     pub precision: Option<f64>,
     /// Requests on a connection.
     pub requests_per_connection: Option<u64>,
+    /// Time over which the clients connect.
+    pub ramp_up: Option<Span>,
     /// Objective of an open loop.
     pub slo: Option<Slo>,
     /// The arm that ratios refer to.
@@ -73,6 +75,7 @@ impl TrafficOptions {
         if self.requests_per_connection.is_some() {
             traffic.requests_per_connection = self.requests_per_connection;
         }
+        traffic.ramp_up = self.ramp_up.unwrap_or(traffic.ramp_up);
         if let Some(per_second) = self.rate {
             // The rate is given, and no longer found from a peak.
             scenario.sweep = None;

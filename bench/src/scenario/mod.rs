@@ -192,6 +192,9 @@ fn default_placements() -> Vec<Placement> {
     vec![Placement::Split]
 }
 
+/// Longest time over which the clients of a block connect.
+const LONGEST_RAMP_UP: Span = Span(Duration::from_secs(86_400));
+
 /// Requests of the clients of a scenario.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,6 +217,9 @@ pub struct Traffic {
     /// Requests on a connection before the client opens another one (1: churn); unlimited if not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_connection: Option<u64>,
+    /// Time over which the clients connect, before the first slice; all at once if not given.
+    #[serde(default, skip_serializing_if = "Span::is_zero")]
+    pub ramp_up: Span,
     /// Longest wait of a client for a connection or a reply.
     #[serde(default = "Traffic::timeout")]
     pub timeout: Span,
@@ -228,6 +234,7 @@ impl Default for Traffic {
             arrivals: None,
             active_clients: None,
             requests_per_connection: None,
+            ramp_up: Span::default(),
             timeout: Traffic::timeout(),
         }
     }
@@ -268,6 +275,16 @@ impl Traffic {
             self.requests_per_connection == Some(0),
             "requests_per_connection",
             "a connection needs 1 request or more",
+        );
+        check(
+            self.requests_per_connection.is_some() && !self.ramp_up.is_zero(),
+            "ramp_up",
+            "spreads connections that last; leave out ramp_up or requests_per_connection",
+        );
+        check(
+            self.ramp_up > LONGEST_RAMP_UP,
+            "ramp_up",
+            "a block would take days; give 24h or less",
         );
         check(
             self.arrivals.is_some() && self.think != Values::default(),
@@ -483,6 +500,10 @@ impl Span {
     #[must_use]
     pub fn ns(self) -> u64 {
         nanoseconds(self.0)
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0.is_zero()
     }
 }
 
@@ -754,6 +775,7 @@ impl Scenario {
             arrivals: self.traffic.arrivals,
             active_clients: self.traffic.active_clients,
             requests_per_connection: self.traffic.requests_per_connection,
+            ramp_up_ns: self.traffic.ramp_up.ns(),
             timeout_ns: self.traffic.timeout.ns(),
             seed,
             ..Workload::default()

@@ -97,6 +97,64 @@ pub(crate) fn rfc_862() -> Own {
     own(|stream| io::copy(&mut &stream, &mut &stream).map(drop))
 }
 
+/// A server that serves nobody before `clients` have connected.
+fn serves_all_together(clients: usize) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let streams: Vec<TcpStream> = listener.incoming().flatten().take(clients).collect();
+        for stream in streams {
+            thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    address
+}
+
+/// Connections come one after the other; the first request comes after the last connection, and all are accounted
+/// for.
+#[test]
+fn a_ramp_up_ends_before_the_first_request() {
+    for driver in DRIVERS {
+        let target = serves_all_together(8);
+        let options = "--clients 8 --requests 80 --ramp-up 100ms --warmup 10ms";
+        let ended = outcome(target, driver, options);
+        all_well(&ended, 80);
+        assert_eq!(count(&ended.1["connections"]), 8, "{ended:?}");
+        assert!(count(&ended.1["warmup"]["answered"]) > 0, "{ended:?}");
+    }
+}
+
+/// In a ramp-up of a day, the second client is yet to connect when the load is interrupted: nothing was asked, and no
+/// further client connects.
+#[test]
+fn an_interrupted_ramp_up_ends_at_once() {
+    for driver in DRIVERS {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let options = "--clients 3 --requests 30 --ramp-up 24h --json";
+        let running = Running::start(load(target, driver, options));
+        let (mut first, _) = listener.accept().unwrap();
+        running.signal(Signal::SIGINT);
+        let (code, json) = json(&running.end());
+
+        assert_eq!(code, 1, "{driver}: {json}");
+        assert_eq!(count(&json["answered"]), 0, "{driver}: {json}");
+        assert_eq!(first.read(&mut [0]).unwrap(), 0, "{driver}: no request");
+        listener.set_nonblocking(true).unwrap();
+        let further = listener.accept().map(drop).unwrap_err();
+        assert_eq!(further.kind(), io::ErrorKind::WouldBlock, "{driver}");
+    }
+}
+
+#[test]
+fn connections_that_do_not_last_have_no_ramp_up() {
+    let own = rfc_862();
+    for options in ["--requests-per-connection 1", "--service time"] {
+        let options = format!("{options} --ramp-up 1s");
+        finish(load(own.address, "tasks", &options)).refused(&["--ramp-up", "leave it out"]);
+    }
+}
+
 /// Serves frames with this payload: each request, with its number from 1 on, is given to `answer`
 /// together with the connection. The connection ends when that fails.
 fn framed(

@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::common::place::{Place, table};
 use crate::common::{Finished, executable, finish};
+use echobench::results::read_blocks;
 
 /// A run in this place with these options and no scenario.
 fn custom(place: &Place, options: &[&str]) -> Finished {
@@ -65,6 +66,31 @@ fn options_without_a_scenario_make_one_that_is_kept() {
     );
     let other = table(&place.results(), &["--slo", "p50=1ns"]);
     assert!(other.stdout.contains("p50=1ns"), "{other:?}");
+}
+
+#[test]
+fn a_ramp_up_is_recorded_and_not_measured() {
+    let place = Place::new();
+    let options = light(&["--blocks", "1", "--ramp-up", "20ms"]);
+    let run = custom(&place, &options);
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert_eq!(
+        recorded(&place, "/scenarios/custom/traffic/ramp_up"),
+        "20ms"
+    );
+
+    let blocks = read_blocks(&place.results()).unwrap();
+    assert_eq!(blocks.len(), 2);
+    for row in blocks {
+        assert!(row.is_ok(), "{row:?}");
+        assert_eq!(row.planned, row.answered + row.failed + row.unsent);
+        // It would be the rate of the ramp-up.
+        assert_eq!(row.connected_per_second, None, "{row:?}");
+    }
+
+    let place = Place::new();
+    let churn = ["--requests-per-connection", "1", "--ramp-up", "20ms"];
+    custom(&place, &churn).refused(&["traffic.ramp_up", "leave out"]);
 }
 
 #[test]

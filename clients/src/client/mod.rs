@@ -137,6 +137,13 @@ impl<'a> Client<'a> {
                 && self.plan.windows.first().is_some_and(has_share)
     }
 
+    /// Instant from which the client connects before the start, if it does so: its place in the ramp-up that began at
+    /// `began_ns`.
+    pub(crate) fn first_connect_ns(&self, began_ns: u64) -> Option<u64> {
+        let instant = began_ns.saturating_add(self.plan.ramp_up_of(self.index));
+        self.connects_before_start().then_some(instant)
+    }
+
     /// Number of this client, from 0.
     pub(crate) fn index(&self) -> u32 {
         self.index

@@ -206,6 +206,7 @@ fn a_client_without_a_share_does_not_connect() {
     let shared = shared(&plan);
     let mut client = Client::new(&plan, 1, &shared);
     assert!(!client.connects_before_start());
+    assert_eq!(client.first_connect_ns(5), None);
     client.start(START);
     assert_eq!(actions(&play(&mut client, START, works)), [Done]);
     client.finish(0);

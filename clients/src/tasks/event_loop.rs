@@ -97,16 +97,29 @@ impl<'a> EventLoop<'a> {
         }
     }
 
-    /// Connects the clients that are to be connected before the start.
-    pub(super) fn connect(&mut self) {
+    /// Connects the clients that are to be connected before the start, each in its turn after `began_ns`.
+    pub(super) fn connect(&mut self, began_ns: u64) {
         for index in 0..self.tasks.len() {
-            if self.tasks[index].client.connects_before_start()
-                && self.begin_to_connect(index).is_none()
-            {
-                self.unfinished += 1;
+            let task = &mut self.tasks[index];
+            let Some(instant) = task.client.first_connect_ns(began_ns) else {
+                continue;
+            };
+            self.unfinished += 1;
+            if instant <= clock::now() {
+                self.connect_early(index);
+            } else {
+                task.step = Step::Sleep;
+                self.sleepers.add(instant, index);
             }
         }
         self.run_until_finished();
+    }
+
+    /// Connects a client before the start.
+    fn connect_early(&mut self, index: usize) {
+        if self.begin_to_connect(index).is_some() {
+            self.unfinished -= 1;
+        }
     }
 
     /// Runs all clients to their end; the windows begin at `start_ns`.
@@ -301,7 +314,11 @@ impl<'a> EventLoop<'a> {
         if matches!(task.step, Step::Pace { due_ns } if due_ns < now) {
             task.client.hiccup();
         }
-        self.advance(index, now);
+        if self.is_started {
+            self.advance(index, now);
+        } else {
+            self.connect_early(index);
+        }
     }
 
     fn set_timeout(&mut self, index: usize) {
@@ -344,7 +361,13 @@ impl<'a> EventLoop<'a> {
     fn look_again(&mut self) {
         let now = clock::now();
         for index in self.sleepers.take_all() {
-            self.advance(index, now);
+            if self.is_started {
+                self.advance(index, now);
+            } else {
+                // The ramp-up has ended: no further client connects.
+                self.tasks[index].step = Step::Idle;
+                self.unfinished -= 1;
+            }
         }
         for index in self.timeouts.take_all() {
             self.check_timeout(index, now);

@@ -24,7 +24,11 @@ const STACK_BYTES: usize = 2 << 20;
 /// Address space that a thread needs beside its stack, for its clients.
 const SPARE_BYTES: usize = 1 << 20;
 
-pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport, LoadError> {
+pub(crate) fn run(
+    plan: &Plan,
+    began_ns: u64,
+    start: impl FnOnce() -> u64,
+) -> Result<LoadReport, LoadError> {
     let shared = &Mutex::new(LoadReport::empty(plan.windows.len()));
     let threads = plan.task_threads.clamp(1, plan.clients.max(1));
     let refused = |(thread, error)| LoadError::TaskThread {
@@ -40,6 +44,7 @@ pub(crate) fn run(plan: &Plan, start: impl FnOnce() -> u64) -> Result<LoadReport
         .collect();
     let groups = (0..threads).zip(pollers?).map(|(thread, poller)| Group {
         plan,
+        began_ns,
         shared,
         poller,
         thread,
@@ -145,6 +150,8 @@ fn run_threads<'a>(
 /// Clients that share a thread: every so many of the plan.
 struct Group<'a> {
     plan: &'a Plan,
+    /// Instant at which the load began to connect.
+    began_ns: u64,
     shared: &'a Mutex<LoadReport>,
     poller: Poller,
     thread: u32,
@@ -160,7 +167,7 @@ impl Group<'_> {
         let clients = numbers.map(|index| Client::sharing(self.plan, index, &recorder));
         let mut event_loop = EventLoop::new(self.plan, self.poller, clients);
 
-        event_loop.connect();
+        event_loop.connect(self.began_ns);
         if let Some(start_ns) = rendezvous.wait_for_start() {
             event_loop.run(start_ns);
             rendezvous.wait_for_end();
