@@ -59,7 +59,7 @@ def measure(results):
         for round_trip_ms in ROUND_TRIPS_MS:
             with link(folder, round_trip_ms) as (server, clients, address):
                 out = results / f"{round_trip_ms}ms"
-                hosts = out.with_suffix(".toml")
+                hosts = folder / "hosts.toml"
                 hosts.write_text(
                     f'[server]\nlauncher = "{server}"\naddress = "{address}"\ncpus = "0"\n'
                     f'[[load]]\nlauncher = "{clients}"\ncpus = "1"\n'
