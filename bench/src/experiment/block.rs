@@ -80,9 +80,11 @@ impl Condition {
 impl RunningBlock<'_> {
     fn run(self, block: u32) -> anyhow::Result<BlockOutcome> {
         let length = Duration::from_nanos(self.schedule.end_ns());
-        self.hosts.lease(self.ramp_up() + length)?;
+        self.hosts.lease(self.ramp_up())?;
         let mut arms = self.start_arms();
         fail_with_host(&arms)?;
+
+        self.hosts.lease(length)?;
         let start_ns = self.start_load(&mut arms);
         let end_ns = start_ns + self.schedule.windows_end_ns();
         self.hosts.watch_machines(&self.clocks, start_ns, end_ns)?;
@@ -91,6 +93,9 @@ impl RunningBlock<'_> {
             return Err(early_end(process).into());
         }
 
+        // First of all answers after a block that are awaited: each is a line that its host sends at once, so a link
+        // that was cut meanwhile shows here, long before the reports would be late.
+        let machines = self.hosts.machines_watched(here)?;
         let deadline = Instant::now() + TIMEOUT;
         // All servers are asked to end before the first is awaited, so that they end side by side.
         let ending: Vec<_> = arms
@@ -103,7 +108,7 @@ impl RunningBlock<'_> {
             .map(|arm| arm.and_then(|arm| arm.finish(deadline)))
             .collect();
         fail_with_host(&observed)?;
-        let machines = self.hosts.machines_watched(here)?;
+        self.hosts.lease(Duration::ZERO)?;
         let clocks_after = self.hosts.match_clocks()?;
         if interrupted() {
             bail!("interrupted");

@@ -21,8 +21,8 @@ use crate::results::HostRecord;
 use crate::scenario::arm::Arm;
 use crate::scenario::{Placement, Scenario};
 
-/// Time of a lease beyond the length of a block: for its start, its end, and the writing of its rows.
-const LEASE_TIME: Duration = Duration::from_secs(180);
+/// Time of a lease, beyond the length of a block: for what comes before and after it.
+const LEASE_TIME: Duration = Duration::from_secs(60);
 
 /// Address on which servers listen for clients on other hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -494,9 +494,9 @@ impl Hosts {
         clocks.separation_ns(round_trips.max().unwrap_or(0))
     }
 
-    /// Lets every host go on for a block of this length without this run.
-    pub(crate) fn lease(&self, block: Duration) -> anyhow::Result<()> {
-        self.each_remote(|_, host| host.lease(block + LEASE_TIME))
+    /// Lets every host go on for so long, and the time around it, without this run.
+    pub(crate) fn lease(&self, time: Duration) -> anyhow::Result<()> {
+        self.each_remote(|_, host| host.lease(time + LEASE_TIME))
     }
 
     /// Lets every host watch its machine between two instants of this host's clock.

@@ -29,8 +29,8 @@ use crate::host::threads;
 
 /// Time for a launcher to start the agent.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
-/// Time for an answer of an agent.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time for an answer of an agent, whose threads for it do nothing else.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for an agent and its launcher to end.
 const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Lines of login shells before the hello, at most.

@@ -40,6 +40,7 @@ mod run;
 mod sandbox;
 mod scripts;
 mod selfcheck;
+mod slurm;
 mod ssh;
 mod streams;
 mod systems;

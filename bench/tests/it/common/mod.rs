@@ -7,6 +7,7 @@
 
 pub mod control_group;
 pub mod place;
+pub mod rig;
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read};
