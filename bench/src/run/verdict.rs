@@ -367,8 +367,9 @@ impl<'a> ScenarioReport<'a> {
         let rows = self.blocks.iter().filter(|row| row.is_ok());
         let count = rows.clone().count();
         let invalid = rows.filter(|row| !row.validity.is_valid()).count();
+        let verb = if invalid == 1 { "is" } else { "are" };
         let share = format!(
-            "{invalid} of {} are not valid, see above.",
+            "{invalid} of {} {verb} not valid, see above.",
             units::plural(count, "row")
         );
 
