@@ -12,6 +12,7 @@ use crate::client::{Action, Client};
 use crate::clock::{self, SpinWait};
 use crate::failure::Failure;
 use crate::plan::Plan;
+use crate::stop;
 
 /// Clients of one thread.
 ///
@@ -104,10 +105,12 @@ impl<'a> EventLoop<'a> {
             let Some(instant) = task.client.first_connect_ns(began_ns) else {
                 continue;
             };
-            self.unfinished += 1;
             if instant <= clock::now() {
+                self.unfinished += 1;
                 self.connect_early(index);
-            } else {
+            } else if stop::stopped_ns().is_none() {
+                // A stop that came before the poller would not wake it.
+                self.unfinished += 1;
                 task.step = Step::Sleep;
                 self.sleepers.add(instant, index);
             }
