@@ -52,11 +52,7 @@ pub struct ClaimsArgs {
 
 pub(super) fn run(args: &ClaimsArgs) -> anyhow::Result<ExitCode> {
     let claims = find(&args.ids)?;
-    let style = if args.markdown {
-        Style::Markdown
-    } else {
-        Style::Plain
-    };
+    let style = super::style(args.markdown, Style::Plain);
 
     if args.list {
         out!("{}", list(&claims, style));

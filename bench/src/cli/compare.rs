@@ -39,11 +39,7 @@ pub(super) fn run(args: &CompareArgs) -> anyhow::Result<ExitCode> {
         allow_unlike: args.allow_unlike,
         reference: args.reference.clone(),
     };
-    let style = if args.markdown {
-        Style::Markdown
-    } else {
-        Style::Plain
-    };
+    let style = super::style(args.markdown, Style::Plain);
     out!("{}", compare(&options, style)?);
     Ok(ExitCode::SUCCESS)
 }

@@ -23,7 +23,8 @@ Examples:
                  --candidate 'mine=python3 head/server.py {port}' --export markdown=gate.md
 
 A command line is an echo server of any kind (docs/protocol.md). It has to listen on {address},
-port {port}; {address} is 127.0.0.1, or that of --server-address. Reports name it after its program, or by NAME in NAME='COMMAND {port}'.
+port {port}; {address} is 127.0.0.1, or that of --server-address. Reports name it after its
+program, or by NAME in NAME='COMMAND {port}'.
 
 Exit codes: 0 pass; 1 it could not be done; 2 a regression, or wrong replies; 3 inconclusive.";
 

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::render::Style;
+
 mod about;
 mod claims;
 mod compare;
@@ -127,6 +129,11 @@ impl Command {
             Command::Nothing => Ok(ExitCode::SUCCESS),
         }
     }
+}
+
+/// Style of tables: Markdown if it was asked for.
+fn style(markdown: bool, otherwise: Style) -> Style {
+    if markdown { Style::Markdown } else { otherwise }
 }
 
 /// The given seed, or one from the clock.

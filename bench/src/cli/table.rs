@@ -40,11 +40,7 @@ pub(super) fn run(args: &TableArgs) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
 
-    let style = if args.markdown {
-        Style::Markdown
-    } else {
-        Style::of_stdout()
-    };
+    let style = super::style(args.markdown, Style::of_stdout());
     out!("{}", stored.tables(style));
     Ok(ExitCode::SUCCESS)
 }

@@ -25,13 +25,13 @@ impl Block<'_> {
         });
         let tails = Departures::of(apart, arms, |load| load.latency_p99_ns.map(|ns| ns as f64));
 
+        let shares = self.hosts.shares(self.condition.clients);
         let rows = apart.all().iter().enumerate().map(|(host, used)| {
             let machine = &self.machines[host];
             let clocks = used
                 .site
                 .remote()
                 .map(|_| self.clocks.map(|clocks| clocks.of(host)));
-            let shares = self.hosts.shares(self.condition.clients);
             let share = shares.iter().find(|share| share.host + 1 == host);
             let loads: Vec<(usize, &LoadFigures)> = loads_on(arms, host).collect();
             let connects = loads.iter().filter_map(|(_, load)| load.connect_min_ns);

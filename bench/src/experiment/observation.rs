@@ -373,14 +373,14 @@ impl Block<'_> {
         row.server_cpu_ns = Some(observed.server_cpu_ns);
         let machine = &self.machines[0];
         row.stall_max_ns = machine.stall_max_ns;
-        self.fill_hosts(row, total);
         row.steal_ns = machine.steal_ns;
         row.cpu_pressure_ns = machine.pressure_ns;
         row.idle_cpus = machine.idle_ns.map(|idle| machine.cpus(idle));
         row.hiccups = total.hiccups;
+        self.fill_hosts(row, total);
     }
 
-    /// What tells hosts of their own from one.
+    /// Fills in the columns of hosts, which stay empty on one host.
     fn fill_hosts(&self, row: &mut BlockRow, total: &WindowReport) {
         let Some(apart) = self.hosts.apart() else {
             return;

@@ -9,6 +9,7 @@ use crate::render::chart::{
     BarChart, Frame, LineChart, Mark, Picture, Series, Tip, split_at_gaps, stacked,
 };
 use crate::render::looks::Looks;
+use crate::render::units::plural;
 use crate::results::ordered::entry;
 use crate::results::summary::interval_of;
 use crate::results::{BlockPercentiles, BlockRow, ConditionKey, Metric};
@@ -476,18 +477,20 @@ pub(super) fn place(condition: &ConditionKey) -> String {
 fn clients_as(count: Option<u32>, condition: &ConditionKey) -> String {
     let place = place(condition);
     match count {
-        Some(1) => format!("1 client as {place}"),
-        Some(count) => format!("{count} clients as {place}"),
+        Some(count) => format!("{} as {place}", plural(count as usize, "client")),
         None => format!("clients as {place}"),
     }
 }
 
 /// `8 clients as threads`, and the share of the peak in a rate sweep.
 fn section(condition: &ConditionKey) -> String {
-    let load = condition
-        .load_percent
-        .map(|percent| format!(" at {percent} % of peak"));
-    clients_as(Some(condition.clients), condition) + &load.unwrap_or_default()
+    clients_as(Some(condition.clients), condition) + &of_peak(condition)
+}
+
+/// The share of the peak in a rate sweep, with its preposition; nothing elsewhere.
+pub(super) fn of_peak(condition: &ConditionKey) -> String {
+    let percent = condition.load_percent;
+    percent.map_or_else(String::new, |percent| format!(" at {percent} % of peak"))
 }
 
 /// `throughput-steady-8-threads`: the words that tell a chart from others.

@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::charts::{file_name, place};
+use super::charts::{file_name, of_peak, place};
 use super::committed::{FOLLOWED_METRICS, SeriesKey};
 use super::compare::{ComparedRuns, Comparison, Detail, Quantity};
 use crate::render::Part;
@@ -10,6 +10,7 @@ use crate::render::axis::{Axis, Unit};
 use crate::render::chart::{Frame, Mark, Picture, PointChart, PointRow, Tip};
 use crate::render::looks::Looks;
 use crate::render::page::{Chapter, Page, PageRun, table_part};
+use crate::render::units::plural;
 use crate::results::ordered::entry;
 use crate::results::{ConditionKey, Metric, SummaryRow};
 
@@ -216,15 +217,7 @@ fn title(metric: Metric) -> &'static str {
 
 /// `8 clients`, and the share of the peak in a rate sweep.
 fn clients(condition: &ConditionKey) -> String {
-    let noun = if condition.clients == 1 {
-        "client"
-    } else {
-        "clients"
-    };
-    let load = condition
-        .load_percent
-        .map(|percent| format!(" at {percent} % of peak"));
-    format!("{} {noun}{}", condition.clients, load.unwrap_or_default())
+    plural(condition.clients as usize, "client") + &of_peak(condition)
 }
 
 fn method() -> Markup {
