@@ -50,9 +50,9 @@ fn a_session_of_ssh_that_is_killed_ends_the_run() {
 }
 
 /// A run whose link to a host is cut while a block is measured ends with the name of the host, and finished blocks are kept.
-/// The agent there ends with its lease: nothing tells it that the run is gone.
-fn a_cut_link_ends_the_run(host: &str, role: &str) {
-    let Some(rig) = Rig::with_ssh() else { return };
+/// Returns its hosts: the agent behind the link ends with its lease, for nothing tells it that the run is gone.
+fn a_cut_link_ends_the_run(host: &str, role: &str) -> Option<Rig> {
+    let rig = Rig::with_ssh()?;
     // Slices of two seconds in all.
     let place = Place::with(&SCENARIO.replace("rounds = 6", "rounds = 30"));
     let running = Running::start(rig.run(&place, &["--blocks", "60"]));
@@ -81,15 +81,18 @@ fn a_cut_link_ends_the_run(host: &str, role: &str) {
     assert!(rows.len() >= kept && rows.len().is_multiple_of(2));
     assert!(rows.iter().all(|row| row["status"] == "ok"));
     assert!(place.status().contains(role), "{}", place.status());
-    rig.is_left_within(LEASE + HANG);
+
+    Some(rig)
 }
 
+/// A load host, and the host of the servers. The leases of both run out side by side.
 #[test]
-fn a_cut_link_to_a_load_host_ends_the_run() {
-    a_cut_link_ends_the_run("h3", "load host 2");
-}
+fn a_cut_link_ends_the_run_and_what_runs_behind_it() {
+    let Some(load) = a_cut_link_ends_the_run("h3", "load host 2") else {
+        return;
+    };
+    let servers = a_cut_link_ends_the_run("h1", "server host").expect("hosts as before");
 
-#[test]
-fn a_cut_link_to_the_host_of_the_servers_ends_the_run() {
-    a_cut_link_ends_the_run("h1", "server host");
+    load.is_left_within(LEASE + HANG);
+    servers.is_left_within(LEASE + HANG);
 }

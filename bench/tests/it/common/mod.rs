@@ -34,6 +34,8 @@ use tempfile::TempDir;
 
 /// A test that waits longer than this hangs. It says nothing about how fast anything has to be.
 pub const HANG: Duration = Duration::from_secs(30);
+/// The same of a command that measures from its start to its end, beside other tests and on a slow machine.
+const WHOLE_COMMAND: Duration = Duration::from_secs(180);
 
 /// Options of models that change how they serve.
 const VARIANTS: [&[&str]; 4] = [
@@ -336,11 +338,19 @@ impl Counters {
 
 /// Tries again until there is something, or until it takes so long that the test hangs.
 pub fn eventually<T, S: std::fmt::Debug>(
+    attempt: impl FnMut() -> Option<T>,
+    state: impl FnOnce() -> S,
+) -> T {
+    within(HANG, attempt, state)
+}
+
+fn within<T, S: std::fmt::Debug>(
+    limit: Duration,
     mut attempt: impl FnMut() -> Option<T>,
     state: impl FnOnce() -> S,
 ) -> T {
     let start = Instant::now();
-    while start.elapsed() < HANG {
+    while start.elapsed() < limit {
         if let Some(result) = attempt() {
             return result;
         }
@@ -526,9 +536,14 @@ impl Running {
         )
     }
 
-    /// Waits for its end; nothing of it may be left over.
-    pub fn end(mut self) -> Finished {
-        let status = eventually(|| self.child.try_wait().unwrap(), || "still running");
+    /// Waits for its end, which is at hand; nothing of it may be left over.
+    pub fn end(self) -> Finished {
+        self.end_within(HANG)
+    }
+
+    fn end_within(mut self, limit: Duration) -> Finished {
+        let running = || "still running";
+        let status = within(limit, || self.child.try_wait().unwrap(), running);
         eventually(
             || self.processes().is_empty().then_some(()),
             || self.processes(),
@@ -551,9 +566,9 @@ impl Drop for Running {
     }
 }
 
-/// Runs a command to its end.
+/// Runs a command from its start to its end.
 pub fn finish(command: Command) -> Finished {
-    Running::start(command).end()
+    Running::start(command).end_within(WHOLE_COMMAND)
 }
 
 /// Runs a helper to its end, which must be a success, and returns what it prints.
