@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares the server models under the committed scenarios and prints a table for each.
 #
-#   scripts/compare.sh              the quick form, under three minutes after the build
+#   scripts/compare.sh              the quick form, about three minutes after the build
 #   scripts/compare.sh --full       the long form, whose results are worth keeping
 #   scripts/compare.sh --from DIR   the tables of an earlier run
 #

@@ -132,7 +132,8 @@ impl RunningBlock<'_> {
         self.condition.scenario.traffic.ramp_up.0
     }
 
-    /// Starts all servers and load processes, and waits until all clients are connected.
+    /// Starts all servers and load processes, and waits until all clients are connected, and the servers at rest: one
+    /// that still forks for its clients would take the CPU of another that is measured.
     fn start_arms(&self) -> Vec<anyhow::Result<RunningArm>> {
         let spawned: Vec<_> = (0..self.condition.arms.len())
             .map(|arm| self.spawn(arm))
@@ -159,7 +160,7 @@ impl RunningBlock<'_> {
 
         let deadline = Instant::now() + self.ramp_up() + TIMEOUT;
         let connected = planned.into_iter().map(|arm: anyhow::Result<RunningArm>| {
-            let arm = arm?;
+            let mut arm = arm?;
             for load in &arm.loads {
                 match load.process.receive(deadline)? {
                     FromDriver::Ready => {}
@@ -169,9 +170,20 @@ impl RunningBlock<'_> {
                     }
                 }
             }
+            arm.supervisor.send(&ToSupervisor::Settle)?;
             Ok(arm)
         });
-        connected.collect()
+        let connected: Vec<_> = connected.collect();
+
+        let settled = connected.into_iter().map(|arm| {
+            let arm = arm?;
+            match arm.supervisor.receive(deadline)? {
+                FromSupervisor::Settled => Ok(arm),
+                FromSupervisor::Exited { status, .. } => bail!("the server ended: {status}"),
+                _ => bail!("the supervisor reported before the start"),
+            }
+        });
+        settled.collect()
     }
 
     /// Starts the supervisor, with its server, and the load processes of one arm.
@@ -326,9 +338,7 @@ pub(crate) fn server_is_ready(
     match supervisor.receive(deadline)? {
         FromSupervisor::Ready { address, memory } => Ok((address.parse()?, memory)),
         FromSupervisor::Exited { status, .. } => bail!("the server did not start: {status}"),
-        FromSupervisor::Watched { .. } => {
-            bail!("the supervisor reported before its server was ready")
-        }
+        _ => bail!("the supervisor reported before its server was ready"),
     }
 }
 
@@ -356,7 +366,7 @@ impl RunningArm {
                 None
             }
             early @ FromSupervisor::Exited { .. } => Some(early),
-            FromSupervisor::Ready { .. } => bail!("the supervisor was ready twice"),
+            _ => bail!("the supervisor did not report its readings"),
         };
 
         Ok(EndingArm {

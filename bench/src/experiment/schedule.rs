@@ -16,8 +16,8 @@ const GAP_PER_PROCESS_NS: u64 = 14_000;
 /// flight waits for as many forks as there are clients.
 const GAP_PER_FORK_NS: u64 = 400_000;
 /// Time after the last slice in which the servers' memory is read, and clients that still wait give up.
-const MEMORY_NS: u64 = 10_000_000;
-const MEMORY_PER_CLIENT_NS: u64 = 120_000;
+const MEMORY_NS: u64 = 7_000_000;
+const MEMORY_PER_CLIENT_NS: u64 = 60_000;
 /// Addition for each process of a server.
 const MEMORY_PER_PROCESS_NS: u64 = 150_000;
 

@@ -9,6 +9,8 @@
 //!     │ ◀──────────────────── Ready ─┤                         │
 //!     ├─ Plan ─────────────────────────────────────────────▶   │ connects
 //!     │ ◀───────────────────────────────────────────── Ready ──┤
+//!     ├─ Settle ──────────────────▶  │                         │
+//!     │ ◀────────────────── Settled ─┤                         │
 //!     ├─ Watch ───────────────────▶  │                         │
 //!     ├─ Start ────────────────────────────────────────────▶   │ runs the plan
 //!     │ ◀────────────────── Watched ─┤                         │
@@ -33,6 +35,8 @@ use crate::host::process_tree::{CpuTime, Memory};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToSupervisor {
+    /// Wait until the server has taken in all connections. Answered by [`FromSupervisor::Settled`].
+    Settle,
     /// Read the CPU time of the server's process tree at each of these instants, then its memory.
     /// Answered by [`FromSupervisor::Watched`].
     Watch {
@@ -58,6 +62,8 @@ pub enum FromSupervisor {
         /// Its memory before the first connection.
         memory: Option<Memory>,
     },
+    /// The server uses no CPU time any more, or went on for the longest time that is waited for.
+    Settled,
     /// All readings of a [`ToSupervisor::Watch`].
     Watched {
         /// One reading for each instant; `None` where the server could not be read.

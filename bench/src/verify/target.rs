@@ -122,9 +122,7 @@ impl StartedServer {
             FromSupervisor::Exited { status, .. } => {
                 bail!("it did not end as it was asked to: {status}")
             }
-            FromSupervisor::Ready { .. } | FromSupervisor::Watched { .. } => {
-                bail!("supervisor out of step")
-            }
+            _ => bail!("supervisor out of step"),
         }
     }
 }

@@ -21,15 +21,17 @@ use super::child::{die_with_parent, outlive_parent};
 use super::messages::{self, FromSupervisor, ToSupervisor};
 use super::ready_address;
 use crate::host::cpus;
-use crate::host::process_tree::{self, CpuTime, Memory};
+use crate::host::process_tree::{self, CpuTime};
 use crate::scenario::arm::{ADDRESS, PORT};
 
 /// Time for a server to drain, beyond its own limit, before it is killed.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest time for the threads of a server to start and touch their stacks, before its memory without
 /// connections is read.
-const SETTLE: Duration = Duration::from_millis(20);
-/// Time between two readings that have to agree before that.
+const START_SETTLE: Duration = Duration::from_millis(20);
+/// Longest time for a server to take in its connections: to fork for each, for example.
+const CONNECTIONS_SETTLE: Duration = Duration::from_millis(500);
+/// Time between two readings that have to agree in a server that has settled.
 const SETTLED_FOR: Duration = Duration::from_millis(3);
 /// Wait for an event when nothing is due.
 const IDLE_WAIT: Duration = Duration::from_secs(3600);
@@ -165,6 +167,11 @@ impl Supervisor {
                     ));
                 }
 
+                Ok(Event::Request(ToSupervisor::Settle)) => {
+                    let cpu_ns = || process_tree::cpu(self.pid).ok().map(|cpu| cpu.total_ns());
+                    settled(CONNECTIONS_SETTLE, cpu_ns);
+                    messages::send(&FromSupervisor::Settled)?;
+                }
                 Ok(Event::Request(ToSupervisor::Watch {
                     cpu_at_ns,
                     memory_at_ns,
@@ -253,27 +260,11 @@ impl Supervisor {
     }
 
     fn report_ready(&self, address: SocketAddr) -> anyhow::Result<()> {
-        let memory = self.settled_memory();
+        let memory = settled(START_SETTLE, || process_tree::memory(self.pid).ok());
         messages::send(&FromSupervisor::Ready {
             address: address.to_string(),
             memory,
         })
-    }
-
-    /// Memory once it has stopped growing.
-    fn settled_memory(&self) -> Option<Memory> {
-        let began = Instant::now();
-        let mut memory = None;
-
-        while began.elapsed() < SETTLE {
-            let before = memory;
-            thread::sleep(SETTLED_FOR);
-            memory = process_tree::memory(self.pid).ok();
-            if memory.is_some() && memory == before {
-                break;
-            }
-        }
-        memory
     }
 
     /// Takes the reading that is due, if one is, and reports them all after the last.
@@ -324,6 +315,22 @@ impl Supervisor {
     }
 }
 
+/// A reading once it stays the same, or the last one after the longest time that is waited for.
+fn settled<T: PartialEq>(longest: Duration, read: impl Fn() -> Option<T>) -> Option<T> {
+    let began = Instant::now();
+    let mut reading = None;
+
+    while began.elapsed() < longest {
+        let before = reading;
+        thread::sleep(SETTLED_FOR);
+        reading = read();
+        if reading.is_none() || reading == before {
+            break;
+        }
+    }
+    reading
+}
+
 /// Context switches of the server's process tree so far, of both kinds.
 fn context_switches(pid: u32) -> Option<u64> {
     let switches = process_tree::context_switches(pid).ok()?;
@@ -338,5 +345,40 @@ fn describe(status: ExitStatus) -> String {
             Err(_) => format!("killed by signal {signal}"),
         },
         (None, None) => "ended".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// The n-th reading is that of a server that takes in its last connection after `busy` of them.
+    fn readings_of_a_server(busy: u32, longest: Duration) -> u32 {
+        let readings = Cell::new(0);
+        let last = settled(longest, || {
+            readings.set(readings.get() + 1);
+            Some(readings.get().min(busy))
+        });
+        assert_eq!(last, Some(readings.get().min(busy)));
+        readings.get()
+    }
+
+    #[test]
+    fn a_server_at_rest_is_read_until_two_readings_agree() {
+        let minute = Duration::from_secs(60);
+        assert_eq!(readings_of_a_server(1, minute), 2);
+        assert_eq!(readings_of_a_server(5, minute), 6);
+    }
+
+    #[test]
+    fn a_server_that_never_rests_is_not_awaited_for_ever() {
+        assert!(readings_of_a_server(u32::MAX, 4 * SETTLED_FOR) <= 4);
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_read_is_not_awaited() {
+        assert_eq!(settled(Duration::from_secs(60), || None::<u32>), None);
     }
 }
