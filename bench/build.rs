@@ -1,4 +1,4 @@
-//! Tells the executable what it was built from: the compiler, the profile, the revision, and whether
+//! Tells the executable what it was built from: the compiler, the profile, the target, the revision, and whether
 //! the sources differed from it.
 
 #[path = "build/checkout.rs"]
@@ -31,6 +31,8 @@ fn main() {
     let profile = env::var("PROFILE").unwrap_or_default();
     println!("cargo::rustc-env=ECHOBENCH_RUSTC={rustc}");
     println!("cargo::rustc-env=ECHOBENCH_PROFILE={profile}");
+    let target = env::var("TARGET").unwrap_or_default();
+    println!("cargo::rustc-env=ECHOBENCH_TARGET={target}");
 
     let package = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let root = package.parent().expect("the package is in a workspace");

@@ -4,7 +4,6 @@
 //! 0: success. 1: it could not be done. 2: a regression, or a failed claim or verification.
 //! 3: inconclusive or contaminated.
 
-use std::ffi::{c_char, c_int};
 use std::io::{self, IsTerminal as _};
 use std::process::ExitCode;
 use std::thread;
@@ -20,10 +19,10 @@ use echobench_servers::{omit_signal_stacks, restore_signals};
 
 /// Run by the loader before `main`: threads go without the signal stacks of the standard library.
 #[expect(unsafe_code, reason = "the loader calls what it finds in this section")]
-// SAFETY: it is the section for functions of this type, and `omit_signal_stacks` keeps to its rules.
+// SAFETY: it is the section for functions of this type.
 #[unsafe(link_section = ".init_array")]
 #[used]
-static BEFORE_MAIN: unsafe extern "C" fn(c_int, *const *const c_char) = omit_signal_stacks;
+static BEFORE_MAIN: extern "C" fn() = omit_signal_stacks;
 
 fn main() -> ExitCode {
     restore_signals();

@@ -6,41 +6,32 @@
 //! the start are left alone, and then no thread gets a signal stack. An overflow still ends the
 //! process: the kernel does not ignore it, it only goes without the message.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::c_int;
+use std::fs;
 use std::mem::MaybeUninit;
 use std::ptr;
 
 use nix::libc;
 
 /// The option of `serve thread` that keeps the signal stacks, to measure their cost.
-const KEEP: &CStr = c"--signal-stack";
+const KEEP: &[u8] = b"--signal-stack";
 const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 
 /// Makes the standard library start without its handlers. To be called before `main`, as an entry of
 /// `.init_array`.
-///
-/// # Safety
-///
-/// With glibc as the C library, `argc` and `argv` are the arguments of `main`.
-#[expect(
-    unsafe_code,
-    reason = "no function of the standard library may run before its start"
-)]
-pub unsafe extern "C" fn omit_signal_stacks(argc: c_int, argv: *const *const c_char) {
-    // Other C libraries pass no arguments to `.init_array`; there the handlers stay.
-    if cfg!(not(target_env = "gnu")) {
+pub extern "C" fn omit_signal_stacks() {
+    // Not the arguments that glibc passes to `.init_array`: musl passes none.
+    let words = fs::read("/proc/self/cmdline").unwrap_or_default();
+    if words.split(|&byte| byte == 0).any(|word| word == KEEP) {
         return;
     }
 
-    for index in 0..usize::try_from(argc).unwrap_or(0) {
-        // SAFETY: the caller passes `argc` strings.
-        if unsafe { CStr::from_ptr(*argv.add(index)) } == KEEP {
-            return;
-        }
-    }
     for signal in SIGNALS {
+        #[expect(unsafe_code, reason = "a disposition can only be set this way")]
         // SAFETY: to ignore a signal takes no handler.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
+        unsafe {
+            libc::signal(signal, libc::SIG_IGN)
+        };
     }
 }
 

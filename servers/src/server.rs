@@ -27,7 +27,7 @@ pub(crate) struct Server {
     /// yet mean another file.
     sockets: Mutex<HashMap<RawFd, Arc<Activity>>>,
     /// Threads that may block in accept(2).
-    accepting: Mutex<Vec<Pthread>>,
+    accepting: Mutex<Vec<ThreadHandle>>,
     /// Readable from the start of the drain, or slightly earlier.
     stop: EventFd,
 }
@@ -36,8 +36,19 @@ pub(crate) struct Server {
 #[derive(Debug)]
 pub(crate) struct Acceptance {
     server: Arc<Server>,
-    thread: Pthread,
+    thread: ThreadHandle,
 }
+
+/// The name of a thread for `pthread_kill`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ThreadHandle(Pthread);
+
+#[expect(
+    unsafe_code,
+    reason = "a number in glibc, but in musl a pointer, which is not `Send`"
+)]
+// SAFETY: it is only compared, and passed to `pthread_kill`, which any thread may call.
+unsafe impl Send for ThreadHandle {}
 
 impl Drop for Acceptance {
     fn drop(&mut self) {
@@ -101,7 +112,7 @@ impl Server {
 
     /// Registers the calling thread as one that may block in accept(2).
     pub(crate) fn accepts_here(server: &Arc<Self>) -> Acceptance {
-        let thread = pthread_self();
+        let thread = ThreadHandle(pthread_self());
         server.accepting().push(thread);
         Acceptance {
             server: Arc::clone(server),
@@ -114,7 +125,7 @@ impl Server {
     pub(crate) fn interrupt_accepts(&self, signal: Signal) {
         for thread in self.accepting().iter() {
             // A registered thread is alive: it deregisters before it ends.
-            let _ = pthread_kill(*thread, signal);
+            let _ = pthread_kill(thread.0, signal);
         }
     }
 
@@ -163,7 +174,7 @@ impl Server {
         }
     }
 
-    fn accepting(&self) -> MutexGuard<'_, Vec<Pthread>> {
+    fn accepting(&self) -> MutexGuard<'_, Vec<ThreadHandle>> {
         let threads = self.accepting.lock();
         threads.unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,6 @@
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::thread::JoinHandleExt;
 use std::thread;
 use std::time::Duration;
 
@@ -205,7 +204,7 @@ fn transfer(address: SocketAddr, sending: Sending, number: u64) -> anyhow::Resul
     })?;
     if sending == Sending::Interrupted {
         while !sender.is_finished() {
-            signal_thread(sender.as_pthread_t(), Signal::SIGALRM);
+            signal_thread(&sender, Signal::SIGALRM);
             thread::sleep(SIGNAL_EVERY);
         }
     }

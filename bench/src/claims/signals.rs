@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::os::unix::thread::JoinHandleExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -15,6 +15,7 @@ use echobench_servers::textbook_models;
 use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::pthread::{Pthread, pthread_kill};
 use nix::sys::signal::{SigSet, Signal};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{pipe, read};
@@ -28,11 +29,11 @@ use crate::host::signals::ignore_with_handler;
 use crate::host::threads;
 use crate::processes::start::carry_out;
 
-/// Sends a signal to one thread of this process that has not been joined.
-pub(super) fn signal_thread(thread: libc::pthread_t, signal: Signal) {
-    #[expect(unsafe_code, reason = "the standard library sends no signals")]
-    // SAFETY: the id of a thread stays valid until it is joined.
-    let _ = unsafe { libc::pthread_kill(thread, signal as libc::c_int) };
+/// Sends a signal to one thread of this process.
+pub(super) fn signal_thread<T>(thread: &JoinHandle<T>, signal: Signal) {
+    // A number in both, but in musl the C library's own type is a pointer.
+    let thread = thread.as_pthread_t() as Pthread;
+    let _ = pthread_kill(thread, signal);
 }
 
 pub(super) const C10: Claim = Claim {
@@ -123,7 +124,7 @@ fn measure_wait(&(way, wait): &Wait) -> anyhow::Result<(f64, f64)> {
         let at = clock::now();
         called.store(at, Ordering::Release);
         if way == SIGNAL {
-            signal_thread(waiter.as_pthread_t(), Signal::SIGUSR2);
+            signal_thread(&waiter, Signal::SIGUSR2);
         }
 
         let (time, cpu, now) = is_awake.recv().context("the waiting thread has ended")?;
@@ -255,7 +256,7 @@ fn broken_off_share(call: Call, restart: bool) -> anyhow::Result<f64> {
     for _ in 0..SIGNALS {
         // The thread needs time to be blocked in its call again.
         thread::sleep(Duration::from_millis(1));
-        signal_thread(waiter.as_pthread_t(), Signal::SIGALRM);
+        signal_thread(&waiter, Signal::SIGALRM);
     }
     thread::sleep(Duration::from_millis(1));
     std::fs::File::from(writer).write_all(&[1])?;

@@ -33,6 +33,9 @@ pub struct Environment {
     pub rustc: Option<String>,
     /// The kind of build, `release` or `debug`.
     pub profile: Option<String>,
+    /// The platform of the build, which names its C library, such as `x86_64-unknown-linux-musl`.
+    #[serde(default)]
+    pub target: Option<String>,
     /// The SHA-256 of the executable, in hexadecimal.
     pub executable_sha256: Option<String>,
     /// The command line; of absolute paths only the last part.
@@ -90,6 +93,7 @@ impl Environment {
             dirty: env!("ECHOBENCH_DIRTY").parse().ok(),
             rustc: non_empty(env!("ECHOBENCH_RUSTC")),
             profile: non_empty(env!("ECHOBENCH_PROFILE")),
+            target: non_empty(env!("ECHOBENCH_TARGET")),
             executable_sha256: executable_sha256(),
             arguments: without_hosts(
                 std::env::args_os()
@@ -281,6 +285,8 @@ mod tests {
                 .expect("built by rustc")
                 .starts_with("rustc ")
         );
+        let target = environment.target.expect("built for a platform");
+        assert!(target.starts_with(std::env::consts::ARCH), "{target}");
         assert!(environment.started.parse::<jiff::Timestamp>().is_ok());
         assert!(environment.kernel.is_some() && environment.memory_bytes.is_some());
         assert!(environment.limits.open_files_hard >= environment.limits.open_files_soft);

@@ -381,6 +381,7 @@ fn build_facts(environment: &Environment) -> Vec<(&'static str, String)> {
         ),
         ("revision", revision),
         ("compiler", text_or_unknown(environment.rustc.as_deref())),
+        ("target", text_or_unknown(environment.target.as_deref())),
         ("executable", format!("SHA-256 {digest}")),
     ]
 }

@@ -43,6 +43,8 @@ pub(super) struct CommittedRun {
     hosts: Vec<HostHead>,
     /// Whether idle CPUs were kept out of their sleep states.
     pub(super) awake: bool,
+    /// The platform of the build; unknown in older runs.
+    target: Option<String>,
     workloads: BTreeMap<String, Workload>,
     summary: Vec<SummaryRow>,
     /// Arms of which at least half of the blocks are not valid.
@@ -80,6 +82,7 @@ struct EnvironmentHead {
     machine: MachineKey,
     #[serde(default)]
     awake: bool,
+    target: Option<String>,
     revision: Option<String>,
     profile: Option<String>,
     dirty: Option<bool>,
@@ -126,6 +129,7 @@ impl CommittedRun {
             machine: head.environment.machine,
             hosts: head.hosts,
             awake: head.environment.awake,
+            target: head.environment.target,
         })
     }
 
@@ -191,8 +195,16 @@ impl CommittedRun {
     pub(super) fn difference(&self, other: &Self) -> Option<String> {
         let state = |run: &Self| if run.awake { "awake" } else { "asleep" };
         let idle = || format!("idle CPUs ({} and {})", state(self), state(other));
+
+        // The C library starts the threads and holds the memory of a connection.
+        let builds = || {
+            let (own, its) = (self.target.as_ref()?, other.target.as_ref()?);
+            (own != its).then(|| format!("builds ({own} and {its})"))
+        };
+
         let machines = self.machine_difference(other);
-        machines.or_else(|| (self.awake != other.awake).then(idle))
+        let idle = || (self.awake != other.awake).then(idle);
+        machines.or_else(idle).or_else(builds)
     }
 
     /// The workloads of the scenarios that the record has, by name.

@@ -19,6 +19,7 @@ struct Made {
     status: &'static str,
     profile: &'static str,
     dirty: bool,
+    target: Option<&'static str>,
     /// CPU model of a load host of its own.
     load_host: Option<&'static str>,
 }
@@ -32,6 +33,7 @@ impl Made {
         status: "complete",
         profile: "release",
         dirty: false,
+        target: None,
         load_host: None,
     };
 
@@ -51,6 +53,7 @@ impl Made {
             "environment": {
                 "started": format!("2026-01-01T00:00:00Z {}", self.name), "machine": machine,
                 "profile": self.profile, "dirty": self.dirty,
+                "target": self.target,
             },
             "scenarios": { "steady": { "traffic": { "payload_bytes": self.payload_bytes } } },
         })
@@ -366,6 +369,24 @@ fn the_largest_change_is_named_in_a_sentence() {
     let run = compared(&Made::PLAIN, &same);
     let sentence = "In short: of 1 ratio none changed beyond the intervals.";
     assert!(run.stdout.contains(sentence), "{run:?}");
+}
+
+#[test]
+fn builds_with_other_c_libraries_are_unlike() {
+    let built_for = |name, target| Made {
+        name,
+        target,
+        ..Made::PLAIN
+    };
+    let glibc = built_for("two", Some("x86_64-unknown-linux-gnu"));
+    let musl = built_for("three", Some("x86_64-unknown-linux-musl"));
+
+    let unlike = compared(&glibc, &musl);
+    let difference = "builds (x86_64-unknown-linux-gnu and x86_64-unknown-linux-musl)";
+    assert_eq!(unlike.code, Some(1), "{unlike:?}");
+    assert!(unlike.stderr.contains(difference), "{unlike:?}");
+    // Older runs do not say it.
+    assert_eq!(compared(&Made::PLAIN, &musl).code, Some(0));
 }
 
 #[test]

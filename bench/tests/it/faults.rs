@@ -19,6 +19,7 @@ use echobench_protocol::{DEFAULT_MAX_PAYLOAD, HEADER_LEN, Reason, Work, error_re
 use echobench_servers::{AcceptMode, Family, Model, find};
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::Resource;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::{Pid, geteuid};
@@ -266,7 +267,7 @@ fn is_sound(server: Server) -> crate::common::Counters {
 }
 
 /// Sets the soft limit of another process, to at most its hard one.
-fn limit(pid: Pid, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result<()> {
+fn limit(pid: Pid, resource: Resource, soft: u64) -> io::Result<()> {
     let mut old = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
@@ -275,13 +276,13 @@ fn limit(pid: Pid, resource: libc::__rlimit_resource_t, soft: u64) -> io::Result
     #[expect(unsafe_code, reason = "there is no safe name for it")]
     // SAFETY: each pointer is null or points to a limit.
     unsafe {
-        let read = libc::prlimit(pid.as_raw(), resource, ptr::null(), &raw mut old);
+        let read = libc::prlimit(pid.as_raw(), resource as _, ptr::null(), &raw mut old);
         Errno::result(read)?;
         let new = libc::rlimit {
             rlim_cur: soft.min(old.rlim_max),
             ..old
         };
-        let set = libc::prlimit(pid.as_raw(), resource, &raw const new, ptr::null_mut());
+        let set = libc::prlimit(pid.as_raw(), resource as _, &raw const new, ptr::null_mut());
         Errno::result(set)?;
     }
 
@@ -333,7 +334,7 @@ fn one_listener(arm: &Arm) -> &'static [&'static str] {
 /// Limits the open files of the server and of its worker processes.
 fn limit_descriptors(server: &Server, soft: u64) {
     for pid in server.children().into_iter().chain([server.pid()]) {
-        limit(pid, libc::RLIMIT_NOFILE, soft).unwrap();
+        limit(pid, Resource::RLIMIT_NOFILE, soft).unwrap();
     }
 }
 
@@ -369,7 +370,7 @@ fn limit_processes(pid: Pid, most: u64) {
     #[expect(unsafe_code, reason = "to be done as that user")]
     // SAFETY: two system calls, which allocate nothing and take no lock.
     unsafe {
-        command.pre_exec(move || limit(pid, libc::RLIMIT_NPROC, most));
+        command.pre_exec(move || limit(pid, Resource::RLIMIT_NPROC, most));
     }
     assert!(command.status().unwrap().success());
 }

@@ -366,7 +366,6 @@ fn has_fault_signals(server: &Server, set: &str) -> bool {
 }
 
 #[test]
-#[cfg(target_env = "gnu")]
 fn threads_go_without_signal_stacks_unless_told_otherwise() {
     // The standard library gives them to threads if it handles these signals.
     let server = Server::start(&["thread"]);
