@@ -9,7 +9,7 @@ use crate::scenario::Effort;
 use crate::scenario::arm::Arm;
 
 /// Part of a gap for each client: its request in flight ends, on one CPU one after the other.
-const GAP_PER_CLIENT_NS: u64 = 20_000;
+const GAP_PER_CLIENT_NS: u64 = 24_000;
 /// Part of a gap for each process of the server: the CPU time of each is read.
 const GAP_PER_PROCESS_NS: u64 = 14_000;
 /// Part of a gap for each client of a server that forks for each of their requests, under churn: a request in
