@@ -9,7 +9,7 @@ use std::process::Command;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::common::{Finished, finish, git, script, succeeds};
+use crate::common::{Finished, finish, git, is_installed, script, succeeds};
 use crate::documents::root;
 use crate::gate::TINY;
 
@@ -411,15 +411,6 @@ fn consistent_verdict(job: &Job, end: &Finished, outputs: &BTreeMap<String, Stri
         job.summary()
     );
     verdict
-}
-
-fn is_installed(program: &str) -> bool {
-    let found = Command::new(program).arg("--version").output();
-    let found = found.is_ok_and(|output| output.status.success());
-    if !found {
-        println!("skipped: {program} is not installed");
-    }
-    found
 }
 
 /// Both servers of the examples: one that is unchanged, and one that became several times as slow. How fast they are does

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use crate::common::{executable, finish};
+use crate::common::{executable, finish, is_installed};
 use echobench::results::Metric;
 
 /// The root of the repository.
@@ -292,6 +293,21 @@ fn the_table_in_the_readme_is_the_output_of_the_command() {
         assert!(table.lines().any(|other| other == *line), "{line}");
     }
     assert_eq!(quoted.len() + cut.len(), 8, "{block}");
+}
+
+#[test]
+fn the_cost_of_load_hosts_is_that_of_its_rows() {
+    if !is_installed("python3") {
+        return;
+    }
+    let mut command = Command::new(root().join("scripts/host_cost.py"));
+    command.arg("--table").arg(root().join("results/hosts"));
+    let table = finish(command);
+
+    assert_eq!(table.code, Some(0), "{table:?}");
+    let document = fs::read_to_string(root().join("docs/scale.md")).unwrap();
+    assert!(document.contains(&table.stdout), "{}", table.stdout);
+    assert_eq!(table.stdout.lines().count(), 6);
 }
 
 #[test]

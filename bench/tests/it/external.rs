@@ -1,9 +1,7 @@
 //! Servers of other projects as arms of a run.
 
-use std::process::Command;
-
 use crate::common::place::{Place, TINY, number};
-use crate::common::{Running, executable, finish};
+use crate::common::{Running, executable, finish, is_installed};
 use nix::sys::signal::Signal;
 
 /// The executable under test as if it were of another project.
@@ -203,11 +201,7 @@ fn what_is_no_external_server_is_said_in_a_line() {
 
 #[test]
 fn servers_in_python_are_compared_where_there_is_python() {
-    let python = Command::new("python3").arg("--version").output();
-    let there = python.is_ok_and(|python| python.status.success());
-    if !there {
-        println!("skipped: python3 is not installed");
-    }
+    let there = is_installed("python3");
     let place = Place::new();
     let mut command = executable();
     command

@@ -8,7 +8,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{Finished, HANG, Running, Server, available_models, executable, finish};
+use crate::common::{
+    Finished, HANG, Running, Server, available_models, executable, finish, is_installed,
+};
 use echobench::verify::CHECKS;
 use echobench_protocol::{Reason, error_frame};
 use nix::sys::signal::Signal;
@@ -117,11 +119,7 @@ fn a_command_is_started_and_ended() {
 
 #[test]
 fn servers_in_python_conform() {
-    let python = std::process::Command::new("python3")
-        .arg("--version")
-        .output();
-    if !python.is_ok_and(|python| python.status.success()) {
-        println!("skipped: python3 is not installed");
+    if !is_installed("python3") {
         return;
     }
     for name in ["threading", "forking", "asyncio"] {

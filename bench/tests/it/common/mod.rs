@@ -571,6 +571,16 @@ pub fn finish(command: Command) -> Finished {
     Running::start(command).end_within(WHOLE_COMMAND)
 }
 
+/// Whether a program that some tests need is there; says so if not.
+pub fn is_installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output();
+    let found = found.is_ok_and(|output| output.status.success());
+    if !found {
+        println!("skipped: {program} is not installed");
+    }
+    found
+}
+
 /// Runs a helper to its end, which must be a success, and returns what it prints.
 pub fn succeeds(command: &mut Command) -> String {
     let output = command.output().expect("the program is there");
