@@ -170,7 +170,8 @@ impl RunningBlock<'_> {
                     }
                 }
             }
-            arm.supervisor.send(&ToSupervisor::Settle)?;
+            // One that has ended takes no request, but has said how its server ended.
+            let _ = arm.supervisor.send(&ToSupervisor::Settle);
             Ok(arm)
         });
         let connected: Vec<_> = connected.collect();

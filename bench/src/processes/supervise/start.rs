@@ -1,7 +1,9 @@
 //! Starting the server of a supervisor, and turning everything that happens to it into events.
 
+use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -22,6 +24,10 @@ use crate::scenario::arm::{ADDRESS, PORT};
 
 /// Time for an external server until it accepts connections.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// First of the ports that an external server may get. Those below are more often services of the host.
+const FIRST_PORT: u16 = 10_000;
+/// Ports that are tried before the system chooses one.
+const PORT_ATTEMPTS: u32 = 50;
 /// Interval between two attempts to connect to an external server.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(2);
 /// Time for the last output of an external server to arrive after its end.
@@ -57,8 +63,7 @@ pub(super) fn start_external(
     listen: SocketAddr,
     events: &Sender<Event>,
 ) -> anyhow::Result<Child> {
-    let free = TcpListener::bind(listen).and_then(|free| free.local_addr());
-    let address = match free {
+    let address = match free_address(listen) {
         Ok(address) => address,
         Err(error) => return report_failed_start(&format!("cannot listen on {listen}: {error}")),
     };
@@ -94,6 +99,31 @@ pub(super) fn start_external(
     forward_external(output, child.id(), events.clone())?;
     await_connection(address, events.clone())?;
     Ok(child)
+}
+
+/// An address on which nothing listens. The server opens it a moment later. By then a port that the system takes for
+/// connections and servers may be taken, so a free one is looked for outside that range first.
+fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
+    if listen.port() == 0 {
+        let taken_by_system = ephemeral_ports();
+        for _ in 0..PORT_ATTEMPTS {
+            let address = SocketAddr::new(listen.ip(), fastrand::u16(FIRST_PORT..));
+            if !taken_by_system.contains(&address.port()) && TcpListener::bind(address).is_ok() {
+                return Ok(address);
+            }
+        }
+    }
+    TcpListener::bind(listen)?.local_addr()
+}
+
+/// The ports that the system takes for those who ask for any: `ip_local_port_range` of `ip(7)`.
+fn ephemeral_ports() -> RangeInclusive<u16> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    let ports: Vec<u16> = text.split_whitespace().flat_map(str::parse).collect();
+    match ports[..] {
+        [first, last] => first..=last,
+        _ => 32_768..=60_999,
+    }
 }
 
 /// Reports a failed start as the end of the server, which it is for the experiment, and exits.
@@ -174,4 +204,31 @@ pub(super) fn forward_requests(events: Sender<Event>) -> anyhow::Result<()> {
         let _ = events.send(Event::Orphaned);
     })?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_free_port_is_none_that_the_system_gives_to_others() {
+        let given = ephemeral_ports();
+        if given.contains(&FIRST_PORT) && given.contains(&u16::MAX) {
+            println!("skipped: the system gives away all ports");
+            return;
+        }
+        let any = "127.0.0.1:0".parse().unwrap();
+        for _ in 0..20 {
+            let address = free_address(any).unwrap();
+            assert!(!given.contains(&address.port()), "{address}");
+            assert!(address.port() >= FIRST_PORT, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_asked_for_is_not_replaced() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = listener.local_addr().unwrap();
+        assert!(free_address(taken).is_err());
+    }
 }
