@@ -7,6 +7,7 @@
 use super::cpus::idle_driver;
 use super::machine::Machine;
 use super::machine_key::{CLOCKSOURCE, MachineKey};
+use super::network::local_ports;
 use super::system_files::{line, non_empty, number, text, value};
 use nix::sys::resource::{Resource, getrlimit};
 use serde::{Deserialize, Serialize};
@@ -158,10 +159,7 @@ impl Limits {
             open_files_soft: open_files.map(|(soft, _)| soft),
             open_files_hard: open_files.map(|(_, hard)| hard),
             somaxconn: number("/proc/sys/net/core/somaxconn"),
-            local_ports: line("/proc/sys/net/ipv4/ip_local_port_range")
-                .as_deref()
-                .and_then(|range| range.split_once(char::is_whitespace))
-                .and_then(|(first, last)| Some((first.parse().ok()?, last.trim().parse().ok()?))),
+            local_ports: local_ports(),
             time_wait_connections: number("/proc/sys/net/ipv4/tcp_max_tw_buckets"),
         }
     }

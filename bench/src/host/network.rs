@@ -22,6 +22,13 @@ pub(crate) struct Network {
     pub(crate) congestion_control: Option<String>,
 }
 
+/// The first and the last of the ports that the system gives to those who ask for any: `ip_local_port_range` of `ip(7)`.
+pub(crate) fn local_ports() -> Option<(u16, u16)> {
+    let range = line("/proc/sys/net/ipv4/ip_local_port_range")?;
+    let (first, last) = range.split_once(char::is_whitespace)?;
+    Some((first.parse().ok()?, last.trim().parse().ok()?))
+}
+
 impl Network {
     /// The network over which this host reaches an address, which may be one of its own.
     pub(crate) fn towards(address: IpAddr) -> Self {

@@ -1,6 +1,5 @@
 //! Starting the server of a supervisor, and turning everything that happens to it into events.
 
-use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::RangeInclusive;
@@ -17,6 +16,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
 use super::Event;
+use crate::host::network::local_ports;
 use crate::host::threads;
 use crate::processes::child::bind_lifetime;
 use crate::processes::messages::{self, FromSupervisor};
@@ -105,10 +105,10 @@ pub(super) fn start_external(
 /// connections and servers may be taken, so a free one is looked for outside that range first.
 fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
     if listen.port() == 0 {
-        let taken_by_system = ephemeral_ports();
+        let given_to_others = ephemeral_ports();
         for _ in 0..PORT_ATTEMPTS {
             let address = SocketAddr::new(listen.ip(), fastrand::u16(FIRST_PORT..));
-            if !taken_by_system.contains(&address.port()) && TcpListener::bind(address).is_ok() {
+            if !given_to_others.contains(&address.port()) && TcpListener::bind(address).is_ok() {
                 return Ok(address);
             }
         }
@@ -116,14 +116,10 @@ fn free_address(listen: SocketAddr) -> io::Result<SocketAddr> {
     TcpListener::bind(listen)?.local_addr()
 }
 
-/// The ports that the system takes for those who ask for any: `ip_local_port_range` of `ip(7)`.
+/// The ports that the system gives to those who ask for any; its default where they cannot be read.
 fn ephemeral_ports() -> RangeInclusive<u16> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
-    let ports: Vec<u16> = text.split_whitespace().flat_map(str::parse).collect();
-    match ports[..] {
-        [first, last] => first..=last,
-        _ => 32_768..=60_999,
-    }
+    let (first, last) = local_ports().unwrap_or((32_768, 60_999));
+    first..=last
 }
 
 /// Reports a failed start as the end of the server, which it is for the experiment, and exits.
