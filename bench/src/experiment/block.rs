@@ -16,14 +16,15 @@ use crate::processes::clock_match::ClockMatch;
 use crate::processes::messages::{FromDriver, FromSupervisor, Start, ToSupervisor};
 use crate::processes::site::{HostFailed, Process, RemoteProcess};
 use anyhow::bail;
-use echobench_clients::{Part, Plan, Workload, clock};
+use echobench_clients::{Driver, Part, Plan, Workload, clock};
 
 /// Time for processes to start, or to report after the end of the block.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time between the start signal and the start of the first slice.
 const LEAD_NS: u64 = 6_000_000;
-/// The part of it that each client adds, since many clients delay the processes that are to be told.
+/// Addition for each client that is a thread or process of its own, since many of them delay the processes that are to
+/// be told.
 const LEAD_PER_CLIENT_NS: u64 = 25_000;
 
 /// The processes of an arm during its block.
@@ -256,12 +257,20 @@ impl RunningBlock<'_> {
         self.hosts.shares(of).into_iter().map(plan_of).collect()
     }
 
+    /// Clients of all arms that are to be told the start one by one, being threads or processes of their own.
+    fn clients_to_wake(&self, arms: usize) -> u64 {
+        match self.condition.driver {
+            Driver::Tasks => 0,
+            Driver::Threads | Driver::Processes => u64::from(self.condition.clients) * arms as u64,
+        }
+    }
+
     /// Sends every process the instant of the start, which is late enough for all to be told by then.
     /// An arm that cannot be told has failed.
     fn start_load(&self, arms: &mut [anyhow::Result<RunningArm>]) -> u64 {
-        let clients = u64::from(self.condition.clients) * arms.len() as u64;
-        let lead_ns =
-            LEAD_NS + clients * LEAD_PER_CLIENT_NS + 2 * self.hosts.separation_ns(&self.clocks);
+        let lead_ns = LEAD_NS
+            + self.clients_to_wake(arms.len()) * LEAD_PER_CLIENT_NS
+            + 2 * self.hosts.separation_ns(&self.clocks);
         let start_ns = clock::now() + lead_ns;
 
         for (index, arm) in arms.iter_mut().enumerate() {

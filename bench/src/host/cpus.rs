@@ -126,6 +126,20 @@ pub fn pin_current_process(cpus: &[usize]) -> nix::Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set)
 }
 
+/// Calls a function while the calling thread is pinned to these CPUs, if there are any: what it starts stays there.
+///
+/// Fails as [`pin_current_process`] does.
+pub fn while_pinned<T>(cpus: &[usize], start: impl FnOnce() -> T) -> nix::Result<T> {
+    if cpus.is_empty() {
+        return Ok(start());
+    }
+    let before = sched_getaffinity(Pid::from_raw(0))?;
+    pin_current_process(cpus)?;
+    let started = start();
+    sched_setaffinity(Pid::from_raw(0), &before)?;
+    Ok(started)
+}
+
 /// The CPUs on which the calling thread may run, in ascending order.
 ///
 /// Fails with `EINVAL` on a machine with more than 1,024 CPUs.
@@ -213,6 +227,19 @@ mod tests {
         let (allowed, last) = pinned.join().expect("no panic").expect("a CPU of ours");
         assert_eq!(allowed, [last]);
         assert_eq!(pin_current_process(&[]), Err(Errno::EINVAL));
+        assert_eq!(while_pinned(&[1 << 20], || ()), Err(Errno::EINVAL));
         assert_eq!(pin_current_process(&[1 << 20]), Err(Errno::EINVAL));
+    }
+
+    #[test]
+    fn what_starts_while_pinned_stays_there() {
+        let before = allowed_cpus().unwrap();
+        let last = *before.last().unwrap();
+
+        let started = while_pinned(&[last], || thread::spawn(allowed_cpus)).unwrap();
+        assert_eq!(started.join().unwrap(), Ok(vec![last]));
+        assert_eq!(allowed_cpus(), Ok(before.clone()));
+
+        assert_eq!(while_pinned(&[], allowed_cpus), Ok(Ok(before)));
     }
 }

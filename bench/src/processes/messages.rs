@@ -70,8 +70,8 @@ pub enum FromSupervisor {
         cpu: Vec<Option<CpuTime>>,
         /// The memory.
         memory: Option<Memory>,
-        /// Context switches of the server's threads between the request and the last reading of CPU
-        /// time; of those threads and processes that existed all the time.
+        /// Context switches of the server's threads between the rest before the start and the last reading of
+        /// CPU time; of those threads and processes that existed all the time.
         context_switches: Option<u64>,
         /// Whether memory was read before the connections closed.
         in_time: bool,

@@ -88,6 +88,7 @@ impl RunOptions {
             scenario.external.clear();
         }
         scenario.external.extend_from_slice(&self.external);
+        scenario.take_form(self.full);
         self.traffic.apply(&mut scenario);
         scenario.check()?;
 

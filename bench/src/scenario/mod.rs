@@ -12,6 +12,7 @@ mod values;
 mod view;
 
 use std::fmt;
+use std::ops::Not;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -107,6 +108,9 @@ pub struct Loads {
     /// CPUs of servers and clients.
     #[serde(default = "default_placements", deserialize_with = "one_or_more")]
     pub placements: Vec<Placement>,
+    /// Whether the short form leaves them out.
+    #[serde(default, skip_serializing_if = "Not::not")]
+    pub full_only: bool,
 }
 
 /// Finds values that are listed twice.
@@ -730,8 +734,14 @@ impl Scenario {
             clients: self.clients.clone(),
             drivers: self.drivers.clone(),
             placements: self.placements.clone(),
+            full_only: false,
         };
         std::iter::once(own).chain(self.beside.clone()).collect()
+    }
+
+    /// Leaves out the loads that are not those of the long form or of the short one.
+    pub fn take_form(&mut self, full: bool) {
+        self.beside.retain(|loads| full || !loads.full_only);
     }
 
     /// Runs every condition with these placements.

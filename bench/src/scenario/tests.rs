@@ -175,6 +175,21 @@ fn a_scenario_needs_nothing_but_its_question() {
 }
 
 #[test]
+fn loads_of_the_long_form_are_left_out_of_the_short_one() {
+    let text = "question = \"?\"\nclients = 1\n[[beside]]\nclients = 2\nfull_only = true\n[[beside]]\nclients = 3";
+    for (full, expected) in [(false, &[1, 3][..]), (true, &[1, 2, 3])] {
+        let mut scenario = parse(text).unwrap();
+        scenario.take_form(full);
+        let clients: Vec<u32> = scenario
+            .loads()
+            .iter()
+            .map(|(clients, ..)| *clients)
+            .collect();
+        assert_eq!(clients, expected);
+    }
+}
+
+#[test]
 fn scenarios_are_read_back_from_their_own_text() {
     for scenario in Scenario::built_in().unwrap() {
         let text = scenario.to_toml().unwrap();

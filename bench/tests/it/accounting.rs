@@ -1,9 +1,13 @@
 //! CPU accounting over the whole life of a server, also of children that come and go: what is read
-//! from outside while it lives against what the kernel says when all of it has been reaped.
+//! from outside while it lives against what the kernel says when all of it has been reaped. And the CPUs
+//! on which it may run.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use crate::common::available_models;
+use echobench::host::cpus::{allowed_cpus, cpu_ranges};
+use echobench::host::process_tree;
 use echobench::processes::child::ChildProcess;
 use echobench::processes::messages::{FromSupervisor, ToSupervisor};
 use echobench_clients::{Driver, Plan, Window, Workload, clock};
@@ -86,4 +90,32 @@ fn cpu_read_from_outside_agrees_with_what_was_reaped() {
             model.name
         );
     }
+}
+
+#[test]
+fn a_server_is_pinned_and_its_supervisor_is_not() {
+    let allowed = allowed_cpus().unwrap();
+    let last = allowed.last().unwrap().to_string();
+    let arguments = ["supervise", "--cpus", &last, "--own", "--", "serve", "fork"];
+    let executable = env!("CARGO_BIN_EXE_echobench").as_ref();
+    let mut supervisor =
+        ChildProcess::spawn_executable(executable, "fork", &arguments.map(str::to_owned)).unwrap();
+    let FromSupervisor::Ready { .. } = hear(&supervisor) else {
+        panic!("not ready")
+    };
+
+    let processes = process_tree::tree(supervisor.id()).unwrap();
+    let cpus = processes.iter().map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().to_owned()
+    });
+    assert_eq!(cpus.collect::<Vec<_>>(), [cpu_ranges(&allowed), last]);
+
+    supervisor.send(&ToSupervisor::Stop).unwrap();
+    let FromSupervisor::Exited { clean: true, .. } = hear(&supervisor) else {
+        panic!("not gone")
+    };
 }

@@ -113,6 +113,21 @@ fn a_required_objective_decides_the_exit_code() {
 }
 
 #[test]
+fn the_short_form_leaves_out_loads_of_the_long_one() {
+    const SCENARIO: &str = "question = \"?\"\nmodels = [\"thread\"]\nclients = 1\nplacements = \"none\"\n\
+        [[beside]]\nclients = 2\nplacements = \"none\"\nfull_only = true\n\
+        [quick]\nblocks = 1\nrounds = 1\n[full]\nblocks = 1\nrounds = 1\n";
+    for (form, expected) in [("--quick", &[1][..]), ("--full", &[1, 2])] {
+        let place = Place::with(SCENARIO);
+        let run = finish(place.run(&[form]));
+        assert_eq!(run.code, Some(0), "{run:?}");
+        let rows = read_blocks(&place.results()).unwrap();
+        let clients: Vec<u32> = rows.iter().map(|row| row.clients).collect();
+        assert_eq!(clients, expected);
+    }
+}
+
+#[test]
 fn options_replace_the_fields_of_a_scenario() {
     let place = Place::new();
     let options = [

@@ -70,20 +70,25 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
     } else {
         die_with_parent()?;
     }
-    if !args.cpus.is_empty() {
-        cpus::pin_current_process(&args.cpus).context("cannot pin the server to its CPUs")?;
-    }
 
     let (send, events) = unbounded();
-    let child = if args.external {
-        start_external(&args.command, args.listen, &send)?
-    } else if args.own {
-        let own = std::env::current_exe().context("cannot find this executable")?;
-        start(&own, &args.command, &send)?
-    } else {
-        let (program, arguments) = args.command.split_first().context("no server command")?;
-        start(program.as_ref(), arguments, &send)?
+    let start_server = || {
+        if args.external {
+            return start_external(&args.command, args.listen, &send);
+        }
+        let (program, arguments) = if args.own {
+            let own = std::env::current_exe().context("cannot find this executable")?;
+            (own, &args.command[..])
+        } else {
+            let (program, arguments) = args.command.split_first().context("no server command")?;
+            (program.into(), arguments)
+        };
+        start(&program, arguments, &send)
     };
+    // The supervisor itself goes wherever there is room, so that servers that start together have their CPUs for
+    // themselves.
+    let child = cpus::while_pinned(&args.cpus, start_server)
+        .context("cannot pin the server to its CPUs")??;
     let mut supervisor = Supervisor {
         pid: child.id(),
         child,
@@ -92,6 +97,7 @@ pub fn run(args: &SuperviseArgs) -> anyhow::Result<ExitCode> {
         killed: None,
         counters: None,
         last_output: None,
+        switches_at_rest: None,
         watch: None,
     };
 
@@ -125,7 +131,6 @@ struct Watch {
     cpu_at_ns: Vec<u64>,
     memory_at_ns: u64,
     memory_until_ns: u64,
-    switches_before: Option<u64>,
     cpu: Vec<Option<CpuTime>>,
 }
 
@@ -150,6 +155,8 @@ struct Supervisor {
     counters: Option<String>,
     /// The last line that an external server printed.
     last_output: Option<String>,
+    /// Context switches up to the time at which the server had taken in its connections.
+    switches_at_rest: Option<u64>,
     watch: Option<Watch>,
 }
 
@@ -170,6 +177,7 @@ impl Supervisor {
                 Ok(Event::Request(ToSupervisor::Settle)) => {
                     let cpu_ns = || process_tree::cpu(self.pid).ok().map(|cpu| cpu.total_ns());
                     settled(CONNECTIONS_SETTLE, cpu_ns);
+                    self.switches_at_rest = context_switches(self.pid);
                     messages::send(&FromSupervisor::Settled)?;
                 }
                 Ok(Event::Request(ToSupervisor::Watch {
@@ -181,7 +189,6 @@ impl Supervisor {
                         cpu_at_ns,
                         memory_at_ns,
                         memory_until_ns,
-                        switches_before: context_switches(self.pid),
                         cpu: Vec::new(),
                     });
                 }
@@ -284,7 +291,7 @@ impl Supervisor {
         let memory = process_tree::memory(self.pid).ok();
         let cpu = std::mem::take(&mut watch.cpu);
         let context_switches = context_switches(self.pid)
-            .zip(watch.switches_before)
+            .zip(self.switches_at_rest)
             .and_then(|(after, before)| after.checked_sub(before));
         let in_time = clock::now() < watch.memory_until_ns;
         self.watch = None;
