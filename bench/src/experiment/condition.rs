@@ -5,7 +5,7 @@ use std::time::Duration;
 use echobench_clients::{Arrivals, Driver};
 
 use super::schedule::Schedule;
-use crate::results::ConditionKey;
+use crate::results::{BlockRow, ConditionKey, ValidityFlag};
 use crate::scenario::arm::Arm;
 use crate::scenario::{Effort, Placement, Scenario};
 
@@ -32,7 +32,16 @@ pub struct Condition {
     pub step: Option<u32>,
     /// In a rate sweep or a capacity search, the rate of each arm, in requests per second.
     pub rates: Vec<f64>,
+    /// Length of the gaps in percent of the usual one.
+    pub gap_percent: u64,
 }
+
+/// Length of the usual gaps in percent.
+const USUAL_GAP: u64 = 100;
+/// Addition to the gaps for each block in which an arm overran.
+const LONGER_GAP: u64 = 50;
+/// Longest gaps.
+const LONGEST_GAP: u64 = 400;
 
 impl Condition {
     /// A condition with the scenario's own traffic: no rate is derived from a peak.
@@ -54,6 +63,7 @@ impl Condition {
             load_percent: None,
             step: None,
             rates: Vec::new(),
+            gap_percent: USUAL_GAP,
         }
     }
 
@@ -81,6 +91,24 @@ impl Condition {
     pub fn with_arms(&self, arms: Vec<Arm>) -> Self {
         Condition {
             arms,
+            ..self.clone()
+        }
+    }
+
+    /// The same condition after these blocks, its own or others: on a machine on which replies outlast the usual gaps,
+    /// gaps become longer, for all arms alike.
+    #[must_use]
+    pub fn after<'a>(&self, blocks: impl Iterator<Item = &'a BlockRow> + Clone) -> Self {
+        let key = self.key();
+        let overran = |arm: &Arm| {
+            let rows = blocks.clone().filter(|row| row.model == arm.name);
+            let overran = rows.filter(|row| row.validity.contains(ValidityFlag::Overran));
+            overran.filter(|row| row.condition() == key).count() as u64
+        };
+        let most = self.arms.iter().map(overran).max().unwrap_or(0);
+
+        Condition {
+            gap_percent: (USUAL_GAP + most * LONGER_GAP).min(LONGEST_GAP),
             ..self.clone()
         }
     }
@@ -128,5 +156,66 @@ impl Condition {
     pub fn measured_time(&self) -> Duration {
         let schedule = Schedule::new(self, &mut fastrand::Rng::with_seed(0), 0);
         Duration::from_nanos(schedule.measured_ns())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::Validity;
+
+    fn condition() -> Condition {
+        let arms = ["thread", "async"].map(Arm::of_model).to_vec();
+        let load = (64, Driver::Tasks, Placement::Split);
+        Condition::new(&Scenario::plain("x", "?"), Effort::quick(), arms, load)
+    }
+
+    /// A row of an arm with these flags, in the condition with this number of clients.
+    fn row(model: &str, clients: u32, flags: &[ValidityFlag]) -> BlockRow {
+        BlockRow {
+            scenario: "x".to_owned(),
+            clients,
+            driver: Driver::Tasks,
+            placement: Placement::Split,
+            model: model.to_owned(),
+            validity: Validity::from_iter(flags.iter().copied()),
+            ..BlockRow::default()
+        }
+    }
+
+    #[test]
+    fn gaps_grow_with_the_blocks_in_which_an_arm_overran() {
+        let overran = row(
+            "async",
+            64,
+            &[ValidityFlag::Overran, ValidityFlag::Disturbed],
+        );
+        let mut blocks = vec![
+            row("thread", 64, &[ValidityFlag::Disturbed]),
+            row("thread", 256, &[ValidityFlag::Overran]),
+        ];
+        for expected in [100, 150, 200, 250, 300, 350, 400, 400] {
+            assert_eq!(condition().after(blocks.iter()).gap_percent, expected);
+            blocks.push(overran.clone());
+        }
+    }
+
+    #[test]
+    fn longer_gaps_are_those_of_all_arms_and_nothing_else_is_longer() {
+        let usual = condition();
+        let longer = usual.after([row("async", 64, &[ValidityFlag::Overran])].iter());
+        assert_eq!(longer.measured_time(), usual.measured_time());
+
+        for arm in 0..2 {
+            let gaps = |condition: &Condition| -> Vec<u64> {
+                let schedule = Schedule::new(condition, &mut fastrand::Rng::with_seed(0), 0);
+                let slots = schedule.slots_of(arm);
+                slots
+                    .map(|slot| schedule.next_start_ns(slot) - schedule.window(slot).end_ns)
+                    .collect()
+            };
+            let half_as_long_again: Vec<u64> = gaps(&usual).iter().map(|gap| gap * 3 / 2).collect();
+            assert_eq!(gaps(&longer), half_as_long_again);
+        }
     }
 }

@@ -64,11 +64,11 @@ impl Schedule {
         for (round, order) in orders.into_iter().enumerate() {
             for (position, nth) in order.into_iter().enumerate() {
                 let arm = driven[nth];
-                let gap_ns = condition.effort.gap.ns()
-                    + separation_ns
+                let usual_gap_ns = condition.effort.gap.ns()
                     + clients * GAP_PER_CLIENT_NS
                     + processes(&condition.arms[arm], clients) * GAP_PER_PROCESS_NS
                     + forks(condition, arm) * GAP_PER_FORK_NS;
+                let gap_ns = usual_gap_ns * condition.gap_percent / 100 + separation_ns;
 
                 slots.push(Slot {
                     round,

@@ -2,8 +2,8 @@
 //! measurement.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::thread::JoinHandle;
 
 use echobench_clients::clock;
@@ -47,6 +47,12 @@ impl DisturbanceLimits {
 /// `None` if `/proc/slabinfo` cannot be read, which only root may.
 #[must_use]
 pub fn socket_bytes() -> Option<u64> {
+    // The sizes of a running kernel do not change, and its table is long.
+    static BYTES: LazyLock<Option<u64>> = LazyLock::new(read_socket_bytes);
+    *BYTES
+}
+
+fn read_socket_bytes() -> Option<u64> {
     let table = fs::read_to_string("/proc/slabinfo").ok()?;
     let size = |cache: &str| -> Option<u64> {
         let line = table

@@ -102,6 +102,12 @@ impl Validity {
         self.flags.insert(flag);
     }
 
+    /// Whether a flag is set.
+    #[must_use]
+    pub fn contains(&self, flag: ValidityFlag) -> bool {
+        self.flags.contains(&flag)
+    }
+
     /// The flags, in the order of their declaration.
     pub fn flags(&self) -> impl Iterator<Item = ValidityFlag> {
         self.flags.iter().copied()

@@ -309,7 +309,7 @@ fn flaws(head: &RecordHead, blocks: &[BlockRow]) -> Vec<String> {
         let kinds: Vec<String> = ValidityFlag::ALL
             .iter()
             .filter_map(|flag| {
-                let has_flag = |row: &&BlockRow| row.validity.flags().any(|own| own == *flag);
+                let has_flag = |row: &&BlockRow| row.validity.contains(*flag);
                 let count = blocks.iter().filter(has_flag).count();
                 (count > 0).then(|| format!("{} {count}", flag.name()))
             })

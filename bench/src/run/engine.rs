@@ -300,8 +300,9 @@ impl ActiveRun {
 
         for (condition, block) in missing {
             progress.begin(condition, block);
-            match condition.run_block(&self.hosts, block, self.record.seed) {
-                Ok(outcome) => self.keep(condition, outcome)?,
+            let adapted = condition.after(self.blocks.iter());
+            match adapted.run_block(&self.hosts, block, self.record.seed) {
+                Ok(outcome) => self.keep(&adapted, outcome)?,
                 Err(_) if interrupted() => {
                     progress.clear();
                     return Ok(false);

@@ -86,7 +86,7 @@ impl SloJudgement {
         let latencies: Vec<f64> = judged.iter().filter_map(latency).collect();
         let limit_ns = slo.limit.as_nanos() as f64;
         let is_limited = |row: &&&BlockRow| {
-            let has = |wanted| row.validity.flags().any(|flag| flag == wanted);
+            let has = |wanted| row.validity.contains(wanted);
             let by_load = has(ValidityFlag::Generator) || has(ValidityFlag::Late);
             by_load && !has(ValidityFlag::Disturbed)
         };

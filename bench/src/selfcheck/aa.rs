@@ -250,8 +250,9 @@ impl Form {
         let mut blocks: Vec<BlockOutcome> = Vec::new();
 
         for number in 1.. {
-            let Some(block) =
-                unless_interrupted(condition.run_block(&Hosts::here(), number, seed))?
+            let rows = blocks.iter().flat_map(|block| &block.blocks);
+            let next = condition.after(rows);
+            let Some(block) = unless_interrupted(next.run_block(&Hosts::here(), number, seed))?
             else {
                 break;
             };
