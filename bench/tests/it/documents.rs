@@ -296,18 +296,24 @@ fn the_table_in_the_readme_is_the_output_of_the_command() {
 }
 
 #[test]
-fn the_cost_of_load_hosts_is_that_of_its_rows() {
+fn tables_of_scripts_are_those_of_their_rows() {
     if !is_installed("python3") {
         return;
     }
-    let mut command = Command::new(root().join("scripts/host_cost.py"));
-    command.arg("--table").arg(root().join("results/hosts"));
-    let table = finish(command);
+    for (script, rows, document, lines) in [
+        ("host_cost.py", "hosts", "scale.md", 6),
+        ("equal_arms.py", "equal-arms", "methodology.md", 7),
+    ] {
+        let mut command = Command::new(root().join("scripts").join(script));
+        let rows = root().join("results").join(rows);
+        command.arg("--table").arg(rows);
+        let table = finish(command);
 
-    assert_eq!(table.code, Some(0), "{table:?}");
-    let document = fs::read_to_string(root().join("docs/scale.md")).unwrap();
-    assert!(document.contains(&table.stdout), "{}", table.stdout);
-    assert_eq!(table.stdout.lines().count(), 6);
+        assert_eq!(table.code, Some(0), "{table:?}");
+        let document = fs::read_to_string(root().join("docs").join(document)).unwrap();
+        assert!(document.contains(&table.stdout), "{}", table.stdout);
+        assert_eq!(table.stdout.lines().count(), lines, "{}", table.stdout);
+    }
 }
 
 #[test]
