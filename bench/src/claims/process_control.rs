@@ -206,10 +206,11 @@ fn measure(
     let arms = arms.iter().map(|arm| Arm::of_model(arm)).collect();
     let condition = Condition::new(scenario, effort, arms, (clients, driver, placement));
 
-    let mut blocks = Vec::new();
+    let mut blocks: Vec<Vec<BlockRow>> = Vec::new();
     for number in 1..=effort.blocks {
         lab::fail_if_interrupted()?;
-        let outcome = condition.run_block(&Hosts::here(), number, lab.seed)?;
+        let next = condition.after(blocks.iter().flatten());
+        let outcome = next.run_block(&Hosts::here(), number, lab.seed)?;
         for row in &outcome.blocks {
             anyhow::ensure!(row.is_ok(), "{}: {}", row.model, row.status);
         }

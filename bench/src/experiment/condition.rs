@@ -1,5 +1,6 @@
 //! Conditions: the arms, clients and placement of one section of a table.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use echobench_clients::{Arrivals, Driver};
@@ -32,7 +33,7 @@ pub struct Condition {
     pub step: Option<u32>,
     /// In a rate sweep or a capacity search, the rate of each arm, in requests per second.
     pub rates: Vec<f64>,
-    /// Length of the gaps in percent of the usual one.
+    /// Length of the gaps in percent of the usual ones, see [`Condition::after`].
     pub gap_percent: u64,
 }
 
@@ -98,14 +99,15 @@ impl Condition {
     /// The same condition after these blocks, its own or others: on a machine on which replies outlast the usual gaps,
     /// gaps become longer, for all arms alike.
     #[must_use]
-    pub fn after<'a>(&self, blocks: impl Iterator<Item = &'a BlockRow> + Clone) -> Self {
+    pub fn after<'a>(&self, blocks: impl Iterator<Item = &'a BlockRow>) -> Self {
         let key = self.key();
-        let overran = |arm: &Arm| {
-            let rows = blocks.clone().filter(|row| row.model == arm.name);
-            let overran = rows.filter(|row| row.validity.contains(ValidityFlag::Overran));
-            overran.filter(|row| row.condition() == key).count() as u64
-        };
-        let most = self.arms.iter().map(overran).max().unwrap_or(0);
+        let mut overran: HashMap<&str, u64> = HashMap::new();
+        for row in blocks {
+            if row.validity.contains(ValidityFlag::Overran) && row.condition() == key {
+                *overran.entry(&row.model).or_default() += 1;
+            }
+        }
+        let most = overran.into_values().max().unwrap_or(0);
 
         Condition {
             gap_percent: (USUAL_GAP + most * LONGER_GAP).min(LONGEST_GAP),
@@ -162,7 +164,6 @@ impl Condition {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::results::Validity;
 
     fn condition() -> Condition {
         let arms = ["thread", "async"].map(Arm::of_model).to_vec();
@@ -178,7 +179,7 @@ mod tests {
             driver: Driver::Tasks,
             placement: Placement::Split,
             model: model.to_owned(),
-            validity: Validity::from_iter(flags.iter().copied()),
+            validity: flags.iter().copied().collect(),
             ..BlockRow::default()
         }
     }

@@ -35,7 +35,8 @@ use crate::host::process_tree::{CpuTime, Memory};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ToSupervisor {
-    /// Wait until the server has taken in all connections. Answered by [`FromSupervisor::Settled`].
+    /// Wait until the server has taken in all connections, then read its context switches for the first time.
+    /// Answered by [`FromSupervisor::Settled`].
     Settle,
     /// Read the CPU time of the server's process tree at each of these instants, then its memory.
     /// Answered by [`FromSupervisor::Watched`].
