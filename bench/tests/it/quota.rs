@@ -22,6 +22,8 @@ fn a_quota_is_recorded_and_said_and_marks_rows() {
     let mut command = executable();
     command
         .args(["run", "steady", "--models", "thread,async", "--blocks", "1"])
+        // More of them might all be without a reply at half a CPU.
+        .args(["--clients", "8", "--drivers", "tasks"])
         .arg("--out")
         .arg(&out);
 
