@@ -4,8 +4,8 @@
     scripts/equal_arms.py RUNS FOLDER     RUNS runs of 3 minutes: a row for each table and metric, and the machine
     scripts/equal_arms.py --table FOLDER  the table of docs/methodology.md
 
-A run has four arms of one model, each with an option of `serve` at its usual value; the models take turns. Runs are
-added to a FOLDER that exists. Needs setpriv(1).
+A run has four arms of one model, each with an option of `serve` at its usual value; the models take turns. The
+number of a run is its seed. Runs are added to a FOLDER that exists. Needs setpriv(1).
 """
 
 import csv
@@ -30,7 +30,7 @@ METRICS = {
 }
 LEVEL = 0.05
 LONGEST_SECONDS = 600
-COLUMNS = ["run", "seed", "model", "scenario", "metric", "comparisons", "resolved"]
+COLUMNS = ["run", "model", "scenario", "metric", "comparisons", "resolved"]
 
 
 def tables(summary):
@@ -67,7 +67,7 @@ def measure(runs, results):
                 subprocess.run(words, check=True, timeout=LONGEST_SECONDS, **quiet)
                 found = tables(out / "summary.csv")
                 record = json.loads((out / "run.json").read_text())
-            writer.writerows([run, run, model, *table, *counts] for table, counts in sorted(found.items()))
+            writer.writerows([run, model, *table, *counts] for table, counts in sorted(found.items()))
             file.flush()
             (results / "environment.json").write_text(json.dumps(record["environment"], indent=2) + "\n")
 

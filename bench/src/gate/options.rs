@@ -115,6 +115,7 @@ impl GateOptions {
             }
         }
 
+        scenario.take_form(self.effort == EffortName::Full);
         self.hosts.check_placement(self.placement)?;
         if let Some(placement) = self.placement {
             scenario.place(&[placement]);
@@ -172,4 +173,30 @@ fn check_runnable(scenario: &Scenario) -> anyhow::Result<()> {
     let most = loads.iter().map(|(clients, ..)| *clients).max();
     raise_file_limit(most.unwrap_or(0))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_form_leaves_out_loads_of_the_long_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("loads.toml");
+        let text = "question = \"?\"\nclients = 1\n[[beside]]\nclients = 2\nfull_only = true\n";
+        std::fs::write(&file, text).unwrap();
+
+        for (effort, loads) in [(EffortName::Quick, 1), (EffortName::Full, 2)] {
+            let options = GateOptions {
+                scenario: file.display().to_string(),
+                models: Vec::new(),
+                effort,
+                blocks: None,
+                placement: None,
+                seed: 0,
+                hosts: HostsOptions::default(),
+            };
+            assert_eq!(options.scenario().unwrap().loads().len(), loads);
+        }
+    }
 }

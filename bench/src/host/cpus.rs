@@ -227,8 +227,8 @@ mod tests {
         let (allowed, last) = pinned.join().expect("no panic").expect("a CPU of ours");
         assert_eq!(allowed, [last]);
         assert_eq!(pin_current_process(&[]), Err(Errno::EINVAL));
-        assert_eq!(while_pinned(&[1 << 20], || ()), Err(Errno::EINVAL));
         assert_eq!(pin_current_process(&[1 << 20]), Err(Errno::EINVAL));
+        assert_eq!(while_pinned(&[1 << 20], || ()), Err(Errno::EINVAL));
     }
 
     #[test]
